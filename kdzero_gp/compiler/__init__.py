@@ -1,0 +1,31 @@
+"""The language of distillers and its compiler: text ⇄ typed tree → steps → Python source → torch module."""
+
+from kdzero_gp.compiler.canonical import canonical, digest
+from kdzero_gp.compiler.checking import check, type_of
+from kdzero_gp.compiler.expression import Expression, is_knowledge, terms
+from kdzero_gp.compiler.genotype import from_genotype
+from kdzero_gp.compiler.loading import compile_distiller, export, load_source, source_of
+from kdzero_gp.compiler.parsing import parse
+from kdzero_gp.compiler.shapes import PairShapes, pair_shapes
+from kdzero_gp.compiler.zoo import Zoo, ZooEntry, zoo
+
+__all__ = [
+    "Expression",
+    "PairShapes",
+    "Zoo",
+    "ZooEntry",
+    "canonical",
+    "check",
+    "compile_distiller",
+    "digest",
+    "export",
+    "from_genotype",
+    "is_knowledge",
+    "load_source",
+    "pair_shapes",
+    "parse",
+    "source_of",
+    "terms",
+    "type_of",
+    "zoo",
+]

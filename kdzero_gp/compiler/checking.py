@@ -1,0 +1,99 @@
+"""The verifier: gives every node its type, or names the node that is wrong, what it wants and what it got."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+
+from kdzero_gp.compiler.expression import Expression, is_knowledge
+from kdzero_gp.errors import ExpressionError, ExpressionTypeError
+from primitives import CATALOGUE, CONSTANTS, LOGITS, LOSS, Operation, PairType, ValueType
+
+KnowledgeTypes = Mapping[str, PairType]
+
+
+def knowledge_type(name: str, knowledge: KnowledgeTypes | None = None) -> PairType:
+    """The type of a knowledge leaf: as the pair offers it, or as convolutional networks have it."""
+    if knowledge is not None:
+        if name not in knowledge:
+            offered = ", ".join(knowledge)
+            raise ExpressionTypeError(f"this pair has no knowledge {name!r}; it offers {offered}")
+        return knowledge[name]
+    return {"logits": LOGITS, "emb": PairType("matrix")}.get(name, PairType("map"))
+
+
+@lru_cache(maxsize=65536)
+def _default_type(node: Expression) -> ValueType:
+    return _type_of_call(node, None) if node.arguments else knowledge_type(node.name)
+
+
+def type_of(node: Expression, knowledge: KnowledgeTypes | None = None) -> ValueType:
+    """The type of ``node``'s value. Raises ``ExpressionTypeError`` where an operation is not defined for what it
+    gets, and ``ExpressionError`` for unknown names, wrong arity and unlisted constants."""
+    if knowledge is None:
+        return _default_type(node)
+    return _type_of_call(node, knowledge) if node.arguments else knowledge_type(node.name, knowledge)
+
+
+def _type_of_call(node: Expression, knowledge: KnowledgeTypes | None) -> ValueType:
+    if node.name not in CATALOGUE:
+        raise ExpressionError(f"unknown operation {node.name!r}")
+    operation = CATALOGUE[node.name]
+    check_arity(operation, len(node.arguments))
+    given: list[ValueType] = []
+    for index, argument in enumerate(node.arguments):
+        if isinstance(argument, Expression):
+            given.append(type_of(argument, knowledge))
+        else:
+            given.append(constant_type(operation, index, argument))
+    result = operation.overloads.get(tuple(given))
+    if result is None:
+        raise ExpressionTypeError(explain_mismatch(operation, given))
+    return result
+
+
+def check_arity(operation: Operation, count: int) -> None:
+    """Raise unless ``operation`` takes ``count`` arguments."""
+    if count != operation.arity:
+        noun = "argument" if operation.arity == 1 else "arguments"
+        raise ExpressionError(f"{operation.name} takes {operation.arity} {noun}, got {count}")
+
+
+def constant_type(operation: Operation, index: int, value: float) -> ValueType:
+    """The type of constant number ``index`` of a call; raises when no constant belongs there or it is not listed."""
+    wanted = next(iter(operation.overloads))[index]
+    if wanted not in CONSTANTS:
+        raise ExpressionTypeError(f"{operation.name} takes an expression as argument {index + 1}, got {value:g}")
+    if value not in CONSTANTS[wanted]:
+        listed = ", ".join(f"{number:g}" for number in CONSTANTS[wanted])
+        raise ExpressionError(f"{value:g} is not a listed {str(wanted).removeprefix('a ')}; choose one of {listed}")
+    return wanted
+
+
+def explain_mismatch(operation: Operation, given: list[ValueType]) -> str:
+    """Why ``operation`` cannot be applied: what it got and what it is defined for."""
+    got = ", ".join(str(one) for one in given if one not in CONSTANTS)
+    if operation.role == "distance" and all(getattr(t[0], "axis", "") for t in operation.overloads):
+        return f"{operation.name} compares distributions (put a softmax in front), got {got}"
+    firsts = {overload[0] for overload in operation.overloads}
+    ranks = sorted({first.rank for first in firsts if isinstance(first, PairType)})
+    first = given[0]
+    if isinstance(first, PairType) and first.rank in ranks:
+        return f"{operation.name} changes nothing or has no meaning on {got}"
+    wanted = " or ".join(dict.fromkeys(ranks)) or " or ".join(str(first) for first in sorted(firsts, key=str))
+    return f"{operation.name} is defined for {wanted}, got {got}"
+
+
+def check(root: Expression, knowledge: KnowledgeTypes | None = None) -> None:
+    """Raise unless ``root`` is a whole distiller: a weighted loss or a sum of them."""
+    found = type_of(root, knowledge)
+    if found != LOSS:
+        raise ExpressionTypeError(
+            f"a distiller is a sum of times(loss, magnitude), got {found}; "
+            "for example times(no(kl(softmax_C(logits, 4))), 1)"
+        )
+
+
+def is_known(name: str) -> bool:
+    """Whether ``name`` is an operation or a knowledge leaf."""
+    return name in CATALOGUE or is_knowledge(name)

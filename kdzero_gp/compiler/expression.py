@@ -1,0 +1,70 @@
+"""The typed tree of a distiller and its text form."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# Names of the knowledge that networks expose: logits, emb, feat, and more feature maps feat1, feat2, …
+KNOWLEDGE = ("logits", "emb", "feat")
+
+
+def is_knowledge(name: str) -> bool:
+    """Whether ``name`` is a knowledge leaf: logits, emb, feat, feat1, feat2, …
+
+    >>> [is_knowledge(name) for name in ("logits", "feat12", "feat01", "features")]
+    [True, True, False, False]
+    """
+    if name in KNOWLEDGE:
+        return True
+    number = name.removeprefix("feat")
+    return name.startswith("feat") and number.isascii() and number.isdigit() and not number.startswith("0")
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """One call (an operation with its arguments) or one knowledge leaf (no arguments).
+
+    Immutable and hashable; equal trees are equal values. ``str`` gives the text that ``parse`` reads back.
+    """
+
+    name: str
+    arguments: tuple[Expression | float, ...] = ()
+
+    def __str__(self) -> str:
+        if not self.arguments:
+            return self.name
+        return f"{self.name}({', '.join(map(format_argument, self.arguments))})"
+
+    @property
+    def children(self) -> tuple[Expression, ...]:
+        """The arguments that are nodes."""
+        return tuple(argument for argument in self.arguments if isinstance(argument, Expression))
+
+    def walk(self) -> Iterator[Expression]:
+        """This node and all below it, parents first."""
+        yield self
+        for child in self.children:
+            yield from child.walk()
+
+    @property
+    def size(self) -> int:
+        """The number of nodes, constants included."""
+        return 1 + sum(a.size if isinstance(a, Expression) else 1 for a in self.arguments)
+
+    @property
+    def depth(self) -> int:
+        """The number of edges on the longest way down, constants included; 0 for a leaf."""
+        return max((1 + (a.depth if isinstance(a, Expression) else 0) for a in self.arguments), default=0)
+
+
+def format_argument(argument: Expression | float) -> str:
+    """A node as its text, a number in its shortest form (``4``, ``0.01``)."""
+    return str(argument) if isinstance(argument, Expression) else f"{argument:g}"
+
+
+def terms(root: Expression) -> list[Expression]:
+    """The weighted losses that a distiller sums up, from left to right."""
+    if root.name != "add":
+        return [root]
+    return [term for argument in root.children for term in terms(argument)]

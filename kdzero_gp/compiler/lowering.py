@@ -1,0 +1,234 @@
+"""From a typed tree and the shapes of a pair to a program: straight-line steps, the teacher's part apart."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdzero_gp.compiler.checking import check, type_of
+from kdzero_gp.compiler.expression import Expression, terms
+from kdzero_gp.compiler.shapes import TRACED_BATCH, Adapter, PairShapes, Shape, adapters, agrees, result_shape
+from kdzero_gp.errors import ShapeError
+from primitives import CATALOGUE, Operation, PairType
+from primitives.types import DISTRIBUTIONS
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line: ``name = function(arguments)``, or a plain ``text`` where there is no function."""
+
+    name: str
+    arguments: tuple[str, ...]
+    function: Callable[..., Any] | None = None
+    shape: str = ""
+    factor: str = ""
+
+    @property
+    def text(self) -> str:
+        """The right-hand side."""
+        call = ", ".join(self.arguments)
+        if self.function is not None:
+            call = f"{self.function.__name__}({call})"
+        return f"{self.factor} * {call}" if self.factor else call
+
+
+@dataclass
+class Program:
+    """A distiller as steps. ``teacher_steps`` give the teacher's per-sample targets; ``targets`` are the names of
+    those that ``steps`` use; ``results`` and ``magnitudes`` belong to the terms in order."""
+
+    expression: Expression
+    teacher_steps: list[Step] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    adapters: dict[str, Adapter] = field(default_factory=dict)
+    results: list[str] = field(default_factory=list)
+    magnitudes: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """A lowered pair: the variables of both sides, their shapes, and where the teacher's side was computed."""
+
+    student: str
+    teacher: str
+    student_shape: Shape
+    teacher_shape: Shape
+    per_sample: bool
+    temperature: float | None = None
+
+
+def written(shape: Shape) -> str:
+    """A traced shape as a comment, with the batch size as N.
+
+    >>> written((5, 100))
+    'N×100'
+    """
+    return "×".join("N" if size == TRACED_BATCH else str(size) for size in shape)
+
+
+class _Lowering:
+    def __init__(self, root: Expression, shapes: PairShapes):
+        self.shapes = shapes
+        self.types = shapes.types
+        self.program = Program(root)
+        self.pairs: dict[tuple[Expression, Adapter | None], _Pair] = {}
+        self.losses: dict[tuple[Expression, Adapter | None], str] = {}
+        self.used: dict[str, int] = {}
+
+    def unique(self, base: str) -> str:
+        self.used[base] = self.used.get(base, 0) + 1
+        return base if self.used[base] == 1 else f"{base}_{self.used[base]}"
+
+    def target(self, teacher: str) -> str:
+        """The variable ``teacher``, computed with the targets, as the later steps read it."""
+        if teacher not in self.program.targets:
+            self.program.targets.append(teacher)
+        return f'targets["{teacher}"]'
+
+    # --- which adapter a term needs -------------------------------------------------------------------------
+
+    def fits(self, node: Expression, way: Adapter | None) -> tuple[Shape, Shape] | None:
+        """The shapes of both sides behind ``node`` when its leaf is adapted by ``way``; None where they clash."""
+        if not node.arguments:
+            student, teacher = self.shapes.leaf(node.name, "student"), self.shapes.leaf(node.name, "teacher")
+            if way is not None:
+                channels = way.channels[1] if way.channels else student[0]
+                student = (channels, *(way.size if way.size is not None else student[1:]))
+            return (TRACED_BATCH, *student), (TRACED_BATCH, *teacher)
+        below = self.fits(node.children[0], way)
+        if below is None:
+            return None
+        operation = CATALOGUE[node.name]
+        given = type_of(node.children[0], self.types)
+        assert isinstance(given, PairType)
+        if operation.agree and not agrees(operation.agree, given.rank, *below):
+            return None
+        if operation.role == "distance":
+            return below
+        constants = tuple(argument for argument in node.arguments if isinstance(argument, float))
+        return result_shape(node.name, below[0], constants), result_shape(node.name, below[1], constants)
+
+    def way_of(self, comparison: Expression) -> Adapter | None:
+        """The least adapter with which the two sides of a distance can be compared."""
+        leaf = next(node for node in comparison.walk() if not node.arguments)
+        for way in adapters(self.shapes, leaf.name):
+            if self.fits(comparison, way) is not None:
+                return way
+        student, teacher = self.shapes.leaf(leaf.name, "student"), self.shapes.leaf(leaf.name, "teacher")
+        raise ShapeError(f"{comparison} cannot compare {leaf.name} of shape {student} with {teacher}")
+
+    # --- steps ----------------------------------------------------------------------------------------------
+
+    def leaf(self, name: str, way: Adapter | None) -> _Pair:
+        student, teacher = f"{name}_s", f"{name}_t"
+        shapes = self.fits(Expression(name), way)
+        assert shapes is not None
+        raw = {side: (TRACED_BATCH, *getattr(self.shapes, side)[name]) for side in ("student", "teacher")}
+        if student not in self.used:
+            for side, variable, steps in (
+                ("student", student, self.program.steps),
+                ("teacher", teacher, self.program.teacher_steps),
+            ):
+                cut = ".detach()" if side == "teacher" else ""
+                flat = ".flatten(2)" if len(raw[side]) != len(shapes[0]) else ""
+                steps.append(Step(self.unique(variable), (f'{side}["{name}"]{cut}{flat}',), shape=written(raw[side])))
+        if way is not None:
+            module = f"adapt_{name}" if way.channels else f"pool_{name}"
+            self.program.adapters[module] = way
+            adapted = f"{name}_adapted_s" if way.channels else f"{name}_pooled_s"
+            if adapted not in self.used:
+                step = Step(self.unique(adapted), (f"self.{module}({student})",), shape=written(shapes[0]))
+                self.program.steps.append(step)
+            student = adapted
+        return _Pair(student, teacher, *shapes, per_sample=True)
+
+    def pair(self, node: Expression, way: Adapter | None) -> _Pair:
+        key = (node, way)
+        if key not in self.pairs:
+            self.pairs[key] = self.transform(node, way) if node.arguments else self.leaf(node.name, way)
+        return self.pairs[key]
+
+    def transform(self, node: Expression, way: Adapter | None) -> _Pair:
+        operation = CATALOGUE[node.name]
+        below = self.pair(node.children[0], way)
+        constants = tuple(argument for argument in node.arguments if isinstance(argument, float))
+        shapes = self.fits(node, way)
+        assert shapes is not None
+        extra = [repr(constant) for constant in constants] + (["labels"] if operation.needs_labels else [])
+        teacher_in = below.teacher
+        per_sample = below.per_sample and operation.per_sample and operation.noise is None
+        if below.per_sample and not per_sample:
+            teacher_in = self.target(below.teacher)
+        name = self.unique(node.name)
+        if operation.noise is not None:
+            noise = Step(f"{name}_draw", (below.student,), operation.noise)
+            self.program.steps.append(noise)
+            extra.append(noise.name)
+        student = Step(f"{name}_s", (below.student, *extra), operation.function, written(shapes[0]))
+        teacher = Step(f"{name}_t", (teacher_in, *extra), operation.function, written(shapes[1]))
+        self.program.steps.append(student)
+        (self.program.teacher_steps if per_sample else self.program.steps).append(teacher)
+        temperature = constants[0] if constants else below.temperature
+        return _Pair(student.name, teacher.name, *shapes, per_sample, temperature)
+
+    def distance(self, node: Expression) -> str:
+        operation = CATALOGUE[node.name]
+        child = in_log_domain(operation, node.children[0])
+        way = self.way_of(Expression(node.name, (child,)))
+        key = (Expression(node.name, (child,)), way)
+        if key in self.losses:
+            return self.losses[key]
+        below = self.pair(child, way)
+        given = type_of(child, self.types)
+        assert isinstance(given, PairType)
+        teacher = self.target(below.teacher) if below.per_sample else below.teacher
+        functions = operation.specialise(given) if operation.specialise else (operation.function,)
+        factor = f"{below.temperature!r}**2" if below.temperature not in (None, 1.0) else ""
+        arguments: tuple[str, ...] = (below.student, teacher)
+        for function in functions[:-1]:
+            step = Step(self.unique(f"{node.name}_elements"), arguments, function)
+            self.program.steps.append(step)
+            arguments = (step.name,)
+        step = Step(self.unique(f"{node.name}_losses"), arguments, functions[-1], "", factor)
+        self.program.steps.append(step)
+        self.losses[key] = step.name
+        return step.name
+
+    def term(self, node: Expression) -> None:
+        weighted, magnitude = node.arguments
+        assert isinstance(weighted, Expression) and isinstance(magnitude, float)
+        operation = CATALOGUE[weighted.name]
+        losses = self.distance(weighted.children[0])
+        arguments: tuple[str, ...] = (losses,)
+        if operation.name != "no":
+            self.pair(Expression("logits"), None)
+            arguments = (losses, "logits_s", self.target("logits_t"), "labels")
+        name = losses.replace("_losses", "_loss")
+        name = name if operation.name == "no" else f"{weighted.name}_{name}"
+        step = Step(self.unique(name), arguments, operation.function)
+        self.program.steps.append(step)
+        self.program.results.append(step.name)
+        self.program.magnitudes.append(magnitude)
+
+
+def in_log_domain(operation: Operation, child: Expression) -> Expression:
+    """Divergences of a softmax are computed from its logarithm: exact where a probability underflows."""
+    compares_distributions = all(getattr(given[0], "kind", "") in DISTRIBUTIONS for given in operation.overloads)
+    if compares_distributions and child.name.startswith("softmax_"):
+        return Expression(f"log{child.name}", child.arguments)
+    return child
+
+
+def lower(root: Expression, shapes: PairShapes) -> Program:
+    """The program of a distiller for a pair. Common sub-expressions are computed once; an adapter is inserted at a
+    leaf only where the two sides of a distance differ in shape without it.
+
+    Raises ``ExpressionError`` where the pair lacks a knowledge and ``ShapeError`` where shapes cannot be matched.
+    """
+    check(root, shapes.types)
+    lowering = _Lowering(root, shapes)
+    for term in terms(root):
+        lowering.term(term)
+    return lowering.program

@@ -1,0 +1,169 @@
+"""From a program to Python source that needs only torch. The same text is evaluated and exported."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
+from types import FunctionType
+from typing import Any
+
+from kdzero_gp.compiler.lowering import Program, Step
+from kdzero_gp.compiler.shapes import Adapter
+
+_WIDTH = 110
+
+
+@lru_cache(maxsize=1024)
+def function_source(function: Callable[..., Any]) -> str:
+    """A function's source under its own name, without decorators and with the first line of its docstring."""
+    lines, start = inspect.getsourcelines(function)
+    tree = ast.parse(textwrap.dedent("".join(lines)))
+    definition = tree.body[0]
+    assert isinstance(definition, ast.FunctionDef)
+    text = lines[definition.lineno - 1 :]
+    docstring = definition.body[0]
+    if isinstance(docstring, ast.Expr) and docstring.end_lineno != docstring.lineno:
+        first = docstring.lineno - definition.lineno
+        last = (docstring.end_lineno or docstring.lineno) - definition.lineno
+        text[first : last + 1] = [text[first].rstrip() + '"""\n']
+    return "".join(text).rstrip() + "\n"
+
+
+@lru_cache(maxsize=1024)
+def _needs(function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
+    """The functions of the catalogue's modules that ``function`` calls, deepest first, then itself."""
+    found: dict[Callable[..., Any], None] = {}
+    for name in function.__code__.co_names:  # type: ignore[attr-defined]
+        other = function.__globals__.get(name)  # type: ignore[attr-defined]
+        if isinstance(other, FunctionType) and other.__module__.startswith("primitives.") and other is not function:
+            found |= dict.fromkeys(_needs(other))
+    return (*found, function)
+
+
+def _functions(program: Program) -> list[Callable[..., Any]]:
+    found: dict[Callable[..., Any], None] = {}
+    for step in [*program.teacher_steps, *program.steps]:
+        if step.function is not None:
+            found |= dict.fromkeys(_needs(step.function))
+    return list(found)
+
+
+def _adapter_source(adapter: Adapter) -> str:
+    """The expression that builds an adapter's module."""
+    parts = []
+    if adapter.size is not None:
+        pool = "nn.AdaptiveAvgPool2d" if adapter.rank == "map" else "nn.AdaptiveAvgPool1d"
+        size = adapter.size if adapter.rank == "map" else adapter.size[0]
+        parts.append(f"{pool}({size})")
+    if adapter.channels is not None:
+        given, wanted = adapter.channels
+        if adapter.rank == "matrix":
+            parts.append(f"nn.Linear({given}, {wanted})")
+        else:
+            kind = "2d" if adapter.rank == "map" else "1d"
+            parts.append(f"nn.Conv{kind}({given}, {wanted}, 1, bias=False)")
+            parts.append(f"nn.BatchNorm{kind}({wanted})")
+    return parts[0] if len(parts) == 1 else f"nn.Sequential({', '.join(parts)})"
+
+
+def _lines(steps: Iterable[Step]) -> list[str]:
+    lines = []
+    for step in steps:
+        line = f"{step.name} = {step.text}"
+        comment = f"  # {step.shape}" if step.shape else ""
+        lines.append(line + comment if len(line + comment) + 8 <= _WIDTH else line)
+    return lines
+
+
+def magnitudes_source(magnitudes: Sequence[float]) -> str:
+    """The tuple of the terms' factors, in six significant digits."""
+    numbers = ", ".join(repr(float(f"{magnitude:.6g}")) for magnitude in magnitudes)
+    return f"({numbers},)" if len(magnitudes) == 1 else f"({numbers})"
+
+
+def _weighted_sum(program: Program) -> str:
+    indices = range(len(program.results))
+    return " + ".join(f"self.magnitudes[{index}] * terms[{index}]" for index in indices)
+
+
+def _init_lines(program: Program) -> list[str]:
+    lines = ["super().__init__()", "self.magnitudes = self.MAGNITUDES"]
+    for name, way in program.adapters.items():
+        line = f"self.{name} = {_adapter_source(way)}"
+        lines.append(line if len(line) + 8 <= _WIDTH else line.replace("(", "(\n    ", 1)[:-1] + "\n)")
+    return lines
+
+
+def _method(signature: str, docstring: str, body: Iterable[str]) -> str:
+    return textwrap.indent(f'def {signature}:\n    """{docstring}"""\n' + textwrap.indent("\n".join(body), "    "), "    ")
+
+
+def _class_source(program: Program, magnitudes: Sequence[float]) -> str:
+    mapping = "Tensors"
+    targets = ", ".join(f'"{name}": {name}' for name in program.targets)
+    results = ", ".join(program.results) + ("," if len(program.results) == 1 else "")
+    methods = [
+        _method("__init__(self) -> None", "Adapters, where the pair needs them, are learnt with the student.",
+                _init_lines(program)),
+        "    @torch.no_grad()\n"
+        + _method(f"prepare(self, teacher: {mapping}, labels: Tensor) -> dict[str, Tensor]",
+                  "The teacher's part that belongs to each sample alone; may be computed once and kept.",
+                  [*_lines(program.teacher_steps), f"return {{{targets}}}"]),
+        _method(f"terms(self, student: {mapping}, targets: {mapping}, labels: Tensor) -> tuple[Tensor, ...]",
+                "The losses before their magnitudes, from the student's tensors and prepared targets.",
+                [*_lines(program.steps), f"return ({results})"]),
+        _method(f"loss(self, student: {mapping}, targets: {mapping}, labels: Tensor) -> Tensor",
+                "The distillation loss, a scalar, from prepared targets.",
+                ["terms = self.terms(student, targets, labels)", f"return {_weighted_sum(program)}"]),
+        _method(f"forward(self, student: {mapping}, teacher: {mapping}, labels: Tensor) -> Tensor",
+                "The distillation loss, a scalar; add it to the cross-entropy.",
+                ["return self.loss(student, self.prepare(teacher, labels), labels)"]),
+    ]  # fmt: skip
+    head = (
+        'class Distiller(nn.Module):\n    """Distillation loss of mappings {"logits": N×C, "emb": N×D, "feat": N×C×H×W} '
+        'and labels N."""\n\n'
+        f"    EXPRESSION = {_wrapped_string(str(program.expression))}\n"
+        f"    MAGNITUDES = {magnitudes_source(magnitudes)}\n\n"
+    )
+    return head + "\n\n".join(methods) + "\n"
+
+
+def _wrapped_string(text: str) -> str:
+    """A string literal that keeps within the line width."""
+    if len(text) <= _WIDTH - 24:
+        return f'"{text}"'
+    pieces = textwrap.wrap(text, _WIDTH - 16, break_long_words=True, drop_whitespace=False, break_on_hyphens=False)
+    return "(\n" + "".join(f'        "{piece}"\n' for piece in pieces) + "    )"
+
+
+def render(
+    program: Program, magnitudes: Sequence[float] | None = None, provenance: Mapping[str, Any] | None = None
+) -> str:
+    """The source of a module with a class ``Distiller``.
+
+    ``magnitudes`` are the factors of the terms (default: those of the expression); ``provenance`` becomes the
+    module's docstring.
+    """
+    facts = {"expression": str(program.expression)} | dict(provenance or {})
+    described = "\n".join(_described(name, value) for name, value in facts.items())
+    parts = [f'"""A knowledge-distillation loss, written by kdzero-gp.\n\n{described}\n"""\n']
+    functions = [function_source(function) for function in _functions(program)]
+    body = _class_source(program, program.magnitudes if magnitudes is None else magnitudes)
+    code = "\n".join([*functions, body])
+    imports = "from collections.abc import Mapping\n\n"
+    if "math." in code:
+        imports = "import math\n" + imports
+    imports += "import torch\n"
+    if "F." in code:
+        imports += "import torch.nn.functional as F\n"
+    imports += "from torch import Tensor, nn\n\nTensors = Mapping[str, Tensor]\n"
+    return "\n".join(parts) + "\n" + "\n\n\n".join([imports.rstrip(), *(f.rstrip() for f in functions), body])
+
+
+def _described(name: str, value: Any) -> str:
+    """One fact of the provenance; quotes and backslashes cannot end the docstring."""
+    text = f"{name}: {value}".replace("\\", "/").replace('"""', "'''")
+    return "\n".join(textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_long_words=True)) or text

@@ -1,0 +1,46 @@
+"""Every error that a user can meet: one sentence that names what was expected, what came, and the remedy."""
+
+
+class KdzeroError(Exception):
+    """Base of all errors of kdzero-gp. The command line prints it as one sentence and exits with code 2."""
+
+
+class ExpressionError(KdzeroError):
+    """A text that is no distiller; ``position`` is the offset of the first character that is wrong."""
+
+    def __init__(self, message: str, position: int | None = None):
+        self.position = position
+        where = "" if position is None else f" at position {position}"
+        super().__init__(f"{message}{where}")
+
+
+class ExpressionTypeError(ExpressionError):
+    """A well-formed expression in which an operation gets a value that it is not defined for."""
+
+
+class GenotypeError(KdzeroError):
+    """A genotype of the paper that has no meaning as a distiller."""
+
+
+class ShapeError(KdzeroError):
+    """A distiller that does not fit the shapes of a teacher-student pair."""
+
+
+class GrammarError(KdzeroError):
+    """A set of operations from which no complete distiller can be built."""
+
+
+class DataError(KdzeroError):
+    """A data path that is missing, unreadable or not in a known layout."""
+
+
+class ModelError(KdzeroError):
+    """A network that is unknown, has no usable taps, or does not fit its weights."""
+
+
+class RunError(KdzeroError):
+    """A run folder that is missing, foreign, in use, or damaged."""
+
+
+class SettingError(KdzeroError):
+    """A setting whose value makes no sense."""

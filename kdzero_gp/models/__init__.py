@@ -1,0 +1,62 @@
+"""Networks by name: the built-in ones, those of timm and torchvision, and the user's own.
+
+To add a built-in network, list its factory in the ``NETWORKS`` table of its file.
+"""
+
+from difflib import get_close_matches
+
+from torch import nn
+
+from kdzero_gp.errors import ModelError
+from kdzero_gp.models import external, mobilenet, resnet, shufflenet, small, vgg, wide_resnet
+from kdzero_gp.models.layers import Factory
+
+__all__ = ["build", "names"]
+
+FAMILIES = (small, resnet, wide_resnet, vgg, mobilenet, shufflenet)
+
+
+def _registry(tables: list[dict[str, Factory]]) -> dict[str, Factory]:
+    """One table out of the families' tables; raises ValueError when two families claim one name."""
+    merged: dict[str, Factory] = {}
+    for table in tables:
+        taken = merged.keys() & table.keys()
+        if taken:
+            raise ValueError(f"the network {min(taken)!r} is registered twice; give one of them another name")
+        merged.update(table)
+    return merged
+
+
+_NETWORKS = _registry([family.NETWORKS for family in FAMILIES])
+
+
+def names() -> tuple[str, ...]:
+    """The names of the built-in networks, sorted."""
+    return tuple(sorted(_NETWORKS))
+
+
+def build(name: str, classes: int, channels: int = 3) -> nn.Module:
+    """A new network with random weights that maps images NxCxHxW (C = ``channels``) to logits NxK.
+
+    ``name`` is a built-in name, ``timm:NAME``, ``torchvision:NAME``, or ``module:callable`` from the user's own
+    code, importable from the current directory. Raises ModelError when the name is unknown or cannot be built.
+    """
+    if classes < 1 or channels < 1:
+        raise ModelError(
+            f"A network for {classes} classes and {channels} image channels cannot be built: "
+            "both numbers have to be 1 or more."
+        )
+    if name in _NETWORKS:
+        return _NETWORKS[name](classes, channels)
+    library, colon, rest = name.partition(":")
+    if not colon:
+        close = get_close_matches(name, names(), n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}" if close else f"built in are {', '.join(names())}"
+        raise ModelError(
+            f"There is no network {name!r}: {hint}; timm:NAME, torchvision:NAME and module:callable also work."
+        )
+    if library == "timm":
+        return external.from_timm(rest, classes, channels)
+    if library == "torchvision":
+        return external.from_torchvision(rest, classes, channels)
+    return external.from_user_code(name, classes)

@@ -1,0 +1,254 @@
+"""Finds the taps of any network by running it once and looking at what every layer returns.
+
+The last map of a resolution is not simply the last tensor of that size: blocks that change the resolution make
+wider tensors of the old size inside, activations and normalisations follow the stage, a stem and poolings stand
+between. The rules here are few and each has its comment; a user who wants something else names the layer.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+PROBE_SAMPLES = 2
+"""So many samples show every shape; more would only keep more activations in memory."""
+
+ELEMENTWISE_FILES = (
+    "torch.nn.modules.activation",
+    "torch.nn.modules.batchnorm",
+    "torch.nn.modules.dropout",
+    "torch.nn.modules.instancenorm",
+    "torch.nn.modules.normalization",
+)
+"""Where torch keeps the layers that act on each value (or channel) alone and so belong to the layer before."""
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One call of one layer while probing: its name, module, first input and output (the tensors themselves)."""
+
+    name: str
+    module: nn.Module
+    input: Tensor | None
+    output: Tensor
+
+    @property
+    def is_leaf(self) -> bool:
+        """Whether the layer has no layers inside."""
+        return not any(self.module.children())
+
+    @property
+    def is_pooling(self) -> bool:
+        """Whether the layer pools, by its class name: torch, timm and users agree on this word."""
+        return self.is_leaf and "pool" in type(self.module).__name__.lower()
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether the layer is an activation, normalisation, dropout or identity."""
+        kind = type(self.module)
+        return self.is_leaf and (kind.__module__ in ELEMENTWISE_FILES or isinstance(self.module, nn.Identity))
+
+    @property
+    def resolution(self) -> tuple[int, ...]:
+        """Height and width of the output map."""
+        return map_shape(self.output)[1:]
+
+    def is_inside(self, other: "Call") -> bool:
+        """Whether the layer is a part of the ``other`` layer."""
+        return self.name.startswith(other.name + ".")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What one run showed: every call in order of completion, the example and what the network returned."""
+
+    calls: tuple[Call, ...]
+    example: Tensor
+    output: Any
+    counts: Counter[str]
+
+    def last(self, name: str) -> Call | None:
+        """The last call of the layer ``name``, or None when it did not run or returned no tensor."""
+        return next((call for call in reversed(self.calls) if call.name == name), None)
+
+
+def is_channels_last(image: Tensor) -> bool:
+    """Whether a 4-d tensor is NxHxWxC, as in Swin transformers: its first two axes are equal, the last is not."""
+    return image.shape[1] == image.shape[2] != image.shape[3]
+
+
+def map_shape(image: Tensor) -> tuple[int, ...]:
+    """Channels, height and width of a map in either layout."""
+    if is_channels_last(image):
+        return (image.shape[3], image.shape[1], image.shape[2])
+    return tuple(image.shape[1:])
+
+
+@contextmanager
+def _left_as_found(network: nn.Module, device: torch.device) -> Iterator[None]:
+    """Evaluation mode without gradient; afterwards modes, buffers and generators are as before."""
+    modes = {module: module.training for module in network.modules()}
+    buffers = {buffer: buffer.clone() for buffer in network.buffers()}
+    try:
+        with torch.no_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
+            network.eval()
+            yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+        with torch.no_grad():
+            for buffer, value in buffers.items():
+                buffer.copy_(value)
+
+
+def run(network: nn.Module, example: Tensor) -> Probe:
+    """Runs the network once on at most two samples of ``example`` (NxCxHxW) and records every layer's output."""
+    parameter = next(network.parameters(), None)
+    device = example.device if parameter is None else parameter.device
+    # A copy, because a network may overwrite its input.
+    example = example[:PROBE_SAMPLES].detach().to(device, copy=True)
+    calls: list[Call] = []
+    counts: Counter[str] = Counter()
+
+    def recorder(name: str) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+        def record(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            counts[name] += 1
+            if isinstance(output, Tensor):
+                first = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
+                calls.append(Call(name, module, first, output))
+
+        return record
+
+    named = [(name, module) for name, module in network.named_modules() if name]
+    handles = [module.register_forward_hook(recorder(name)) for name, module in named]
+    try:
+        with _left_as_found(network, device):
+            output = network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return Probe(tuple(calls), example, output, counts)
+
+
+def classifier(probe: Probe, logits: Tensor) -> Call | None:
+    """The last linear layer that gave the network's output, or one of its shape when the output was changed."""
+    linear = [call for call in probe.calls if isinstance(call.module, nn.Linear)]
+    exact = [call for call in linear if call.output is logits]
+    alike = [call for call in linear if call.output.shape == logits.shape]
+    return next(reversed(exact or alike), None)
+
+
+def is_normalised_by(call: Call, logits: Tensor) -> bool:
+    """Whether the network returns the (log-)softmax of this layer's output instead of the logits themselves."""
+    if call.output.shape != logits.shape or call.output is logits:
+        return False
+    with torch.no_grad():
+        forms = (call.output.softmax(-1), call.output.log_softmax(-1))
+        return any(torch.allclose(form, logits, atol=1e-5) for form in forms)
+
+
+def _maps(probe: Probe) -> list[Call]:
+    """The calls that return feature maps: one call per layer, neither pooled nor gates nor the image itself."""
+    batch = probe.example.shape[0]
+    pooled = {id(call.output) for call in probe.calls if call.is_pooling}
+
+    def is_map(call: Call) -> bool:
+        shape = call.output.shape
+        return (
+            len(shape) == 4
+            and shape[0] == batch
+            and shape[1:] != probe.example.shape[1:]
+            and id(call.output) not in pooled  # A stage that ends with a pooling ends, for us, before it.
+            and probe.counts[call.name] == 1  # A layer that runs twice cannot be read by its name.
+        )
+
+    maps = [call for call in probe.calls if is_map(call)]
+    spatial = [call for call in maps if max(call.resolution) > 1]
+    stages = [call for call in spatial if not call.is_leaf]
+
+    def is_stage(call: Call) -> bool:
+        # One pixel is left of small images; but one pixel inside a block is a gate, and a layer a classifier.
+        return not call.is_leaf and not any(call.is_inside(stage) for stage in stages)
+
+    return [call for call in maps if max(call.resolution) > 1 or is_stage(call)] or maps
+
+
+def _hides_its_inside(block: Call, maps: list[Call], image: Tensor) -> bool:
+    """Whether maps inside ``block`` at its input's resolution are no stage ends.
+
+    So it is for a block that goes from one resolution to the next (its input was the stage's end), but not for a
+    plain sequence of blocks, nor for a body that spans several resolutions, nor for what reads the image itself.
+    """
+    if block.input is None or block.input.dim() != 4 or block.input is image:
+        return False
+    before = map_shape(block.input)[1:]
+    inside = {call.resolution for call in maps if call.is_inside(block)}
+    return (
+        type(block.module) is not nn.Sequential
+        and block.resolution != before
+        and inside <= {before, block.resolution}
+    )
+
+
+def _with_followers(end: Call, maps: list[Call]) -> Call:
+    """The normalisation or activation that directly follows a convolution ends its stage."""
+    for call in maps[maps.index(end) + 1 :]:
+        if call.input is not end.output or not call.is_elementwise or call.output.shape != end.output.shape:
+            break
+        if "drop" not in type(call.module).__name__.lower():
+            end = call
+    return end
+
+
+def map_ends(probe: Probe) -> list[Call]:
+    """The last map at each resolution, in order of execution; an end that is no stage container is a stem."""
+    maps = _maps(probe)
+    blocks = [call for call in maps if not call.is_leaf and _hides_its_inside(call, maps, probe.example)]
+    ends: dict[tuple[int, ...], Call] = {}
+    for call in maps:
+        hidden = any(
+            call.is_inside(block) and call.resolution == map_shape(block.input)[1:]
+            for block in blocks
+            if block.input is not None
+        )
+        current = ends.get(call.resolution)
+        # What follows a stage at its resolution (a last normalisation, a 1x1 convolution) is not the stage, but
+        # a container is: the outermost one of a resolution completes last.
+        follows_stage = call.is_leaf and current is not None and not current.is_leaf
+        if not (hidden or call.is_elementwise or follows_stage):
+            ends.pop(call.resolution, None)
+            ends[call.resolution] = call
+    found = list(ends.values())
+    if any(not call.is_leaf for call in found[:-1]):
+        found = [call for call in found[:-1] if not call.is_leaf] + found[-1:]
+    return [_with_followers(call, maps) if call.is_leaf else call for call in found]
+
+
+def tokens_end(probe: Probe) -> Call | None:
+    """The last layer that returns tokens NxMxC: a container, or the normalisation of a flat transformer."""
+
+    def returns_tokens(call: Call) -> bool:
+        shape = call.output.shape
+        return (
+            len(shape) == 3
+            and shape[0] == probe.example.shape[0]
+            and (not call.is_leaf or isinstance(call.module, nn.LayerNorm))
+            and probe.counts[call.name] == 1
+        )
+
+    tokens = [call for call in probe.calls if returns_tokens(call)]
+    return next((call for call in reversed(tokens) if not call.is_leaf), tokens[-1] if tokens else None)
+
+
+def features(probe: Probe) -> list[Call]:
+    """The stage ends in order, the last feature map (or the last tokens, where these come later) at the end."""
+    ends = map_ends(probe)
+    tokens = tokens_end(probe)
+    if tokens is None or (ends and probe.calls.index(ends[-1]) > probe.calls.index(tokens)):
+        return ends
+    # Before tokens, a single convolution only cuts the image into patches.
+    return [call for call in ends if not call.is_leaf] + [tokens]

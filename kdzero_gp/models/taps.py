@@ -1,0 +1,242 @@
+"""Reads knowledge out of any network: its logits, embedding and feature maps, without changing the network.
+
+``Tapped(network, example)(images)`` returns a mapping as the distillers take it. The layers are found by one run
+on an example (see ``probe``) or named by the user.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+from math import isqrt
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from kdzero_gp.errors import ModelError
+from kdzero_gp.models import probe as probing
+from kdzero_gp.models.probe import Probe
+
+INPUT_SUFFIX = ":input"
+"""A tap ``fc:input`` reads what goes into the layer ``fc``; without the suffix it reads what comes out."""
+NETWORK = ""
+"""The layer name of the network itself, as in ``nn.Module.get_submodule``."""
+FEATURE_NAME = re.compile(r"feat[1-9]?\d*")
+
+
+def as_logits(output: Any) -> Any:
+    """The logits in what a network returned: a tensor, or the main one of a tuple, mapping or record."""
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, Mapping):
+        return output.get("logits")
+    if hasattr(output, "logits"):
+        return output.logits
+    return output[0] if isinstance(output, tuple | list) and output else None
+
+
+def as_embedding(tensor: Tensor) -> Tensor:
+    """An embedding NxD, also from NxDx1x1."""
+    return tensor if tensor.dim() == 2 else tensor.flatten(1)
+
+
+def as_channels_first(tensor: Tensor) -> Tensor:
+    """A map NxCxHxW from a map NxHxWxC."""
+    return tensor.permute(0, 3, 1, 2)
+
+
+def as_tokens(tensor: Tensor) -> Tensor:
+    """Tokens NxCxM from NxMxC."""
+    return tensor.transpose(1, 2)
+
+
+def as_tokens_without_class(tensor: Tensor) -> Tensor:
+    """Tokens NxCx(M-1) from NxMxC: the first one, the class token, has no place in the image."""
+    return tensor[:, 1:].transpose(1, 2)
+
+
+Reading = Callable[[Tensor], Tensor]
+
+
+def _is_square(number: int) -> bool:
+    return number > 0 and isqrt(number) ** 2 == number
+
+
+def _feature_reading(name: str, layer: str, tensor: Tensor) -> Reading | None:
+    """How a tensor of this shape becomes a feature map or tokens; None leaves it as it is."""
+    if tensor.dim() == 4:
+        return as_channels_first if probing.is_channels_last(tensor) else None
+    if tensor.dim() == 3:
+        count = tensor.shape[1]
+        has_class_token = _is_square(count - 1) and not _is_square(count)
+        return as_tokens_without_class if has_class_token else as_tokens
+    raise ModelError(
+        f"The tap {name}={layer} gives a tensor of shape {tuple(tensor.shape)} and a feature needs NxCxHxW or "
+        f"tokens NxMxC; name another layer, as in taps={{{name!r}: 'layer3'}} (--tap {name}=layer3)."
+    )
+
+
+def _reading(name: str, layer: str, tensor: Tensor) -> Reading | None:
+    if name == "logits":
+        if tensor.dim() != 2:
+            raise ModelError(
+                f"The logits have shape {tuple(tensor.shape)} and a classifier gives NxK; name the layer that does, "
+                "as in taps={'logits': 'head'} (--tap logits=head)."
+            )
+        return None
+    if name != "emb":
+        return _feature_reading(name, layer, tensor)
+    if tensor.dim() < 2 or tensor.shape[1] != tensor[0].numel():
+        raise ModelError(
+            f"The tap emb={layer} gives a tensor of shape {tuple(tensor.shape)} and an embedding needs NxD; name "
+            "another layer, as in taps={'emb': 'pool'} (--tap emb=pool)."
+        )
+    return as_embedding if tensor.dim() > 2 else None
+
+
+class _Store:
+    """Where the hooks of one Tapped put their tensors; ``tensors`` is None except during its forward pass."""
+
+    def __init__(self) -> None:
+        self.tensors: dict[str, Tensor] | None = None
+
+
+class _Hook:
+    """Stores the output (or first input) of one layer. An object and no closure, so that copies stay apart."""
+
+    def __init__(self, store: _Store, name: str, reads_input: bool):
+        self.store = store
+        self.name = name
+        self.reads_input = reads_input
+
+    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        tensors = self.store.tensors
+        if tensors is not None:
+            tensors[self.name] = inputs[0] if self.reads_input else output
+
+
+class Tapped(nn.Module):
+    """A network whose forward pass returns its knowledge: ``logits`` NxK, ``emb`` NxD (what the last linear layer
+    reads), ``feat`` (last feature map NxCxHxW, or tokens NxCxM) and ``feat1``, ``feat2``, ... (the ends of the
+    stages before it, in order). Networks without maps or tokens have no ``feat``.
+
+    ``example`` is a batch NxCxHxW of the kind that the network will see. ``taps`` names layers by hand, as in
+    ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be found. Attributes: ``network``, ``taps``
+    (the layer of each knowledge, "" for the network itself) and ``shapes`` (without the batch axis). Raises
+    ModelError when the logits or the embedding are not found, or a named layer does not exist or fit.
+    """
+
+    def __init__(self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None = None):
+        super().__init__()
+        probe = probing.run(network, example)
+        named = dict(taps or {})
+        _check_names(named, network)
+        self.network = network
+        self.taps: dict[str, str] = _complete(probe, named)
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._store = _Store()
+        self._readings: dict[str, Reading] = {}
+        self._handles: list[RemovableHandle] = []
+        for name, layer in self.taps.items():
+            tensor = _probed(probe, name, layer)
+            reading = _reading(name, layer, tensor)
+            if reading is not None:
+                self._readings[name] = reading
+            self.shapes[name] = tuple((reading(tensor) if reading else tensor).shape[1:])
+            if layer != NETWORK:
+                hook = _Hook(self._store, name, layer.endswith(INPUT_SUFFIX))
+                module = network.get_submodule(layer.removesuffix(INPUT_SUFFIX))
+                self._handles.append(module.register_forward_hook(hook))
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The knowledge of images NxCxHxW, in the order of ``taps``; raises ModelError when a layer did not run."""
+        store = self._store
+        tensors: dict[str, Tensor] = {}
+        store.tensors = tensors
+        try:
+            output = self.network(images)
+        finally:
+            store.tensors = None  # From here on nothing but the caller holds the tensors.
+        if "logits" not in tensors:
+            tensors["logits"] = output if isinstance(output, Tensor) else as_logits(output)
+        for name, reading in self._readings.items():
+            if name in tensors:
+                tensors[name] = reading(tensors[name])
+        try:
+            return {name: tensors[name] for name in self.taps}
+        except KeyError as error:
+            name = error.args[0]
+            raise ModelError(
+                f"The layer {self.taps[name]!r} of the tap {name!r} did not run in this forward pass; name one that "
+                "always runs."
+            ) from None
+
+    def describe(self) -> list[tuple[str, str, tuple[int, ...]]]:
+        """One row per knowledge: its name, the layer that it is read from, its shape without the batch axis."""
+        return [(name, layer or "(output)", self.shapes[name]) for name, layer in self.taps.items()]
+
+    def untap(self) -> nn.Module:
+        """Takes the hooks off and returns the network as it was given; this object is of no use afterwards."""
+        for handle in self._handles:
+            handle.remove()
+        return self.network
+
+
+def _check_names(named: Mapping[str, str], network: nn.Module) -> None:
+    layers = dict(network.named_modules())
+    for name, layer in named.items():
+        if name not in ("logits", "emb") and not FEATURE_NAME.fullmatch(name):
+            raise ModelError(f"There is no knowledge {name!r}: a tap is named logits, emb, feat, feat1, feat2, ...")
+        bare = layer.removesuffix(INPUT_SUFFIX)
+        if bare not in layers:
+            close = get_close_matches(bare, list(layers), n=3, cutoff=0.5)
+            hint = f"did you mean {' or '.join(close)}?" if close else "see print(network) for the names."
+            raise ModelError(f"{type(network).__name__} has no layer {bare!r} for the tap {name!r}: {hint}")
+
+
+def _probed(probe: Probe, name: str, layer: str) -> Tensor:
+    """The tensor that a tap read while probing; raises ModelError when it read none."""
+    if layer == NETWORK:
+        tensor = as_logits(probe.output)
+    else:
+        call = probe.last(layer.removesuffix(INPUT_SUFFIX))
+        tensor = None if call is None else call.input if layer.endswith(INPUT_SUFFIX) else call.output
+    if not isinstance(tensor, Tensor):
+        raise ModelError(
+            f"The tap {name}={layer or '(output)'} gives no tensor in a forward pass; name a layer that runs and "
+            f"returns one tensor, as in taps={{{name!r}: 'head'}} (--tap {name}=head)."
+        )
+    return tensor
+
+
+def _complete(probe: Probe, named: Mapping[str, str]) -> dict[str, str]:
+    """All taps in the order logits, emb, feat, feat1, ...: the named ones and those that are found."""
+    taps = {"logits": named.get("logits", NETWORK)}
+    logits = _probed(probe, "logits", taps["logits"])
+    found = probing.classifier(probe, logits)
+    if found is not None and "logits" not in named and probing.is_normalised_by(found, logits):
+        taps["logits"] = found.name  # Distillers need the logits, not their softmax.
+    if "emb" in named:
+        # The classifier named as embedding means what it reads: what it gives are the logits.
+        is_classifier = found is not None and named["emb"] == found.name
+        taps["emb"] = named["emb"] + INPUT_SUFFIX if is_classifier else named["emb"]
+    elif found is not None:
+        taps["emb"] = found.name + INPUT_SUFFIX
+    else:
+        raise ModelError(
+            f"No classifier was found: no nn.Linear of the network gives its output of shape {tuple(logits.shape)}; "
+            "name the layer whose output is the embedding, as in taps={'emb': 'pool'} (--tap emb=pool)."
+        )
+    return taps | _feature_taps(probe, named)
+
+
+def _feature_taps(probe: Probe, named: Mapping[str, str]) -> dict[str, str]:
+    """``feat``, ``feat1``, ...; a named ``feat`` keeps only the stage ends that run before it."""
+    ends = [call.name for call in probing.features(probe)]
+    if "feat" in named:
+        order = {call.name: index for index, call in enumerate(probe.calls)}
+        last = order.get(named["feat"].removesuffix(INPUT_SUFFIX), 0)
+        ends = [name for name in ends if order[name] < last] + [named["feat"]]
+    taps = {"feat": ends[-1]} if ends else {}
+    taps |= {f"feat{index}": name for index, name in enumerate(ends[:-1], start=1)}
+    return taps | {name: layer for name, layer in named.items() if name not in ("logits", "emb", "feat")}

@@ -1,0 +1,136 @@
+"""How an operation is declared. One declaration feeds the search grammar, the verifier, the code generator, the
+catalogue page and the contract tests."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from primitives.types import BATCH, LOSS, MAGNITUDE, SAMPLE, SCALAR, TEMPERATURE, PairType, ValueType
+
+# The supplement lists T in {1, 4, 8, 16}; 2 is the usual choice on ImageNet.
+TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
+PAPER_TEMPERATURES = (1.0, 4.0, 8.0, 16.0)
+# The supplement lists γ in {100, 50, 25, 10, 5, 1, 0.1, 0.01}. The finer steps near 1 are ours, since relative
+# magnitudes live there; 8 is also DKD's published β.
+MAGNITUDES = (0.01, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 8.0, 10.0, 25.0, 50.0, 100.0)
+PAPER_MAGNITUDES = (0.01, 0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0)
+CONSTANTS = {TEMPERATURE: TEMPERATURES, MAGNITUDE: MAGNITUDES}
+PAPER_CONSTANTS = {TEMPERATURE: PAPER_TEMPERATURES, MAGNITUDE: PAPER_MAGNITUDES}
+
+
+class DuplicateOperationError(ValueError):
+    """Two operations were declared under one name."""
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One operation of the language.
+
+    ``overloads`` maps each legal tuple of argument types to the result's type. ``per_sample``: row i of the result
+    depends on sample i alone, so the teacher's part can be computed once and cached. ``agree``: the axes on which
+    student and teacher must have one size before the operation can be applied (``("*",)`` is all of them).
+    ``noise`` draws what a stochastic operation shares between the two sides. ``specialise`` gives, for one type of
+    pair, the plain functions whose composition the operation is there.
+    """
+
+    name: str
+    role: str
+    function: Callable[..., Any]
+    overloads: Mapping[tuple[ValueType, ...], ValueType]
+    source: str
+    per_sample: bool = True
+    agree: tuple[str, ...] = ()
+    noise: Callable[..., Any] | None = None
+    specialise: Callable[[PairType], tuple[Callable[..., Any], ...]] | None = None
+    needs_labels: bool = False
+    paper: bool = False
+    searchable: bool = True
+
+    @property
+    def arity(self) -> int:
+        """How many arguments a call has, constants included."""
+        return len(next(iter(self.overloads)))
+
+    @property
+    def parameters(self) -> tuple[ValueType, ...]:
+        """The types of the trailing constants, e.g. a temperature."""
+        return tuple(t for t in next(iter(self.overloads)) if t in CONSTANTS)
+
+    @property
+    def formula(self) -> str:
+        """The first line of the docstring, which is the formula."""
+        return (inspect.getdoc(self.function) or "").splitlines()[0]
+
+
+@dataclass
+class Catalogue:
+    """All operations by name, in order of declaration. Declaring a name twice raises."""
+
+    operations: dict[str, Operation] = field(default_factory=dict)
+
+    def declare(self, operation: Operation) -> None:
+        """Add one operation; raises ``DuplicateOperationError`` when the name is taken."""
+        if operation.name in self.operations:
+            raise DuplicateOperationError(f"the operation {operation.name!r} is already declared")
+        self.operations[operation.name] = operation
+
+    def __getitem__(self, name: str) -> Operation:
+        return self.operations[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.operations
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self.operations.values())
+
+    def __len__(self) -> int:
+        return len(self.operations)
+
+    def of_role(self, *roles: str) -> list[Operation]:
+        """The operations with one of ``roles``, in order of declaration."""
+        return [operation for operation in self if operation.role in roles]
+
+
+CATALOGUE = Catalogue()
+
+
+def _declarer(role: str, overloads: Mapping[tuple[ValueType, ...], ValueType], name: str | None, **facts: Any):  # type: ignore[no-untyped-def]
+    def declare(function: Callable[..., Any]) -> Callable[..., Any]:
+        CATALOGUE.declare(Operation(name or function.__name__, role, function, overloads, **facts))
+        return function
+
+    return declare
+
+
+def transform(
+    types: Mapping[PairType, PairType], *, name: str | None = None, parameters: tuple[ValueType, ...] = (), **facts: Any
+):  # type: ignore[no-untyped-def]
+    """Declare a function of one tensor that is applied to both sides of a pair."""
+    overloads = {(given, *parameters): result for given, result in types.items()}
+    return _declarer("transform", overloads, name, **facts)
+
+
+def distance(sample: list[PairType], *, batch: list[PairType] = (), name: str | None = None, **facts: Any):  # type: ignore[no-untyped-def,assignment]
+    """Declare a function (student, teacher) -> losses; on ``sample`` types it gives one loss for each sample."""
+    overloads: dict[tuple[ValueType, ...], ValueType] = {(given,): SAMPLE for given in sample}
+    overloads |= {(given,): BATCH for given in batch}
+    return _declarer("distance", overloads, name, **({"agree": ("*",)} | facts))
+
+
+def calibration(*, batch: bool = False, name: str | None = None, **facts: Any):  # type: ignore[no-untyped-def]
+    """Declare a function that weighs the losses of the samples and averages them."""
+    overloads: dict[tuple[ValueType, ...], ValueType] = {(SAMPLE,): SCALAR}
+    if batch:
+        overloads[(BATCH,)] = SCALAR
+    return _declarer("calibration", overloads, name, **facts)
+
+
+def combination(overloads: Mapping[tuple[ValueType, ...], ValueType], **facts: Any):  # type: ignore[no-untyped-def]
+    """Declare a function that combines scalar losses."""
+    return _declarer("combination", overloads, None, **facts)
+
+
+__all__ = ["CATALOGUE", "LOSS", "MAGNITUDES", "TEMPERATURES", "Catalogue", "DuplicateOperationError", "Operation"]

@@ -1,0 +1,236 @@
+"""Distances: (student, teacher) -> losses. The losses of samples are N values, so every calibration fits."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from primitives.declaration import distance
+from primitives.types import DISTRIBUTIONS, PairType, pairs
+
+_SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 3 and section E.2"
+_RANKS = ("matrix", "tokens", "map", "plane", "relation")
+_EVERYTHING = pairs(*_RANKS)
+_COLUMNS = pairs("columns")
+
+
+@distance(_EVERYTHING, source=_SUPPLEMENT, paper=True)
+def l1(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean |s − t| over all but the batch.
+
+    N×… twice to N.
+    """
+    return (student - teacher).abs().flatten(1).mean(dim=1)
+
+
+@distance(_EVERYTHING, source=_SUPPLEMENT, paper=True)
+def l2(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean (s − t)² over all but the batch.
+
+    N×… twice to N.
+    """
+    return (student - teacher).square().flatten(1).mean(dim=1)
+
+
+@distance(pairs("tokens", "map"), source="Liu et al. 2021 (ICKD), reference implementation")
+def l2_rows(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ (s − t)² over space, mean over channels.
+
+    N×C×M or N×C×H×W twice to N.
+    """
+    return (student - teacher).square().flatten(2).sum(dim=2).mean(dim=1)
+
+
+@distance(_EVERYTHING, source=_SUPPLEMENT, paper=True)
+def smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean of ½d² where |d| < 1 and |d| − ½ elsewhere, d = s − t, over all but the batch.
+
+    N×… twice to N.
+    """
+    return F.smooth_l1_loss(student, teacher, reduction="none").flatten(1).mean(dim=1)
+
+
+def along(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Both sides with the compared vectors along dimension 1: channels, or space where there is one channel."""
+    if student.dim() == 4 and student.shape[1] == teacher.shape[1] == 1:
+        return student.flatten(1), teacher.flatten(1)
+    return student, teacher
+
+
+@distance(_EVERYTHING, batch=_COLUMNS, source=_SUPPLEMENT, paper=True)
+def cos(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 − ⟨s, t⟩ / (‖s‖ ‖t‖ + 10⁻⁸) along dimension 1, mean over the rest.
+
+    N×… twice to N; C×N columns to C; of N×1×H×W along space.
+    """
+    student, teacher = along(student, teacher)
+    cosine = (student * teacher).sum(dim=1) / (student.norm(dim=1) * teacher.norm(dim=1) + 1e-8)
+    return 1.0 - cosine.flatten(1).mean(dim=1) if cosine.dim() > 1 else 1.0 - cosine
+
+
+@distance(_EVERYTHING, batch=_COLUMNS, source=_SUPPLEMENT + "; Huang et al. 2022, arXiv:2205.10536 (DIST)", paper=True)
+def pear(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 − Pearson correlation along dimension 1, mean over the rest.
+
+    N×… twice to N; C×N columns to C; of N×1×H×W along space.
+    """
+    student, teacher = along(student, teacher)
+    return cos(student - student.mean(dim=1, keepdim=True), teacher - teacher.mean(dim=1, keepdim=True))
+
+
+def kl_terms(student: Tensor, teacher: Tensor) -> Tensor:
+    """t · (log t − log s), each number with 10⁻⁷ added in the logarithm (PKT's convention)."""
+    return teacher * ((teacher + 1e-7).log() - (student + 1e-7).log())
+
+
+def log_kl_terms(student: Tensor, teacher: Tensor) -> Tensor:
+    """t · (log t − log s) of log-probabilities; exact also where a probability underflows."""
+    return F.kl_div(student, teacher, reduction="none", log_target=True)
+
+
+def cross_entropy_terms(student: Tensor, teacher: Tensor) -> Tensor:
+    """−t · log s, with 10⁻⁷ added in the logarithm."""
+    return -teacher * (student + 1e-7).log()
+
+
+def log_cross_entropy_terms(student: Tensor, teacher: Tensor) -> Tensor:
+    """−t · log s of log-probabilities."""
+    return -teacher.exp() * student
+
+
+def sum_over_N(terms: Tensor) -> Tensor:
+    """Sum over the batch, mean over the rest, as N values whose mean is that number."""
+    return len(terms) * terms.flatten(1).mean(dim=1)
+
+
+def sum_over_C(terms: Tensor) -> Tensor:
+    """Sum over channels, mean over space: N values."""
+    sums = terms.sum(dim=1)
+    return sums.flatten(1).mean(dim=1) if sums.dim() > 1 else sums
+
+
+def sum_over_HW(terms: Tensor) -> Tensor:
+    """Sum over space, mean over channels: N values."""
+    return terms.flatten(2).sum(dim=2).mean(dim=1)
+
+
+def mean_over_rest(terms: Tensor) -> Tensor:
+    """Mean over everything but the batch: N values."""
+    return terms.flatten(1).mean(dim=1)
+
+
+_SUMS = {"N": sum_over_N, "C": sum_over_C, "HW": sum_over_HW}
+_DISTRIBUTIONS = pairs(*_RANKS, kinds=DISTRIBUTIONS)
+
+
+def _specialise_kl(given: PairType) -> tuple[Callable[..., Tensor], ...]:
+    return (log_kl_terms if given.kind == "log_probability" else kl_terms, _SUMS[given.axis])
+
+
+def _specialise_kl_mean(given: PairType) -> tuple[Callable[..., Tensor], ...]:
+    return (log_kl_terms if given.kind == "log_probability" else kl_terms, mean_over_rest)
+
+
+def _specialise_cross_entropy(given: PairType) -> tuple[Callable[..., Tensor], ...]:
+    terms = log_cross_entropy_terms if given.kind == "log_probability" else cross_entropy_terms
+    return (terms, _SUMS[given.axis])
+
+
+@distance(
+    _DISTRIBUTIONS,
+    source=_SUPPLEMENT + ", eqs 5 and 7; Hinton et al. 2015, arXiv:1503.02531",
+    specialise=_specialise_kl,
+    paper=True,
+)
+def kl(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
+    """Σ t (log t − log s) over the distributions' axis, mean over the rest.
+
+    Two distributions of the type ``given`` (over one axis, as probabilities or log-probabilities) to N.
+    """
+    terms, reduce = _specialise_kl(given)
+    return reduce(terms(student, teacher))
+
+
+@distance(
+    _DISTRIBUTIONS,
+    source="Passalis & Tefas 2018, arXiv:1803.10837 (PKT), reference implementation",
+    specialise=_specialise_kl_mean,
+)
+def kl_mean(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
+    """mean of t (log t − log s) over everything but the batch.
+
+    Two distributions of the type ``given`` (over one axis, as probabilities or log-probabilities) to N.
+    """
+    terms, reduce = _specialise_kl_mean(given)
+    return reduce(terms(student, teacher))
+
+
+# The gradient of the student is that of ``kl``: for expressions and the zoo, of no use to a search.
+@distance(
+    _DISTRIBUTIONS,
+    source="Zhou et al. 2021, arXiv:2102.00650 (WSLD), reference implementation",
+    specialise=_specialise_cross_entropy,
+    searchable=False,
+)
+def soft_cross_entropy(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
+    """−Σ t log s over the distributions' axis, mean over the rest.
+
+    Two distributions of the type ``given`` (over one axis, as probabilities or log-probabilities) to N.
+    """
+    terms, reduce = _specialise_cross_entropy(given)
+    return reduce(terms(student, teacher))
+
+
+@distance(pairs("matrix", "tokens", "map", kinds=("real", "logits")), source=_SUPPLEMENT, paper=True)
+def hard(student: Tensor, teacher: Tensor) -> Tensor:
+    """−log softmax(s) at argmax t over dimension 1, mean over the rest.
+
+    N×C, N×C×M or N×C×H×W twice to N: cross-entropy with the teacher's decision as the label.
+    """
+    losses = F.cross_entropy(student, teacher.argmax(dim=1), reduction="none")
+    return losses.flatten(1).mean(dim=1) if losses.dim() > 1 else losses
+
+
+@distance([], batch=pairs("matrix"), source=_SUPPLEMENT + ", eq. 12; Miles et al. 2022, arXiv:2112.00459 (ITRD)", paper=True)
+def cor(student: Tensor, teacher: Tensor) -> Tensor:
+    """log₂ Σ |v − 1|^2.02, v the correlation of each feature over the batch.
+
+    N×C twice to 1 value for the batch.
+    """
+    count = len(student)
+    student = student - student.mean(dim=0)
+    teacher = teacher - teacher.mean(dim=0)
+    student = student / (student.square().sum(dim=0) / max(count - 1, 1) + 1e-12).sqrt()
+    teacher = teacher / (teacher.square().sum(dim=0) / max(count - 1, 1) + 1e-12).sqrt()
+    correlation = (student * teacher).sum(dim=0) / count
+    return torch.log2((correlation - 1.0).abs().pow(2.02).sum() + 1e-12)
+
+
+@distance([], batch=pairs("matrix"), source="Peng et al. 2019, arXiv:1904.01802 (CC), RepDistiller's implementation")
+def consecutive(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ |sᵢ − tᵢ| · |sᵢ₊₁ − tᵢ₊₁| over features, for neighbours in the batch.
+
+    N×C twice to N − 1 (at least 1) values.
+    """
+    difference = (student - teacher).abs()
+    if len(difference) == 1:
+        return difference.square().sum(dim=1)
+    return (difference[:-1] * difference[1:]).sum(dim=1)
+
+
+@distance(
+    pairs("tokens", "map"),
+    agree=("HW",),
+    source="Huang & Wang 2017, arXiv:1707.01219 (NST, polynomial kernel)",
+)
+def mmd(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean k(t, t) + mean k(s, s) − 2 mean k(s, t) over pairs of channels, k(a, b) = ⟨a, b⟩².
+
+    N×C×M or N×C×H×W twice to N; the numbers of channels may differ. Maximum mean discrepancy.
+    """
+    student, teacher = student.flatten(2), teacher.flatten(2)
+    within_teacher = torch.bmm(teacher, teacher.transpose(1, 2)).square().mean(dim=(1, 2))
+    within_student = torch.bmm(student, student.transpose(1, 2)).square().mean(dim=(1, 2))
+    between = torch.bmm(student, teacher.transpose(1, 2)).square().mean(dim=(1, 2))
+    return within_teacher + within_student - 2.0 * between

@@ -1,0 +1,154 @@
+"""Transforms that normalise over an axis: to unit length, to a distribution, to zero mean, to a range."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from primitives.declaration import transform
+from primitives.types import AXES, TEMPERATURE, PairType, pairs
+
+_SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 2"
+_RANKS = ("matrix", "tokens", "map", "plane", "relation")
+_REAL = ("real", "logits")
+
+
+def _normalised(axis: str) -> dict[PairType, PairType]:
+    return {given: PairType(given.rank) for given in pairs(*_RANKS) if axis in AXES[given.rank]}
+
+
+def _distribution(axis: str, kind: str) -> dict[PairType, PairType]:
+    """Softmax types. log_softmax over its own axis is idempotent, so log-probabilities over ``axis`` are left out."""
+    return {
+        given: PairType(given.rank, kind, axis)
+        for given in pairs(*_RANKS)
+        if axis in AXES[given.rank] and not (given.kind == "log_probability" and given.axis == axis)
+    }
+
+
+@transform(_normalised("HW"), source=_SUPPLEMENT, paper=True)
+def norm_HW(x: Tensor) -> Tensor:
+    """x / max(‖x‖₂ over space, 10⁻⁸).
+
+    N×C×M, N×C×H×W or N×1×H×W, kept.
+    """
+    return F.normalize(x, p=2.0, dim=tuple(range(2, x.dim())), eps=1e-8)  # type: ignore[arg-type]
+
+
+@transform(_normalised("C"), source=_SUPPLEMENT, paper=True)
+def norm_C(x: Tensor) -> Tensor:
+    """x / max(‖x‖₂ over dimension 1, 10⁻⁸).
+
+    Any rank with a channel axis, kept; of a relation it normalises the rows.
+    """
+    return F.normalize(x, p=2.0, dim=1, eps=1e-8)
+
+
+@transform(_normalised("N"), per_sample=False, source=_SUPPLEMENT, paper=True)
+def norm_N(x: Tensor) -> Tensor:
+    """x / max(‖x‖₂ over the batch, 10⁻⁸).
+
+    Any rank with a batch axis, kept.
+    """
+    return F.normalize(x, p=2.0, dim=0, eps=1e-8)
+
+
+@transform(
+    _distribution("N", "probability"), parameters=(TEMPERATURE,), per_sample=False, source=_SUPPLEMENT, paper=True
+)
+def softmax_N(x: Tensor, temperature: float) -> Tensor:
+    """softmax(x / T) over the batch.
+
+    Any rank with a batch axis, kept; sums to 1 over dimension 0.
+    """
+    return torch.softmax(x / temperature, dim=0)
+
+
+@transform(_distribution("C", "probability"), parameters=(TEMPERATURE,), source=_SUPPLEMENT, paper=True)
+def softmax_C(x: Tensor, temperature: float) -> Tensor:
+    """softmax(x / T) over dimension 1.
+
+    Any rank with a channel axis, kept; sums to 1 over dimension 1.
+    """
+    return torch.softmax(x / temperature, dim=1)
+
+
+@transform(_distribution("HW", "probability"), parameters=(TEMPERATURE,), source=_SUPPLEMENT, paper=True)
+def softmax_HW(x: Tensor, temperature: float) -> Tensor:
+    """softmax(x / T) over space.
+
+    N×C×M, N×C×H×W or N×1×H×W, kept; sums to 1 over space. The listing returns maps flattened; the values are the
+    same.
+    """
+    return torch.softmax(x.flatten(2) / temperature, dim=2).view_as(x)
+
+
+@transform(
+    _distribution("N", "log_probability"), parameters=(TEMPERATURE,), per_sample=False, source=_SUPPLEMENT, paper=True
+)
+def logsoftmax_N(x: Tensor, temperature: float) -> Tensor:
+    """log softmax(x / T) over the batch.
+
+    Any rank with a batch axis, kept. (The listing normalises dimension 1.)
+    """
+    return torch.log_softmax(x / temperature, dim=0)
+
+
+@transform(_distribution("C", "log_probability"), parameters=(TEMPERATURE,), source=_SUPPLEMENT, paper=True)
+def logsoftmax_C(x: Tensor, temperature: float) -> Tensor:
+    """log softmax(x / T) over dimension 1.
+
+    Any rank with a channel axis, kept.
+    """
+    return torch.log_softmax(x / temperature, dim=1)
+
+
+@transform(_distribution("HW", "log_probability"), parameters=(TEMPERATURE,), source=_SUPPLEMENT, paper=True)
+def logsoftmax_HW(x: Tensor, temperature: float) -> Tensor:
+    """log softmax(x / T) over space.
+
+    N×C×M, N×C×H×W or N×1×H×W, kept.
+    """
+    return torch.log_softmax(x.flatten(2) / temperature, dim=2).view_as(x)
+
+
+@transform(
+    {PairType("relation"): PairType("relation", "probability", "C")},
+    per_sample=False,
+    source="Passalis & Tefas 2018, arXiv:1803.10837 (PKT, conditional probabilities)",
+)
+def proportion_C(x: Tensor) -> Tensor:
+    """max(x, 0) / Σ max(x, 0) over dimension 1.
+
+    N×N similarities to N×N probabilities: how likely sample i picks sample j. A row without a positive entry
+    becomes uniform.
+    """
+    positive = x.clamp(min=0.0) + 1e-12
+    return positive / positive.sum(dim=1, keepdim=True)
+
+
+@transform(
+    {given: PairType(given.rank) for given in pairs(*_RANKS)}, per_sample=False, source=_SUPPLEMENT, paper=True
+)
+def min_max_normalize(x: Tensor) -> Tensor:
+    """(x − min x) / (max x − min x + 10⁻⁶) over the whole batch.
+
+    Any rank, kept. (The listing's 10⁻⁹ is lost in float32.)
+    """
+    low, high = x.amin(), x.amax()
+    return (x - low) / (high - low + 1e-6)
+
+
+@transform(
+    {given: PairType(given.rank) for given in pairs("matrix", "tokens", "map")},
+    per_sample=False,
+    source=_SUPPLEMENT,
+    paper=True,
+)
+def batchnorm(x: Tensor) -> Tensor:
+    """(x − mean) / √(variance + 10⁻⁵) for each channel over batch and space.
+
+    N×C, N×C×M or N×C×H×W, kept. Batch statistics, no learnable part. (The listing creates a module at every call.)
+    """
+    dimensions = [dimension for dimension in range(x.dim()) if dimension != 1]
+    variance, mean = torch.var_mean(x, dim=dimensions, correction=0, keepdim=True)
+    return (x - mean) / (variance + 1e-5).sqrt()

@@ -29,12 +29,16 @@ ELEMENTWISE_FILES = (
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of one layer while probing: its name, module, first input and output (the tensors themselves)."""
+    """One call of one layer while probing: its name, module, first input and output (the tensors themselves).
+
+    ``square`` tells that the image was square; then its maps are too.
+    """
 
     name: str
     module: nn.Module
     input: Tensor | None
     output: Tensor
+    square: bool
 
     @property
     def is_leaf(self) -> bool:
@@ -55,7 +59,14 @@ class Call:
     @property
     def resolution(self) -> tuple[int, ...]:
         """Height and width of the output map."""
-        return map_shape(self.output)[1:]
+        return resolution(self.output, self.square)
+
+    @property
+    def input_resolution(self) -> tuple[int, ...] | None:
+        """Height and width of the input map, or None when the input is no map."""
+        if self.input is None or self.input.dim() != 4:
+            return None
+        return resolution(self.input, self.square)
 
     def is_inside(self, other: "Call") -> bool:
         """Whether the layer is a part of the ``other`` layer."""
@@ -71,21 +82,24 @@ class Probe:
     output: Any
     counts: Counter[str]
 
+    @property
+    def square(self) -> bool:
+        """Whether the example image is square."""
+        return self.example.shape[-1] == self.example.shape[-2]
+
     def last(self, name: str) -> Call | None:
         """The last call of the layer ``name``, or None when it did not run or returned no tensor."""
         return next((call for call in reversed(self.calls) if call.name == name), None)
 
 
-def is_channels_last(image: Tensor) -> bool:
-    """Whether a 4-d tensor is NxHxWxC, as in Swin transformers: its first two axes are equal, the last is not."""
-    return image.shape[1] == image.shape[2] != image.shape[3]
+def is_channels_last(image: Tensor, square: bool) -> bool:
+    """Whether a 4-d map of a square image is NxHxWxC, as in Swin: its first two axes are equal, the last is not."""
+    return square and image.shape[1] == image.shape[2] != image.shape[3]
 
 
-def map_shape(image: Tensor) -> tuple[int, ...]:
-    """Channels, height and width of a map in either layout."""
-    if is_channels_last(image):
-        return (image.shape[3], image.shape[1], image.shape[2])
-    return tuple(image.shape[1:])
+def resolution(image: Tensor, square: bool) -> tuple[int, ...]:
+    """Height and width of a map in either layout."""
+    return tuple(image.shape[1:3] if is_channels_last(image, square) else image.shape[2:])
 
 
 @contextmanager
@@ -111,6 +125,7 @@ def run(network: nn.Module, example: Tensor) -> Probe:
     device = example.device if parameter is None else parameter.device
     # A copy, because a network may overwrite its input.
     example = example[:PROBE_SAMPLES].detach().to(device, copy=True)
+    square = example.shape[-1] == example.shape[-2]
     calls: list[Call] = []
     counts: Counter[str] = Counter()
 
@@ -119,7 +134,7 @@ def run(network: nn.Module, example: Tensor) -> Probe:
             counts[name] += 1
             if isinstance(output, Tensor):
                 first = inputs[0] if inputs and isinstance(inputs[0], Tensor) else None
-                calls.append(Call(name, module, first, output))
+                calls.append(Call(name, module, first, output, square))
 
         return record
 
@@ -164,6 +179,7 @@ def _maps(probe: Probe) -> list[Call]:
             and shape[1:] != probe.example.shape[1:]
             and id(call.output) not in pooled  # A stage that ends with a pooling ends, for us, before it.
             and probe.counts[call.name] == 1  # A layer that runs twice cannot be read by its name.
+            and (not call.square or call.resolution[0] == call.resolution[1])  # Windows of attention are no maps.
         )
 
     maps = [call for call in probe.calls if is_map(call)]
@@ -183,15 +199,11 @@ def _hides_its_inside(block: Call, maps: list[Call], image: Tensor) -> bool:
     So it is for a block that goes from one resolution to the next (its input was the stage's end), but not for a
     plain sequence of blocks, nor for a body that spans several resolutions, nor for what reads the image itself.
     """
-    if block.input is None or block.input.dim() != 4 or block.input is image:
+    before = block.input_resolution
+    if before is None or before == block.resolution or block.input is image:
         return False
-    before = map_shape(block.input)[1:]
     inside = {call.resolution for call in maps if call.is_inside(block)}
-    return (
-        type(block.module) is not nn.Sequential
-        and block.resolution != before
-        and inside <= {before, block.resolution}
-    )
+    return type(block.module) is not nn.Sequential and inside <= {before, block.resolution}
 
 
 def _with_followers(end: Call, maps: list[Call]) -> Call:
@@ -210,11 +222,7 @@ def map_ends(probe: Probe) -> list[Call]:
     blocks = [call for call in maps if not call.is_leaf and _hides_its_inside(call, maps, probe.example)]
     ends: dict[tuple[int, ...], Call] = {}
     for call in maps:
-        hidden = any(
-            call.is_inside(block) and call.resolution == map_shape(block.input)[1:]
-            for block in blocks
-            if block.input is not None
-        )
+        hidden = any(call.is_inside(block) and call.resolution == block.input_resolution for block in blocks)
         current = ends.get(call.resolution)
         # What follows a stage at its resolution (a last normalisation, a 1x1 convolution) is not the stage, but
         # a container is: the outermost one of a resolution completes last.

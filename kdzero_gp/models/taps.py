@@ -62,10 +62,10 @@ def _is_square(number: int) -> bool:
     return number > 0 and isqrt(number) ** 2 == number
 
 
-def _feature_reading(name: str, layer: str, tensor: Tensor) -> Reading | None:
+def _feature_reading(name: str, layer: str, tensor: Tensor, square: bool) -> Reading | None:
     """How a tensor of this shape becomes a feature map or tokens; None leaves it as it is."""
     if tensor.dim() == 4:
-        return as_channels_first if probing.is_channels_last(tensor) else None
+        return as_channels_first if probing.is_channels_last(tensor, square) else None
     if tensor.dim() == 3:
         count = tensor.shape[1]
         has_class_token = _is_square(count - 1) and not _is_square(count)
@@ -76,7 +76,7 @@ def _feature_reading(name: str, layer: str, tensor: Tensor) -> Reading | None:
     )
 
 
-def _reading(name: str, layer: str, tensor: Tensor) -> Reading | None:
+def _reading(name: str, layer: str, tensor: Tensor, square: bool) -> Reading | None:
     if name == "logits":
         if tensor.dim() != 2:
             raise ModelError(
@@ -85,7 +85,7 @@ def _reading(name: str, layer: str, tensor: Tensor) -> Reading | None:
             )
         return None
     if name != "emb":
-        return _feature_reading(name, layer, tensor)
+        return _feature_reading(name, layer, tensor, square)
     if tensor.dim() < 2 or tensor.shape[1] != tensor[0].numel():
         raise ModelError(
             f"The tap emb={layer} gives a tensor of shape {tuple(tensor.shape)} and an embedding needs NxD; name "
@@ -139,7 +139,7 @@ class Tapped(nn.Module):
         self._handles: list[RemovableHandle] = []
         for name, layer in self.taps.items():
             tensor = _probed(probe, name, layer)
-            reading = _reading(name, layer, tensor)
+            reading = _reading(name, layer, tensor, probe.square)
             if reading is not None:
                 self._readings[name] = reading
             self.shapes[name] = tuple((reading(tensor) if reading else tensor).shape[1:])

@@ -1,0 +1,259 @@
+"""The search space as a typed DEAP primitive set, and the ways between expressions and DEAP trees.
+
+A space is built for one pair: only operations that its knowledge can reach are in it, and building it fails with a
+``GrammarError`` (not in the middle of a search) when no complete distiller can be built.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from random import Random
+
+from deap import gp
+
+from kdzero_gp.compiler.checking import KnowledgeTypes
+from kdzero_gp.compiler.expression import Expression
+from kdzero_gp.errors import ExpressionTypeError, GrammarError
+from primitives import CATALOGUE, CONSTANTS, LOSS, PAPER_CONSTANTS, Operation, PairType, ValueType
+
+SPACES = ("open", "kdzero")
+# The paper's template has three transforms.
+TEMPLATE_TRANSFORMS = 3
+_SOFTMAXES = ("softmax_", "logsoftmax_")
+# exp of log-probabilities is the softmax; the canonical form writes it so
+_SPELT_OTHERWISE = ("exp", "log_probability")
+
+
+@dataclass(frozen=True, order=True)
+class Slot:
+    """A place in a tree: a value type and, in the paper's space, how many transforms lie below it and whether a
+    temperature was used already."""
+
+    type: ValueType
+    transforms: int = 0
+    softened: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.type}/{self.transforms}/{self.softened}"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How large a tree may become: nodes and edges as in ``Expression.size`` and ``.depth``."""
+
+    size: int = 48
+    depth: int = 10
+
+
+class Grammar:
+    """All distillers of one space for one pair's knowledge, as a DEAP ``PrimitiveSetTyped`` in ``primitive_set``."""
+
+    def __init__(self, space: str, knowledge: KnowledgeTypes, limits: Limits | None = None):
+        if space not in SPACES:
+            raise GrammarError(f"unknown space {space!r}; choose one of {', '.join(SPACES)}")
+        self.space = space
+        self.knowledge = dict(knowledge)
+        self.limits = limits or Limits()
+        self.constants = PAPER_CONSTANTS if space == "kdzero" else CONSTANTS
+        self.rules = self._useful(self._reachable())
+        self.heights = self._heights()
+        if Slot(LOSS) not in self.heights:
+            raise GrammarError(
+                f"no distiller can be built from {', '.join(knowledge) or 'nothing'} in the space {space!r}; "
+                "name more taps or choose another space"
+            )
+        self.weights: dict[str, float] = {operation.name: 1.0 for operation, _, _ in self.rules}
+        self._build()
+
+    # --- rules ----------------------------------------------------------------------------------------------
+
+    def _operations(self) -> list[Operation]:
+        if self.space == "open":
+            return [operation for operation in CATALOGUE if operation.searchable]
+        chosen = [o for o in CATALOGUE if o.searchable and o.paper and o.name != "add"]
+        return [*chosen, CATALOGUE["over"]]
+
+    def _apply(self, operation: Operation, below: Slot, result: ValueType) -> Slot | None:
+        """The slot of ``operation`` on top of ``below``; None where the paper's template has no room for it."""
+        if self.space == "open" or operation.role != "transform":
+            return Slot(result)
+        softens = operation.name.startswith(_SOFTMAXES)
+        if operation.name == "over":
+            # the division by T stands behind the last transform and takes no place of its own
+            return None if below.softened else Slot(result, TEMPLATE_TRANSFORMS, True)
+        if below.transforms >= TEMPLATE_TRANSFORMS:
+            return None
+        return Slot(result, below.transforms + 1, below.softened or softens)
+
+    def _reachable(self) -> list[tuple[Operation, tuple[Slot, ...], Slot]]:
+        """Every rule whose arguments can be built from the leaves, in a fixed order."""
+        known = {Slot(pair) for pair in self.knowledge.values()} | {Slot(constant) for constant in CONSTANTS}
+        rules: dict[tuple[str, tuple[Slot, ...]], tuple[Operation, tuple[Slot, ...], Slot]] = {}
+        grown = True
+        while grown:
+            grown = False
+            for operation in self._operations():
+                for overload, result in operation.overloads.items():
+                    if (operation.name, getattr(overload[0], "kind", "")) == _SPELT_OTHERWISE:
+                        continue
+                    for below in [slot for slot in sorted(known, key=str) if slot.type == overload[0]]:
+                        slots = (below, *(Slot(argument) for argument in overload[1:]))
+                        made = self._apply(operation, below, result)
+                        if made is None or (operation.name, slots) in rules or not set(slots) <= known:
+                            continue
+                        rules[operation.name, slots] = (operation, slots, made)
+                        known.add(made)
+                        grown = True
+        return [rules[key] for key in sorted(rules, key=str)]
+
+    def _useful(
+        self, rules: list[tuple[Operation, tuple[Slot, ...], Slot]]
+    ) -> list[tuple[Operation, tuple[Slot, ...], Slot]]:
+        """The rules that can be part of a whole distiller."""
+        wanted = {Slot(LOSS)}
+        before = -1
+        while before != len(wanted):
+            before = len(wanted)
+            for _, slots, made in rules:
+                if made in wanted:
+                    wanted |= set(slots)
+        return [rule for rule in rules if rule[2] in wanted]
+
+    def _heights(self) -> dict[Slot, int]:
+        """The height of the smallest tree of each slot."""
+        heights = {Slot(pair): 0 for pair in self.knowledge.values()} | {Slot(constant): 0 for constant in CONSTANTS}
+        before: dict[Slot, int] = {}
+        while before != heights:
+            before = dict(heights)
+            for _, slots, made in self.rules:
+                if all(slot in heights for slot in slots):
+                    heights[made] = min(heights.get(made, 10**6), 1 + max(heights[slot] for slot in slots))
+        return heights
+
+    # --- DEAP -----------------------------------------------------------------------------------------------
+
+    def _build(self) -> None:
+        self.classes = {slot: type(str(slot), (), {"slot": slot}) for slot in sorted(self.heights, key=str)}
+        self.primitive_set = gp.PrimitiveSetTyped("distiller", [], self.classes[Slot(LOSS)], prefix="ARG")
+        self.operation_of: dict[str, Operation] = {}
+        self.primitive_of: dict[tuple[str, tuple[Slot, ...]], gp.Primitive] = {}
+        self.by_result: dict[Slot, dict[str, list[gp.Primitive]]] = {}
+        for number, (operation, slots, made) in enumerate(self.rules):
+            name = f"{operation.name}_{number}"
+            arguments = [self.classes[slot] for slot in slots]
+            self.primitive_set.addPrimitive(operation.function, arguments, self.classes[made], name=name)
+            primitive = self.primitive_set.mapping[name]
+            self.operation_of[name] = operation
+            self.primitive_of[operation.name, slots] = primitive
+            self.by_result.setdefault(made, {}).setdefault(operation.name, []).append(primitive)
+        self.terminal_of: dict[tuple[ValueType, str | float], gp.Terminal] = {}
+        self.value_of: dict[str, Expression | float] = {}
+        self.terminals: dict[Slot, list[gp.Terminal]] = {}
+        for name, pair in self.knowledge.items():
+            self._terminal(pair, name, Expression(name))
+        for constant, values in self.constants.items():
+            for value in values:
+                self._terminal(constant, value, value)
+
+    def _terminal(self, of: ValueType, key: str | float, value: Expression | float) -> None:
+        name = f"{str(of).split()[-1]}_{key}" if isinstance(value, float) else str(key)
+        self.primitive_set.addTerminal(name, self.classes[Slot(of)], name=name)
+        terminal = self.primitive_set.terminals[self.classes[Slot(of)]][-1]
+        self.terminal_of[of, key] = terminal
+        self.value_of[terminal.name] = value
+        self.terminals.setdefault(Slot(of), []).append(terminal)
+
+    def to_expression(self, tree: gp.PrimitiveTree) -> Expression:
+        """The expression that a DEAP tree stands for."""
+        stack: list[Expression | float] = []
+        for node in reversed(tree):
+            if node.arity == 0:
+                stack.append(self.value_of[node.name])
+            else:
+                arguments = tuple(stack.pop() for _ in range(node.arity))
+                stack.append(Expression(self.operation_of[node.name].name, arguments))
+        found = stack.pop()
+        assert isinstance(found, Expression)
+        return found
+
+    def to_nodes(self, root: Expression) -> list[gp.Primitive | gp.Terminal]:
+        """The nodes of a DEAP tree in prefix order. Raises ``ExpressionTypeError`` outside the space."""
+        return self._nodes(root)[0]
+
+    def _nodes(self, node: Expression | float, wanted: ValueType | None = None) -> tuple[list, Slot]:  # type: ignore[type-arg]
+        if isinstance(node, float):
+            if wanted is None or (wanted, node) not in self.terminal_of:
+                raise ExpressionTypeError(f"{node:g} is not in the space {self.space!r}")
+            return [self.terminal_of[wanted, node]], Slot(wanted)
+        if not node.arguments:
+            if node.name not in self.knowledge:
+                raise ExpressionTypeError(f"{node.name} is not in the space {self.space!r}")
+            pair = self.knowledge[node.name]
+            return [self.terminal_of[pair, node.name]], Slot(pair)
+        signature = next(iter(CATALOGUE[node.name].overloads))
+        parts = [self._nodes(a, signature[i]) for i, a in enumerate(node.arguments)]
+        primitive = self.primitive_of.get((node.name, tuple(slot for _, slot in parts)))
+        if primitive is None:
+            raise ExpressionTypeError(f"{node} is not in the space {self.space!r}")
+        return [primitive, *(n for nodes, _ in parts for n in nodes)], primitive.ret.slot
+
+    def contains(self, root: Expression) -> bool:
+        """Whether an expression belongs to the space and keeps its limits."""
+        try:
+            self.to_nodes(root)
+        except ExpressionTypeError:
+            return False
+        return root.size <= self.limits.size and root.depth <= self.limits.depth
+
+    # --- growing --------------------------------------------------------------------------------------------
+
+    def grow(self, slot: Slot, height: int, random: Random) -> list[gp.Primitive | gp.Terminal]:
+        """A random tree of ``slot`` no higher than ``height`` (or as low as possible), in prefix order.
+
+        First an operation is drawn (by weight), then how far its arguments are from the leaves (nearer ones more
+        often), then their types.
+        """
+        terminals = self.terminals.get(slot, [])
+        fitting = {
+            name: near
+            for name, primitives in self.by_result.get(slot, {}).items()
+            if (near := [p for p in primitives if self._height(p) <= height])
+        }
+        if not fitting and not terminals:
+            lowest = self.heights[slot]
+            fitting = {
+                name: [p for p in primitives if self._height(p) <= lowest]
+                for name, primitives in self.by_result[slot].items()
+            }
+            fitting = {name: primitives for name, primitives in fitting.items() if primitives}
+        if terminals and (not fitting or random.random() < LEAF_PROBABILITY):
+            return [random.choice(terminals)]
+        names = list(fitting)
+        name = random.choices(names, [self._weight(name) for name in names])[0]
+        near = fitting[name]
+        heights = sorted({self._height(p) for p in near})
+        drawn = random.choices(heights, [0.5**index for index in range(len(heights))])[0]
+        primitive = random.choice([p for p in near if self._height(p) == drawn])
+        nodes = [primitive]
+        for argument in primitive.args:
+            nodes += self.grow(argument.slot, height - 1, random)
+        return nodes
+
+    def _height(self, primitive: gp.Primitive) -> int:
+        return 1 + max(self.heights[argument.slot] for argument in primitive.args)
+
+    def _weight(self, name: str) -> float:
+        # one more term costs a whole chain, so that a new tree rarely starts with several
+        return self.weights[name] * (SUM_WEIGHT if name == "add" else 1.0)
+
+
+# In a place where a leaf fits, how often the tree ends there.
+LEAF_PROBABILITY = 0.45
+# How often a new tree is a sum, relative to a single term.
+SUM_WEIGHT = 0.2
+
+
+def knowledge_of(pair_types: Mapping[str, PairType]) -> dict[str, PairType]:
+    """The knowledge of a pair in the order of the space's leaves."""
+    return {name: pair_types[name] for name in sorted(pair_types)}

@@ -1,0 +1,95 @@
+"""Images with labels, and how they are split: what every task's data look like once loaded."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SPLIT_SEED = 0
+"""Seed of the order that splits data; a fixed one, so that every machine has the same splits."""
+VALIDATION_SHARE = 0.1
+"""Share of the training data that becomes the validation split."""
+TEST_SHARE = 0.2
+"""Share of the training data that becomes the test split where the data have none of their own."""
+
+MAXIMUM = 255.0
+"""The largest value of an 8-bit image."""
+STATISTICS_CHUNK = 4096
+"""So many images are summed at a time when mean and deviation are computed, to bound the memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images NxCxHxW (uint8) with their labels N (int64). Every prefix is balanced over the classes."""
+
+    images: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """The three splits of one task, with the names of its classes and the statistics that normalise its images.
+
+    ``validation`` comes out of the training data; ``test`` shares no image entry with the other two.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    train: Split
+    validation: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """Scales uint8 images NxCxHxW to [0, 1], subtracts the mean and divides by the deviation of each channel."""
+        shape = (-1, 1, 1)
+        mean = torch.tensor(self.mean, device=images.device).view(shape)
+        std = torch.tensor(self.std, device=images.device).view(shape)
+        return images.to(torch.float32).div_(MAXIMUM).sub_(mean).div_(std)
+
+
+def stratified_order(labels: Sequence[int] | np.ndarray, seed: int) -> np.ndarray:
+    """A random order of N samples in which every prefix has each class in its share, to within one sample.
+
+    So any prefix is a stratified sample and the rest is one too. Depends on the labels and the seed alone:
+    Python promises the same ``random()`` numbers for a seed on every machine and version.
+    """
+    generator = random.Random(seed)
+    draws = np.array([generator.random() for _ in range(len(labels))])
+    labels = np.asarray(labels)
+    position = np.empty(len(labels))
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        members = members[np.argsort(draws[members], kind="stable")]
+        # The k-th of n samples of a class stands near (k + 1/2) / n of the whole.
+        position[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.lexsort((draws, position))
+
+
+def split_off(labels: np.ndarray, count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of ``count`` samples, stratified by class, and of the rest; both in stratified order."""
+    order = stratified_order(labels, seed)
+    return order[:count], order[count:]
+
+
+def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and deviation of each channel of uint8 images NxCxHxW, on the scale [0, 1]."""
+    channels = images.shape[1]
+    total, squares = np.zeros(channels), np.zeros(channels)
+    for start in range(0, len(images), STATISTICS_CHUNK):
+        chunk = images[start : start + STATISTICS_CHUNK].astype(np.float64) / MAXIMUM
+        total += chunk.sum((0, 2, 3))
+        squares += np.square(chunk).sum((0, 2, 3))
+    count = images.size / channels
+    mean = total / count
+    std = np.sqrt(np.maximum(squares / count - np.square(mean), 0.0))
+    # A channel without contrast has nothing to scale.
+    std = np.where(std > 1.0 / MAXIMUM, std, 1.0)
+    return tuple(mean.tolist()), tuple(std.tolist())

@@ -144,13 +144,15 @@ def borrowed(random: Random) -> Iterator[None]:
 @dataclass
 class Search:
     """An evolution of distillers. ``evaluate`` gives verdicts on new births, in their order; it is never asked about
-    an expression that it has judged. ``seeds`` are put into the first population."""
+    an expression that it has judged. ``seeds`` are put into the first population; with ``random_search`` every birth
+    is a new random tree; ``on_births`` hears of births when they are judged."""
 
     grammar: Grammar
     settings: SearchSettings
     evaluate: Evaluate
     seeds: Sequence[Expression] = ()
     random_search: bool = False
+    on_births: Callable[[Sequence[Birth]], None] | None = None
 
     population: list[Individual] = field(default_factory=list, init=False)
     verdicts: dict[str, Verdict] = field(default_factory=dict, init=False)
@@ -225,6 +227,8 @@ class Search:
         new = [birth for birth in births if birth.duplicate_of is None]
         for birth, verdict in zip(new, self.toolbox.evaluate(new), strict=True):
             self.verdicts[birth.digest] = verdict
+        if self.on_births is not None:
+            self.on_births(births)
         individuals = []
         for birth in births:
             individual = Individual(self.grammar.to_nodes(birth.expression), birth)

@@ -38,8 +38,9 @@ def names() -> tuple[str, ...]:
 def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     """A new network with random weights that maps images NxCxHxW (C = ``channels``) to logits NxK.
 
-    ``name`` is a built-in name, ``timm:NAME``, ``torchvision:NAME``, or ``module:callable`` from the user's own
-    code, importable from the current directory. Raises ModelError when the name is unknown or cannot be built.
+    ``name`` is a built-in name, ``timm:NAME``, ``torchvision:NAME``, or ``module:callable`` from the user's
+    own code, importable from the current directory. Raises ModelError when the name is unknown or cannot be
+    built.
     """
     if classes < 1 or channels < 1:
         raise ModelError(
@@ -53,7 +54,7 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         close = get_close_matches(name, names(), n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}" if close else f"built in are {', '.join(names())}"
         raise ModelError(
-            f"There is no network {name!r}: {hint}; timm:NAME, torchvision:NAME and module:callable also work."
+            f"There is no network {name!r}: {hint}; timm:NAME, torchvision:NAME and module:callable work too."
         )
     if library == "timm":
         return external.from_timm(rest, classes, channels)

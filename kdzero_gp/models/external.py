@@ -46,7 +46,7 @@ def from_timm(name: str, classes: int, channels: int) -> nn.Module:
 
 
 def from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
-    """A torchvision classifier with random weights. Raises ModelError when torchvision is missing or has none."""
+    """A torchvision classifier with random weights; raises ModelError without torchvision or such a name."""
     models = _library("torchvision.models", f"torchvision:{name}")
     known = models.list_models(module=models)
     if name not in known:
@@ -88,11 +88,17 @@ def _user_callable(spec: str) -> Any:
     for attribute in attributes.split("."):
         if not hasattr(target, attribute):
             close = get_close_matches(attribute, dir(target), n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else "name a class or function that it defines."
+            hint = (
+                f"did you mean {' or '.join(close)}?"
+                if close
+                else "name a class or function that it defines."
+            )
             raise ModelError(f"The module {module_name!r} has no {attributes!r}: {hint}")
         target = getattr(target, attribute)
     if not callable(target):
-        raise ModelError(f"{spec!r} is a {type(target).__name__}; name a class or function that makes a network.")
+        raise ModelError(
+            f"{spec!r} is a {type(target).__name__}; name a class or function that makes a network."
+        )
     return target
 
 
@@ -107,8 +113,8 @@ def _takes_classes(target: Any) -> bool:
 def from_user_code(spec: str, classes: int) -> nn.Module:
     """The network that ``module:callable`` returns; it gets ``num_classes`` if its signature takes it.
 
-    Raises ModelError when the module cannot be imported, the callable is missing or fails, or what it returns is
-    no ``nn.Module``.
+    Raises ModelError when the module cannot be imported, the callable is missing or fails, or what it returns
+    is no ``nn.Module``.
     """
     with _current_directory_importable():
         target = _user_callable(spec)
@@ -118,8 +124,8 @@ def from_user_code(spec: str, classes: int) -> nn.Module:
         except Exception as error:  # The user's callable may fail in any way.
             shown = ", ".join(f"{key}={value}" for key, value in settings.items())
             raise ModelError(
-                f"Calling {spec}({shown}) failed with {type(error).__name__}: {error}; it has to return a network "
-                "when called with num_classes or without arguments."
+                f"Calling {spec}({shown}) failed with {type(error).__name__}: {error}; it has to return a "
+                "network when called with num_classes or without arguments."
             ) from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{spec} returned a {type(network).__name__}; it has to return a torch.nn.Module.")

@@ -29,7 +29,7 @@ def global_average(images: Tensor) -> Tensor:
 
 
 def shuffle_channels(images: Tensor, groups: int) -> Tensor:
-    """Interleaves the channels of ``groups`` groups, NxCxHxW to NxCxHxW (ShuffleNet, arXiv:1707.01083, fig. 1)."""
+    """Interleaves the channels of ``groups`` groups, NxCxHxW to NxCxHxW (arXiv:1707.01083, figure 1)."""
     batch, channels, height, width = images.shape
     split = images.reshape(batch, groups, channels // groups, height, width)
     return split.transpose(1, 2).reshape(batch, channels, height, width)

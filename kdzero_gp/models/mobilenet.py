@@ -1,7 +1,7 @@
 """MobileNetV2 at CIFAR size (Sandler et al. 2018, arXiv:1801.04381), half as wide, as in the CRD tables.
 
-Beside the width, the CRD version differs from the paper by ReLU instead of ReLU6 and by the strides, which leave
-2x2 of a 32x32 image. Tensor names fit the CRD checkpoints.
+Beside the width, the CRD version differs from the paper by ReLU instead of ReLU6 and by the strides, which
+leave 2x2 of a 32x32 image. Tensor names fit the CRD checkpoints.
 """
 
 from torch import Tensor, nn
@@ -15,7 +15,15 @@ from kdzero_gp.models.layers import (
     initialise,
 )
 
-STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+STAGES = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 1),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
 """Expansion, channels at full width, blocks and stride of each stage (table 2 of the paper)."""
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
@@ -51,7 +59,9 @@ class MobileNetV2(nn.Module):
     def __init__(self, width: float, classes: int, channels: int = 3):
         super().__init__()
         inputs = int(STEM_CHANNELS * width)
-        self.conv1 = nn.Sequential(conv3x3(channels, inputs, 2), nn.BatchNorm2d(inputs), nn.ReLU(inplace=True))
+        self.conv1 = nn.Sequential(
+            conv3x3(channels, inputs, 2), nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)
+        )
         stages = []
         for expansion, full_width, depth, stride in STAGES:
             outputs = int(full_width * width)

@@ -1,8 +1,9 @@
 """Finds the taps of any network by running it once and looking at what every layer returns.
 
-The last map of a resolution is not simply the last tensor of that size: blocks that change the resolution make
-wider tensors of the old size inside, activations and normalisations follow the stage, a stem and poolings stand
-between. The rules here are few and each has its comment; a user who wants something else names the layer.
+The last map of a resolution is not simply the last tensor of that size: blocks that change the resolution
+make wider tensors of the old size inside, activations and normalisations follow the stage, a stem and
+poolings stand between. The rules here are few and each has its comment; a user who wants something else names
+the layer.
 """
 
 from collections import Counter
@@ -24,7 +25,7 @@ ELEMENTWISE_FILES = (
     "torch.nn.modules.instancenorm",
     "torch.nn.modules.normalization",
 )
-"""Where torch keeps the layers that act on each value (or channel) alone and so belong to the layer before."""
+"""Where torch keeps the layers that act on each value or channel alone and belong to the layer before."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +94,7 @@ class Probe:
 
 
 def is_channels_last(image: Tensor, square: bool) -> bool:
-    """Whether a 4-d map of a square image is NxHxWxC, as in Swin: its first two axes are equal, the last is not."""
+    """Whether a map of a square image is NxHxWxC, as in Swin: two equal axes first, another one last."""
     return square and image.shape[1] == image.shape[2] != image.shape[3]
 
 
@@ -120,7 +121,7 @@ def _left_as_found(network: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def run(network: nn.Module, example: Tensor) -> Probe:
-    """Runs the network once on at most two samples of ``example`` (NxCxHxW) and records every layer's output."""
+    """Runs the network once on at most two samples of ``example`` (NxCxHxW) and records all outputs."""
     parameter = next(network.parameters(), None)
     device = example.device if parameter is None else parameter.device
     # A copy, because a network may overwrite its input.
@@ -150,7 +151,7 @@ def run(network: nn.Module, example: Tensor) -> Probe:
 
 
 def classifier(probe: Probe, logits: Tensor) -> Call | None:
-    """The last linear layer that gave the network's output, or one of its shape when the output was changed."""
+    """The last linear layer that gave the network's output, or one of its shape if the output was changed."""
     linear = [call for call in probe.calls if isinstance(call.module, nn.Linear)]
     exact = [call for call in linear if call.output is logits]
     alike = [call for call in linear if call.output.shape == logits.shape]
@@ -158,7 +159,7 @@ def classifier(probe: Probe, logits: Tensor) -> Call | None:
 
 
 def is_normalised_by(call: Call, logits: Tensor) -> bool:
-    """Whether the network returns the (log-)softmax of this layer's output instead of the logits themselves."""
+    """Whether the network returns the (log-)softmax of this layer's output in place of the logits."""
     if call.output.shape != logits.shape or call.output is logits:
         return False
     with torch.no_grad():
@@ -167,7 +168,7 @@ def is_normalised_by(call: Call, logits: Tensor) -> bool:
 
 
 def _maps(probe: Probe) -> list[Call]:
-    """The calls that return feature maps: one call per layer, neither pooled nor gates nor the image itself."""
+    """The calls that return feature maps: once per layer, neither pooled nor gates nor the image itself."""
     batch = probe.example.shape[0]
     pooled = {id(call.output) for call in probe.calls if call.is_pooling}
 
@@ -179,7 +180,9 @@ def _maps(probe: Probe) -> list[Call]:
             and shape[1:] != probe.example.shape[1:]
             and id(call.output) not in pooled  # A stage that ends with a pooling ends, for us, before it.
             and probe.counts[call.name] == 1  # A layer that runs twice cannot be read by its name.
-            and (not call.square or call.resolution[0] == call.resolution[1])  # Windows of attention are no maps.
+            and (
+                not call.square or call.resolution[0] == call.resolution[1]
+            )  # Windows of attention are no maps.
         )
 
     maps = [call for call in probe.calls if is_map(call)]
@@ -196,8 +199,9 @@ def _maps(probe: Probe) -> list[Call]:
 def _hides_its_inside(block: Call, maps: list[Call], image: Tensor) -> bool:
     """Whether maps inside ``block`` at its input's resolution are no stage ends.
 
-    So it is for a block that goes from one resolution to the next (its input was the stage's end), but not for a
-    plain sequence of blocks, nor for a body that spans several resolutions, nor for what reads the image itself.
+    So it is for a block that goes from one resolution to the next (its input was the stage's end), but not
+    for a plain sequence of blocks, nor for a body that spans several resolutions, nor for what reads the
+    image itself.
     """
     before = block.input_resolution
     if before is None or before == block.resolution or block.input is image:
@@ -224,8 +228,8 @@ def map_ends(probe: Probe) -> list[Call]:
     for call in maps:
         hidden = any(call.is_inside(block) and call.resolution == block.input_resolution for block in blocks)
         current = ends.get(call.resolution)
-        # What follows a stage at its resolution (a last normalisation, a 1x1 convolution) is not the stage, but
-        # a container is: the outermost one of a resolution completes last.
+        # What follows a stage at its resolution (a last normalisation, a 1x1 convolution) is not the stage,
+        # but a container is: the outermost one of a resolution completes last.
         follows_stage = call.is_leaf and current is not None and not current.is_leaf
         if not (hidden or call.is_elementwise or follows_stage):
             ends.pop(call.resolution, None)
@@ -253,7 +257,7 @@ def tokens_end(probe: Probe) -> Call | None:
 
 
 def features(probe: Probe) -> list[Call]:
-    """The stage ends in order, the last feature map (or the last tokens, where these come later) at the end."""
+    """The stage ends in order; the last is the last feature map, or the last tokens if these come later."""
     ends = map_ends(probe)
     tokens = tokens_end(probe)
     if tokens is None or (ends and probe.calls.index(ends[-1]) > probe.calls.index(tokens)):

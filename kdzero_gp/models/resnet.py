@@ -1,7 +1,7 @@
 """ResNets at CIFAR size (He et al. 2016, arXiv:1512.03385, section 4.2), with 1x1-convolution shortcuts.
 
-The wide ones (8x4, 32x4) are those of the CRD tables (Tian et al. 2020, arXiv:1910.10699). Tensor names are the
-usual ones, so published checkpoints load.
+The wide ones (8x4, 32x4) are those of the CRD tables (Tian et al. 2020, arXiv:1910.10699). Tensor names are
+the usual ones, so published checkpoints load.
 """
 
 from functools import partial

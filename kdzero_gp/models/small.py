@@ -1,4 +1,4 @@
-"""Small convolutional networks for the 8x8 one-channel digits, of a few hundred to some ten thousand parameters."""
+"""Small convolutional networks for the 8x8 one-channel digits, of a few hundred parameters and more."""
 
 from functools import partial
 

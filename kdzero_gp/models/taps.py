@@ -1,7 +1,7 @@
 """Reads knowledge out of any network: its logits, embedding and feature maps, without changing the network.
 
-``Tapped(network, example)(images)`` returns a mapping as the distillers take it. The layers are found by one run
-on an example (see ``probe``) or named by the user.
+``Tapped(network, example)(images)`` returns a mapping as the distillers take it. The layers are found by one
+run on an example (see ``probe``) or named by the user.
 """
 
 import re
@@ -21,7 +21,7 @@ INPUT_SUFFIX = ":input"
 """A tap ``fc:input`` reads what goes into the layer ``fc``; without the suffix it reads what comes out."""
 NETWORK = ""
 """The layer name of the network itself, as in ``nn.Module.get_submodule``."""
-FEATURE_NAME = re.compile(r"feat[1-9]?\d*")
+FEATURE_NAME = re.compile(r"feat([1-9]\d*)?")
 
 
 def as_logits(output: Any) -> Any:
@@ -71,27 +71,26 @@ def _feature_reading(name: str, layer: str, tensor: Tensor, square: bool) -> Rea
         has_class_token = _is_square(count - 1) and not _is_square(count)
         return as_tokens_without_class if has_class_token else as_tokens
     raise ModelError(
-        f"The tap {name}={layer} gives a tensor of shape {tuple(tensor.shape)} and a feature needs NxCxHxW or "
-        f"tokens NxMxC; name another layer, as in taps={{{name!r}: 'layer3'}} (--tap {name}=layer3)."
+        f"The tap {name}={layer} gives a tensor of shape {tuple(tensor.shape)} and a feature needs NxCxHxW "
+        f"or tokens NxMxC; name another layer, as in taps={{{name!r}: 'layer3'}} (--tap {name}=layer3)."
     )
+
+
+def _embedding_reading(layer: str, tensor: Tensor) -> Reading | None:
+    if tensor.dim() < 2 or tensor.shape[1] != tensor[0].numel():
+        raise ModelError(
+            f"The tap emb={layer} gives a tensor of shape {tuple(tensor.shape)} and an embedding needs NxD; "
+            "name another layer, as in taps={'emb': 'pool'} (--tap emb=pool)."
+        )
+    return as_embedding if tensor.dim() > 2 else None
 
 
 def _reading(name: str, layer: str, tensor: Tensor, square: bool) -> Reading | None:
     if name == "logits":
-        if tensor.dim() != 2:
-            raise ModelError(
-                f"The logits have shape {tuple(tensor.shape)} and a classifier gives NxK; name the layer that does, "
-                "as in taps={'logits': 'head'} (--tap logits=head)."
-            )
         return None
-    if name != "emb":
-        return _feature_reading(name, layer, tensor, square)
-    if tensor.dim() < 2 or tensor.shape[1] != tensor[0].numel():
-        raise ModelError(
-            f"The tap emb={layer} gives a tensor of shape {tuple(tensor.shape)} and an embedding needs NxD; name "
-            "another layer, as in taps={'emb': 'pool'} (--tap emb=pool)."
-        )
-    return as_embedding if tensor.dim() > 2 else None
+    return (
+        _embedding_reading(layer, tensor) if name == "emb" else _feature_reading(name, layer, tensor, square)
+    )
 
 
 class _Store:
@@ -102,7 +101,7 @@ class _Store:
 
 
 class _Hook:
-    """Stores the output (or first input) of one layer. An object and no closure, so that copies stay apart."""
+    """Stores the output or first input of one layer. An object, no closure, so that copies stay apart."""
 
     def __init__(self, store: _Store, name: str, reads_input: bool):
         self.store = store
@@ -116,14 +115,14 @@ class _Hook:
 
 
 class Tapped(nn.Module):
-    """A network whose forward pass returns its knowledge: ``logits`` NxK, ``emb`` NxD (what the last linear layer
-    reads), ``feat`` (last feature map NxCxHxW, or tokens NxCxM) and ``feat1``, ``feat2``, ... (the ends of the
-    stages before it, in order). Networks without maps or tokens have no ``feat``.
+    """A network whose forward pass returns its knowledge: ``logits`` NxK, ``emb`` NxD (what the last linear
+    layer reads), ``feat`` (last feature map NxCxHxW, or tokens NxCxM) and ``feat1``, ``feat2``, ... (the ends
+    of the stages before it, in order). Networks without maps or tokens have no ``feat``.
 
     ``example`` is a batch NxCxHxW of the kind that the network will see. ``taps`` names layers by hand, as in
-    ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be found. Attributes: ``network``, ``taps``
-    (the layer of each knowledge, "" for the network itself) and ``shapes`` (without the batch axis). Raises
-    ModelError when the logits or the embedding are not found, or a named layer does not exist or fit.
+    ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be found. Attributes: ``network``,
+    ``taps`` (the layer of each knowledge, "" for the network itself) and ``shapes`` (without the batch axis).
+    Raises ModelError when the logits or the embedding are not found, or a named layer does not exist or fit.
     """
 
     def __init__(self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None = None):
@@ -149,7 +148,7 @@ class Tapped(nn.Module):
                 self._handles.append(module.register_forward_hook(hook))
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The knowledge of images NxCxHxW, in the order of ``taps``; raises ModelError when a layer did not run."""
+        """The knowledge of images NxCxHxW in the order of ``taps``; raises ModelError if one did not run."""
         store = self._store
         tensors: dict[str, Tensor] = {}
         store.tensors = tensors
@@ -167,16 +166,16 @@ class Tapped(nn.Module):
         except KeyError as error:
             name = error.args[0]
             raise ModelError(
-                f"The layer {self.taps[name]!r} of the tap {name!r} did not run in this forward pass; name one that "
-                "always runs."
+                f"The layer {self.taps[name]!r} of the tap {name!r} did not run in this forward pass; "
+                "name one that always runs."
             ) from None
 
     def describe(self) -> list[tuple[str, str, tuple[int, ...]]]:
-        """One row per knowledge: its name, the layer that it is read from, its shape without the batch axis."""
+        """One row per knowledge: its name, the layer that it is read from, its shape without the batch."""
         return [(name, layer or "(output)", self.shapes[name]) for name, layer in self.taps.items()]
 
     def untap(self) -> nn.Module:
-        """Takes the hooks off and returns the network as it was given; this object is of no use afterwards."""
+        """Takes the hooks off and returns the network as it was given; this object is of no use then."""
         for handle in self._handles:
             handle.remove()
         return self.network
@@ -186,7 +185,9 @@ def _check_names(named: Mapping[str, str], network: nn.Module) -> None:
     layers = dict(network.named_modules())
     for name, layer in named.items():
         if name not in ("logits", "emb") and not FEATURE_NAME.fullmatch(name):
-            raise ModelError(f"There is no knowledge {name!r}: a tap is named logits, emb, feat, feat1, feat2, ...")
+            raise ModelError(
+                f"There is no knowledge {name!r}: a tap is named logits, emb, feat, feat1, feat2, ..."
+            )
         bare = layer.removesuffix(INPUT_SUFFIX)
         if bare not in layers:
             close = get_close_matches(bare, list(layers), n=3, cutoff=0.5)
@@ -203,8 +204,8 @@ def _probed(probe: Probe, name: str, layer: str) -> Tensor:
         tensor = None if call is None else call.input if layer.endswith(INPUT_SUFFIX) else call.output
     if not isinstance(tensor, Tensor):
         raise ModelError(
-            f"The tap {name}={layer or '(output)'} gives no tensor in a forward pass; name a layer that runs and "
-            f"returns one tensor, as in taps={{{name!r}: 'head'}} (--tap {name}=head)."
+            f"The tap {name}={layer or '(output)'} gives no tensor in a forward pass; name a layer that runs "
+            f"and returns one tensor, as in taps={{{name!r}: 'head'}} (--tap {name}=head)."
         )
     return tensor
 
@@ -213,6 +214,11 @@ def _complete(probe: Probe, named: Mapping[str, str]) -> dict[str, str]:
     """All taps in the order logits, emb, feat, feat1, ...: the named ones and those that are found."""
     taps = {"logits": named.get("logits", NETWORK)}
     logits = _probed(probe, "logits", taps["logits"])
+    if logits.dim() != 2:
+        raise ModelError(
+            f"The logits have shape {tuple(logits.shape)} and a classifier gives NxK; name the layer that "
+            "does, as in taps={'logits': 'head'} (--tap logits=head)."
+        )
     found = probing.classifier(probe, logits)
     if found is not None and "logits" not in named and probing.is_normalised_by(found, logits):
         taps["logits"] = found.name  # Distillers need the logits, not their softmax.
@@ -224,8 +230,9 @@ def _complete(probe: Probe, named: Mapping[str, str]) -> dict[str, str]:
         taps["emb"] = found.name + INPUT_SUFFIX
     else:
         raise ModelError(
-            f"No classifier was found: no nn.Linear of the network gives its output of shape {tuple(logits.shape)}; "
-            "name the layer whose output is the embedding, as in taps={'emb': 'pool'} (--tap emb=pool)."
+            f"No classifier was found: no nn.Linear of the network gives its output of shape "
+            f"{tuple(logits.shape)}; name the layer whose output is the embedding, as in "
+            "taps={'emb': 'pool'} (--tap emb=pool)."
         )
     return taps | _feature_taps(probe, named)
 

@@ -1,5 +1,6 @@
 """VGG networks at CIFAR size with batch normalisation and one linear layer (Simonyan and Zisserman 2015,
-arXiv:1409.1556; VGG-8 and VGG-13 as in the CRD tables, arXiv:1910.10699). Tensor names fit the CRD checkpoints.
+arXiv:1409.1556; VGG-8 and VGG-13 as in the CRD tables, arXiv:1910.10699). Tensor names fit the CRD
+checkpoints.
 """
 
 from functools import partial

@@ -25,9 +25,9 @@ HEADER_BYTES = 9
 def load_weights(network: nn.Module, path: str | Path) -> None:
     """Loads a safetensors file or a torch state dict into ``network``; every key and shape has to fit.
 
-    The state dict may be nested under ``state_dict``, ``model`` or ``net``, and its keys may carry the prefix of a
-    wrapper. Raises ModelError when the file is missing or holds no weights, or naming the first differing key; the
-    network is unchanged then.
+    The state dict may be nested under ``state_dict``, ``model`` or ``net``, and its keys may carry the prefix
+    of a wrapper. Raises ModelError when the file is missing or holds no weights, or naming the first
+    differing key; the network is unchanged then.
     """
     path = Path(path).expanduser()
     expected = network.state_dict()
@@ -37,7 +37,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
 
 
 def save_weights(network: nn.Module, path: str | Path) -> None:
-    """Writes the weights of ``network`` to a safetensors file, wholly or not at all; raises ModelError if it cannot.
+    """Writes the weights of ``network`` to a safetensors file, wholly or not at all; raises ModelError if it
+    cannot.
 
     Tensors that share memory are written one by one, so that the file loads with the same keys.
     """
@@ -71,7 +72,9 @@ def _finish(temporary: Path, path: Path) -> None:
 def _read(path: Path) -> Any:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(f"The weights file {path} {what}; give the path of a safetensors file or a state dict.")
+        raise ModelError(
+            f"The weights file {path} {what}; give the path of a safetensors file or a state dict."
+        )
     try:
         with path.open("rb") as file:
             is_safetensors = file.read(HEADER_BYTES)[-1:] == b"{"
@@ -122,7 +125,9 @@ def _without_prefixes(weights: dict[str, Tensor], expected: Any) -> dict[str, Te
 def _check_fit(
     weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], architecture: str, path: Path
 ) -> None:
-    remedy = "build the network that the weights were trained for, with as many classes, or give other weights."
+    remedy = (
+        "build the network that the weights were trained for, with as many classes, or give other weights."
+    )
     for key, tensor in expected.items():
         if key not in weights:
             raise ModelError(
@@ -131,8 +136,8 @@ def _check_fit(
             )
         if weights[key].shape != tensor.shape:
             raise ModelError(
-                f"{path} does not fit {architecture}: the key {key!r} has shape {tuple(weights[key].shape)} and "
-                f"{tuple(tensor.shape)} is expected; {remedy}"
+                f"{path} does not fit {architecture}: the key {key!r} has shape {tuple(weights[key].shape)} "
+                f"and {tuple(tensor.shape)} is expected; {remedy}"
             )
     for key in weights:
         if key not in expected:

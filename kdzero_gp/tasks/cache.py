@@ -7,10 +7,13 @@ what cannot be read is built again, and what cannot be written is left out with 
 import hashlib
 import json
 import os
+import threading
 import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +39,32 @@ def cache_folder() -> Path:
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("kdzero-gp"))
 
 
-def fingerprint(files: Iterable[Path], **options: Any) -> str:
-    """A digest of the files' absolute paths, sizes and times, the loader version and the options."""
-    digest = hashlib.sha256(json.dumps([LOADER_VERSION, options], sort_keys=True).encode())
-    for file in files:
+@dataclass(frozen=True)
+class FileFacts:
+    """What tells whether a file changed: its path below the data path, its size and its modification time."""
+
+    path: str
+    size: int
+    modified: int
+
+    @classmethod
+    def of(cls, file: Path, path: str = "") -> "FileFacts":
+        """The facts of a file on the disk."""
         status = file.stat()
-        digest.update(f"{os.path.abspath(file)}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())  # noqa: PTH100
+        return cls(path, status.st_size, status.st_mtime_ns)
+
+
+def fingerprint(root: Path | str, files: Iterable[FileFacts], **options: Any) -> str:
+    """A digest of the absolute data path, its files, the loader version and the options."""
+    absolute = str(root.resolve()) if isinstance(root, Path) else root
+    digest = hashlib.sha256(json.dumps([LOADER_VERSION, absolute, options], sort_keys=True).encode())
+    for file in sorted(files, key=lambda facts: facts.path):
+        digest.update(f"{file.path}\0{file.size}\0{file.modified}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 
 def cached(name: str, key: str, make: Callable[[], Dataset]) -> Dataset:
-    """The data set under this key, out of the cache or made and put there. Warns when it cannot be put there."""
+    """The data set under this key, out of the cache, or made and put there; warns if that fails."""
     path = cache_folder() / f"{name}-{key}.safetensors"
     found = _read(path)
     if found is not None:
@@ -56,8 +74,8 @@ def cached(name: str, key: str, make: Callable[[], Dataset]) -> Dataset:
         _write(dataset, path)
     except (OSError, SafetensorError) as error:
         warnings.warn(
-            f"The data cache {path.parent} cannot be written ({error}), so the data are decoded at every start; "
-            f"set {CACHE_VARIABLE} to a folder that can.",
+            f"The data cache {path.parent} cannot be written ({error}), so the data are decoded at every "
+            f"start; set {CACHE_VARIABLE} to a folder that can.",
             stacklevel=2,
         )
         return dataset
@@ -79,7 +97,9 @@ def _read(path: Path) -> Dataset | None:
             return None
         splits = {name: Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in SPLITS}
         classes, mean, std = (tuple(facts[field]) for field in ("classes", "mean", "std"))
-        return Dataset(facts["name"], classes, splits["train"], splits["validation"], splits["test"], mean, std)
+        return Dataset(
+            facts["name"], classes, splits["train"], splits["validation"], splits["test"], mean, std
+        )
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 
@@ -100,9 +120,10 @@ def _write(dataset: Dataset, path: Path) -> None:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob("*.tmp"):
-        if time.time() - left.stat().st_mtime > STALE_SECONDS:
-            left.unlink(missing_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+        with suppress(FileNotFoundError):  # Another process may have finished or removed it.
+            if time.time() - left.stat().st_mtime > STALE_SECONDS:
+                left.unlink()
+    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         save_file(tensors, temporary, {"dataset": json.dumps(facts)})
         with temporary.open("rb+") as file:

@@ -34,7 +34,8 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """The three splits of one task, with the names of its classes and the statistics that normalise its images.
+    """The three splits of one task, with the names of its classes and the statistics that normalise its
+    images.
 
     ``validation`` comes out of the training data; ``test`` shares no image entry with the other two.
     """
@@ -48,7 +49,7 @@ class Dataset:
     std: tuple[float, ...]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """Scales uint8 images NxCxHxW to [0, 1], subtracts the mean and divides by the deviation of each channel."""
+        """Float images from uint8 ones, NxCxHxW: scaled to [0, 1], minus mean, over deviation."""
         shape = (-1, 1, 1)
         mean = torch.tensor(self.mean, device=images.device).view(shape)
         std = torch.tensor(self.std, device=images.device).view(shape)

@@ -1,0 +1,146 @@
+"""A distiller as a networkx graph: DEAP's ``gp.graph``, plus the role, type, shapes and cost of each node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kdzero_gp.compiler.checking import KnowledgeTypes, constant_type, type_of
+from kdzero_gp.compiler.expression import Expression
+from kdzero_gp.compiler.lowering import lower
+from kdzero_gp.compiler.shapes import Adapter, PairShapes
+from primitives import CATALOGUE, ValueType
+
+if TYPE_CHECKING:
+    import networkx
+
+ShapeTexts = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class NumberedNode:
+    """A node of a tree with its number in prefix order; constants are nodes too. ``parent`` of the root is
+    None.
+    """
+
+    index: int
+    value: Expression | float
+    parent: int | None
+
+
+def numbered(expression: Expression) -> Iterator[NumberedNode]:
+    """All nodes and constants in prefix order.
+
+    >>> [one.index for one in numbered(Expression("over", (Expression("logits"), 4.0)))]
+    [0, 1, 2]
+    """
+    waiting: list[tuple[Expression | float, int | None]] = [(expression, None)]
+    index = 0
+    while waiting:
+        value, parent = waiting.pop()
+        yield NumberedNode(index, value, parent)
+        if isinstance(value, Expression):
+            waiting += [(argument, index) for argument in reversed(value.arguments)]
+        index += 1
+
+
+def role_of(value: Expression | float) -> str:
+    """``knowledge``, ``transform``, ``distance``, ``calibration``, ``combination`` or ``constant``."""
+    if not isinstance(value, Expression):
+        return "constant"
+    return CATALOGUE[value.name].role if value.arguments else "knowledge"
+
+
+def graph(
+    expression: Expression,
+    knowledge: KnowledgeTypes | None = None,
+    shapes: PairShapes | None = None,
+    seconds: Mapping[int, float] | None = None,
+) -> networkx.DiGraph:
+    """The tree as a graph with edges from parents to children and nodes 0 … n-1 in prefix order.
+
+    Node attributes: ``label``; ``role`` (knowledge, transform, distance, calibration, combination or
+    constant); ``type`` (text). With ``shapes`` also ``shape``, the student's and the teacher's as two texts
+    (empty for losses and constants), and ``adapter``, what the compiler inserts behind a knowledge ("" for
+    nothing). With ``seconds`` (from ``profile``) also ``share``, the node's part of the distiller's time.
+
+    Raises ``ExpressionError`` for an ill-typed tree and ``ShapeError`` where it does not fit the shapes.
+
+    >>> tree = graph(Expression("over", (Expression("logits"), 4.0)))
+    >>> tree.nodes(data="label"), tree.edges
+    (NodeDataView({0: 'over', 1: 'logits', 2: '4'}, data='label'), OutEdgeView([(0, 1), (0, 2)]))
+    """
+    import networkx
+
+    if knowledge is None and shapes is not None:
+        knowledge = shapes.types
+    nodes = list(numbered(expression))
+    result = networkx.DiGraph()
+    for node in nodes:
+        text = node.value.name if isinstance(node.value, Expression) else f"{node.value:g}"
+        result.add_node(
+            node.index, label=text, role=role_of(node.value), type=str(_type(nodes, node, knowledge))
+        )
+        if node.parent is not None:
+            result.add_edge(node.parent, node.index)
+    if shapes is not None:
+        _add_shapes(result, nodes, shapes)
+    if seconds is not None:
+        total = sum(seconds.values()) or 1.0
+        for node in nodes:
+            result.nodes[node.index]["share"] = seconds.get(node.index, 0.0) / total
+    return result
+
+
+def _type(nodes: list[NumberedNode], node: NumberedNode, knowledge: KnowledgeTypes | None) -> ValueType:
+    if isinstance(node.value, Expression):
+        return type_of(node.value, knowledge)
+    assert node.parent is not None
+    parent = nodes[node.parent].value
+    assert isinstance(parent, Expression)
+    return constant_type(CATALOGUE[parent.name], parent.arguments.index(node.value), node.value)
+
+
+def _add_shapes(result: networkx.DiGraph, nodes: list[NumberedNode], shapes: PairShapes) -> None:
+    for node in nodes:
+        result.nodes[node.index].update(shape=(), adapter="")
+    for node in nodes:
+        if not isinstance(node.value, Expression) or node.value.name != "times":
+            continue
+        adapter, found = pair_shapes_of(node.value, shapes)
+        # In prefix order: times, calibration, distance, transforms, knowledge; then all constants.
+        chain = range(node.index + 3, node.index + 3 + len(found))
+        for index, texts in zip(reversed(chain), found, strict=True):
+            result.nodes[index]["shape"] = texts
+        result.nodes[chain[-1]]["adapter"] = adapter
+
+
+def pair_shapes_of(term: Expression, shapes: PairShapes) -> tuple[str, list[ShapeTexts]]:
+    """The adapter that a term of a distiller needs ("" for none), and the shapes of the student's and the
+    teacher's tensors as written text, for the term's knowledge and each transform in the order of the flow.
+    """
+    program = lower(term, shapes)
+    chain = list(term.children[0].children[0].children[0].walk())
+    # A calibration reads the logits besides the chain.
+    foreign = {"logits_s", "logits_t"} if chain[-1].name != "logits" else set()
+    steps = [step for step in [*program.teacher_steps, *program.steps] if step.name not in foreign]
+    teacher = [step.shape for step in steps if step.name.endswith("_t")]
+    student = [step.shape for step in steps if step.name.endswith("_s") and not step.text.startswith("self.")]
+    adapters = "; ".join(describe_adapter(adapter) for adapter in program.adapters.values())
+    return adapters, list(zip(student, teacher, strict=True))
+
+
+def describe_adapter(adapter: Adapter) -> str:
+    """What an adapter does to the student's tensor.
+
+    >>> describe_adapter(Adapter("feat", "map", (4, 4), (16, 512)))
+    'pooled to 4×4, channels 16→512'
+    """
+    parts = []
+    if adapter.size is not None:
+        parts.append("pooled to " + "×".join(map(str, adapter.size)))
+    if adapter.channels is not None:
+        noun = "features" if adapter.rank == "matrix" else "channels"
+        parts.append(f"{noun} {adapter.channels[0]}→{adapter.channels[1]}")
+    return ", ".join(parts)

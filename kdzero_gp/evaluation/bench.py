@@ -1,0 +1,93 @@
+"""The bench: everything one evaluation needs, prepared once. Images, the teacher's outputs, the warm student."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzero_gp.errors import RunError
+from kdzero_gp.evaluation.recipe import Recipe
+
+Outputs = dict[str, Tensor]
+BuildStudent = Callable[[], nn.Module]
+
+
+@dataclass
+class Part:
+    """Images ready for the network (float32 N×C×H×W), their labels (int64 N) and the teacher's outputs on them."""
+
+    images: Tensor
+    labels: Tensor
+    teacher: Outputs = field(default_factory=dict)
+
+    def to(self, device: torch.device, memory_format: torch.memory_format) -> Part:
+        """The same on ``device``."""
+        images = self.images.to(device=device, memory_format=memory_format)
+        return Part(images, self.labels.to(device), {k: v.to(device).float() for k, v in self.teacher.items()})
+
+
+@dataclass
+class Bench:
+    """One teacher-student pair on one task, as evaluations see it.
+
+    ``student`` says how to build the student (``name``, ``classes``, ``channels``, ``taps``); ``warm`` are the
+    weights that every proxy training starts from; ``baseline`` are the metrics of the student trained by
+    cross-entropy alone. ``test`` is only read by the race, and never used to choose.
+    """
+
+    train: Part
+    validation: Part
+    test: Part
+    student: dict[str, Any]
+    student_shapes: dict[str, tuple[int, ...]]
+    teacher_shapes: dict[str, tuple[int, ...]]
+    recipes: dict[str, Recipe]
+    warm: dict[str, Tensor] = field(default_factory=dict)
+    baseline: dict[str, float] = field(default_factory=dict)
+    precision: str = "float32"
+    channels_last: bool = False
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write the bench; the file appears whole or not at all. Raises ``RunError`` where it cannot."""
+        content = {f.name: getattr(self, f.name) for f in self.__dataclass_fields__.values()}
+        for name in ("train", "validation", "test"):
+            content[name] = vars(content[name])
+        content["recipes"] = {name: asdict(recipe) for name, recipe in self.recipes.items()}
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            torch.save(content, temporary)
+            temporary.replace(path)
+        except (OSError, RuntimeError) as error:
+            temporary.unlink(missing_ok=True)
+            raise RunError(f"cannot write {path}: {error}; free space or choose another place with --out") from None
+
+    @classmethod
+    def load(cls, path: Path) -> Bench:
+        """Read a bench; tensors stay on the disk until they are used. Raises ``RunError`` for a damaged file."""
+        try:
+            content = torch.load(path, mmap=True, weights_only=True)
+        except Exception as error:
+            raise RunError(f"{path} is damaged ({error}); delete it and resume, it is made again") from None
+        for name in ("train", "validation", "test"):
+            content[name] = Part(**content[name])
+        content["recipes"] = {name: Recipe(**numbers) for name, numbers in content["recipes"].items()}
+        return cls(**content)
+
+
+@torch.no_grad()
+def outputs(network: nn.Module, images: Tensor, batch: int = 500, keep: Mapping[str, Any] | None = None) -> Outputs:
+    """A tapped network's outputs on all images, in evaluation mode."""
+    network.eval()
+    pieces: dict[str, list[Tensor]] = {}
+    for start in range(0, len(images), batch):
+        for name, tensor in network(images[start : start + batch]).items():
+            if keep is None or name in keep:
+                pieces.setdefault(name, []).append(tensor.float())
+    return {name: torch.cat(tensors) for name, tensors in pieces.items()}

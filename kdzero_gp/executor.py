@@ -1,0 +1,108 @@
+"""Evaluations in worker processes of their own: killable, one thread each, results in the order of the requests."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from pebble import ProcessExpired, ProcessPool
+
+from kdzero_gp.evaluation import Outcome, Request
+
+_evaluator: Any = None
+
+
+class Executor:
+    """A pool of workers on one bench file.
+
+    Every worker computes with one thread, so that a result does not depend on how many there are. A worker that
+    takes longer than ``timeout`` seconds for one evaluation is killed and the evaluation rejected; one that dies
+    (say, for lack of memory) is replaced and its evaluation tried once more.
+    """
+
+    def __init__(self, bench: Path, workers: int, device: str = "cpu", timeout: float = 600.0):
+        self.timeout = timeout
+        self._pool = ProcessPool(
+            max_workers=workers,
+            initializer=_start_worker,
+            initargs=(str(bench), device, os.getpid()),
+            context=get_context("spawn"),
+        )
+
+    def map(self, requests: Sequence[Request]) -> Iterator[Outcome]:
+        """The outcomes of ``requests``, each as soon as it and all before it are there."""
+        futures = [self._schedule(_evaluate, request) for request in requests]
+        try:
+            for request, future in zip(requests, futures, strict=True):
+                yield self._outcome(future, request)
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def term_norms(self, sources: Sequence[str]) -> list[dict[str, Any]]:
+        """The relative gradient norms of each source's terms."""
+        return [future.result() for future in [self._schedule(_measure_terms, source) for source in sources]]
+
+    def _schedule(self, function: Any, argument: Any) -> Any:
+        return self._pool.schedule(function, args=(argument,), timeout=self.timeout)
+
+    def _outcome(self, future: Any, request: Request, again: bool = True) -> Outcome:
+        try:
+            return future.result()
+        except (TimeoutError, FutureTimeoutError):
+            return Outcome(reason=f"took longer than {self.timeout:g} s", seconds=self.timeout)
+        except ProcessExpired as expired:
+            if again:
+                return self._outcome(self._schedule(_evaluate, request), request, again=False)
+            return Outcome(reason=f"the worker process died twice (exit code {expired.exitcode})")
+
+    def close(self) -> None:
+        """Stop the workers at once."""
+        with contextlib.suppress(Exception):
+            self._pool.stop()
+            self._pool.join(timeout=10)
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _start_worker(bench: str, device: str, parent: int) -> None:
+    """Load the bench once per process. Ctrl-C is the parent's business; without a parent there is nothing to do."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    import torch
+
+    from kdzero_gp.evaluation import Bench, Evaluator
+    from kdzero_gp.models.pair import student_builder
+
+    torch.set_num_threads(1)
+    global _evaluator
+    loaded = Bench.load(Path(bench))
+    _evaluator = Evaluator(loaded, student_builder(loaded.student, loaded.train.images[:2]), device)
+
+
+def _leave_with(parent: int) -> None:
+    while os.getppid() == parent:
+        time.sleep(1.0)
+    os._exit(1)
+
+
+def _evaluate(request: Request) -> Outcome:
+    return _evaluator(request)  # type: ignore[no-any-return]
+
+
+def _measure_terms(source: str) -> dict[str, Any]:
+    from kdzero_gp.evaluation import measure_terms
+
+    return measure_terms(_evaluator, source)

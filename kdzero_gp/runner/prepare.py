@@ -1,0 +1,165 @@
+"""Prepares the bench of a run: data, a teacher whose accuracy is verified, the warm student, the baseline."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzero_gp.errors import ModelError
+from kdzero_gp.evaluation import Bench, Evaluator, Part, Precision, Request, outputs, train
+from kdzero_gp.evaluation.metrics import accuracy
+from kdzero_gp.models import build
+from kdzero_gp.models.pair import student_builder
+from kdzero_gp.models.taps import Tapped
+from kdzero_gp.models.weights import load_weights, save_weights
+from kdzero_gp.runner.progress import Progress
+from kdzero_gp.runner.settings import RunSettings
+from kdzero_gp.tasks import Dataset, Split, load
+
+BENCH = "bench.pt"
+TEACHER = "teacher.safetensors"
+# From this image size on the layout with channels last is the faster one on CPUs.
+CHANNELS_LAST_SIZE = 16
+
+
+def precision_for(device: torch.device, image_size: int) -> Precision:
+    """bfloat16 where the hardware computes in it, channels last for images of some size. A rule by hardware and not
+    a timing, so that equal machines run alike: without AVX-512 bfloat16 takes ten times as long as float32."""
+    if device.type == "cuda":
+        return Precision("bfloat16" if torch.cuda.is_bf16_supported() else "float32", image_size >= CHANNELS_LAST_SIZE)
+    native = image_size >= CHANNELS_LAST_SIZE and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return Precision("bfloat16" if native else "float32", image_size >= CHANNELS_LAST_SIZE)
+
+
+def prepare(folder: Path, settings: RunSettings, device: torch.device, progress: Progress) -> Bench:
+    """The bench of a run: read from its folder, or made and kept there."""
+    path = folder / BENCH
+    if path.exists():
+        return Bench.load(path)
+    progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
+    dataset = load(settings.task, settings.data)
+    precision = precision_for(device, dataset.train.images.shape[-1])
+    example = dataset.normalise(dataset.train.images[:2]).to(device)
+    classes, channels = len(dataset.classes), example.shape[1]
+    teacher, facts = _teacher(folder, settings, dataset, example, device, precision, progress)
+    spec: dict[str, Any] = {
+        "name": settings.student, "classes": classes, "channels": channels, "taps": dict(settings.student_taps)
+    }  # fmt: skip
+    torch.manual_seed(settings.search.seed)
+    student = student_builder(spec, example)()
+    assert isinstance(student, Tapped)
+    progress.note(
+        f"student {settings.student}: {count_parameters(student):,} parameters; "
+        f"teacher {settings.teacher}: {count_parameters(teacher):,}"
+    )
+    plan = settings.plan
+    kept = [name for name in settings.knowledge if name in teacher.shapes and name in student.shapes]
+    bench = Bench(
+        _part(dataset, dataset.train, plan.images, teacher, kept, device),
+        _part(dataset, dataset.validation, plan.validation_images, teacher, kept, device),
+        _part(dataset, dataset.test, None, None, kept, device),
+        spec,
+        {name: student.shapes[name] for name in kept},
+        {name: teacher.shapes[name] for name in kept},
+        {"warm": plan.warm, "proxy": plan.proxy, "race": plan.race},
+        precision=precision.name,
+        channels_last=precision.channels_last,
+        facts=facts | {"race_from_scratch": plan.race_from_scratch},
+    )
+    _warm_up(bench, student, settings, device, precision, progress)
+    bench.save(path)
+    return bench
+
+
+def count_parameters(network: nn.Module) -> int:
+    """The number of trainable numbers."""
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _teacher(
+    folder: Path,
+    settings: RunSettings,
+    dataset: Dataset,
+    example: Tensor,
+    device: torch.device,
+    precision: Precision,
+    progress: Progress,
+) -> tuple[Tapped, dict[str, Any]]:
+    torch.manual_seed(settings.search.seed)
+    classes = len(dataset.classes)
+    network = build(settings.teacher, classes, example.shape[1])
+    if settings.teacher_weights:
+        load_weights(network, settings.teacher_weights)
+    elif (folder / TEACHER).exists():
+        load_weights(network, folder / TEACHER)
+    teacher = Tapped(network.to(device), example, settings.teacher_taps or None)
+    if not settings.teacher_weights and not (folder / TEACHER).exists():
+        recipe = settings.plan.teacher_recipe
+        if recipe is None:
+            raise ModelError(
+                f"the task {settings.task} needs a trained teacher: pass --teacher-weights FILE (safetensors or a state dict)"
+            )
+        progress.note(f"training the teacher {settings.teacher} ({recipe.epochs:g} epochs)")
+        part = Part(dataset.normalise(dataset.train.images).to(device), dataset.train.labels.to(device))
+        train(teacher, part, recipe, settings.search.seed, precision=precision)
+        save_weights(teacher.network, folder / TEACHER)
+    validation = _accuracy(teacher, dataset, dataset.validation, device)
+    test = _accuracy(teacher, dataset, dataset.test, device)
+    progress.note(f"teacher {settings.teacher}: {100 * test:.2f} % on test images, {100 * validation:.2f} % on validation images")
+    if validation < 2.0 / classes and classes > 2:
+        raise ModelError(
+            f"the teacher's accuracy is {100 * validation:.2f} %, near guessing; the weights belong to other classes or "
+            "another normalisation: check --teacher-weights and --data"
+        )
+    return teacher, {"teacher_test_accuracy": test, "teacher_validation_accuracy": validation}
+
+
+def _accuracy(network: nn.Module, dataset: Dataset, split: Split, device: torch.device) -> float:
+    logits = [
+        outputs(network, dataset.normalise(split.images[start : start + 500]).to(device), keep=("logits",))["logits"].cpu()  # type: ignore[arg-type]
+        for start in range(0, len(split), 500)
+    ]
+    return accuracy(torch.cat(logits), split.labels)
+
+
+def _part(
+    dataset: Dataset,
+    split: Split,
+    most: int | None,
+    teacher: nn.Module | None,
+    kept: list[str],
+    device: torch.device,
+) -> Part:
+    """The first ``most`` images of a split (its order is random), and the teacher's outputs on them."""
+    images = dataset.normalise(split.images[:most]).contiguous()
+    found = {} if teacher is None else outputs(teacher, images.to(device), keep=kept)  # type: ignore[arg-type]
+    return Part(images, split.labels[:most].clone(), {name: tensor.cpu() for name, tensor in found.items()})
+
+
+def _warm_up(
+    bench: Bench, student: Tapped, settings: RunSettings, device: torch.device, precision: Precision, progress: Progress
+) -> None:
+    """Train the warm student and measure the baseline."""
+    seed, recipe = settings.search.seed, settings.plan.warm
+    progress.note(f"warming up the student ({recipe.epochs:g} epochs of cross-entropy on {len(bench.train.labels):,} images)")
+    warm = student.to(device=device, memory_format=precision.memory_format)
+    train(warm, bench.train.to(device, precision.memory_format), recipe, seed, precision=precision)
+    bench.warm = {name: tensor.detach().cpu().clone() for name, tensor in student.network.state_dict().items()}
+    evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]), str(device))
+    runs = [evaluator(Request("", baseline_seed(seed, index))) for index in range(settings.plan.baseline_seeds)]
+    bench.baseline = {
+        name: statistics.fmean(run.metrics[name] for run in runs if not run.reason) for name in runs[0].metrics
+    }
+    progress.note(
+        f"baseline (cross-entropy alone, {len(runs)} proxies of {runs[0].seconds:.2f} s): validation "
+        f"cross-entropy {bench.baseline['cross_entropy']:.4f}, accuracy {100 * bench.baseline['accuracy']:.2f} %"
+    )
+
+
+def baseline_seed(seed: int, index: int) -> int:
+    """The seeds of baseline trainings: apart from those of candidates and races."""
+    return 3_000_000 + 1000 * seed + index

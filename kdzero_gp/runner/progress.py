@@ -1,0 +1,21 @@
+"""What a long command tells while it works. The command line draws it; without one it is silent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class Progress:
+    """Silent by default; a front end overrides what it shows."""
+
+    def note(self, text: str) -> None:
+        """Something worth a line."""
+
+    def begin(self, what: str, total: int) -> None:
+        """A stage of ``total`` steps starts."""
+
+    def advance(self, done: int = 1, **fields: Any) -> None:
+        """``done`` more steps of the stage; ``fields`` are shown beside it (best fitness, counts)."""
+
+    def end(self) -> None:
+        """The stage is over."""

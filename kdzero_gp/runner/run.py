@@ -1,0 +1,291 @@
+"""One search from start to exported winner, in a folder of its own. Resuming is running again: what the database
+knows is not computed twice, and the search, a function of settings and verdicts, takes the same way."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kdzero_gp.compiler as language
+from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
+from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.evaluation import Bench, Outcome, Request, fitness
+from kdzero_gp.evolution import Birth, Generation, Grammar, Search, Verdict
+from kdzero_gp.executor import Executor
+from kdzero_gp.runner.prepare import BENCH, prepare
+from kdzero_gp.runner.progress import Progress
+from kdzero_gp.runner.race import Entry, Standing, entries, run_race, standings
+from kdzero_gp.runner.settings import RunSettings
+from kdzero_gp.storage import DATABASE, Database, StoredBirth, StoredEvaluation, StoredMeasurement
+from primitives import MAGNITUDES
+
+WINNER = "distiller.py"
+# Fitness of a rejected candidate: worse than any trained one (5 × guessing, see evaluation).
+REJECTED_FITNESS = 1e9
+
+
+@dataclass
+class Machine:
+    """Where and how a run computes; its results do not depend on it on one kind of device."""
+
+    workers: int | None = None
+    device: str = "auto"
+    timeout: float = 600.0
+
+    def resolved_device(self) -> str:
+        """``cpu`` or ``cuda``. Raises ``SettingError`` for a device that is not there."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise SettingError("--device cuda: torch sees no CUDA device; use --device cpu")
+        if self.device not in ("cpu", "cuda"):
+            raise SettingError(f"--device must be auto, cpu or cuda, got {self.device!r}")
+        return self.device
+
+    def resolved_workers(self, device: str) -> int:
+        """The number of worker processes: by default one for each core, or one on a GPU."""
+        if self.workers is not None and self.workers < 1:
+            raise SettingError(f"--workers must be at least 1, got {self.workers}")
+        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return self.workers or (1 if device == "cuda" else available)
+
+
+@dataclass
+class Result:
+    """What a finished run has to say: the race's table and the exported winner."""
+
+    folder: Path
+    table: list[Standing]
+    winner: Standing | None
+    exported: Path | None
+
+
+def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progress | None = None) -> Result:
+    """Make a new run in ``folder`` (which must be new, or empty) and carry it out."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if folder.is_dir() and (folder / DATABASE).exists():
+            raise RunError(f"{folder} already holds a run; resume it with: kdzero-gp resume {folder}")
+        raise RunError(f"{folder} exists and is no run of kdzero-gp; choose another --out")
+    machine.resolved_workers(machine.resolved_device())
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
+    with Database.create(folder) as database:
+        database.set_fact("settings", settings.as_dict())
+        database.set_fact("versions", _versions())
+        return _Work(folder, database, settings, machine, progress or Progress()).carry_out()
+
+
+def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> Result:
+    """Go on with an interrupted run, or repeat the end of a finished one."""
+    with Database.open(folder) as database:
+        settings = RunSettings.from_dict(database.fact("settings"))
+        return _Work(folder, database, settings, machine, progress or Progress()).carry_out()
+
+
+def _versions() -> dict[str, str]:
+    return {"kdzero_gp": "0.1.0", "torch": torch.__version__, "python": platform.python_version()}
+
+
+class _Work:
+    def __init__(self, folder: Path, database: Database, settings: RunSettings, machine: Machine, progress: Progress):
+        self.folder = folder
+        self.database = database
+        self.settings = settings
+        self.device = machine.resolved_device()
+        self.workers = machine.resolved_workers(self.device)
+        self.timeout = machine.timeout
+        self.progress = progress
+        self.counts = {"evaluated": 0, "rejected": 0, "duplicate": 0}
+
+    def carry_out(self) -> Result:
+        """The run as a list of verbs."""
+        self.bench = self._prepare()
+        self.shapes: PairShapes = pair_shapes(self.bench.student_shapes, self.bench.teacher_shapes)
+        self.grammar = Grammar(self.settings.space, self.shapes.types)
+        with Executor(self.folder / BENCH, self.workers, self.device, self.timeout) as self.executor:
+            self._measure_zoo()
+            self._evolve()
+            competitors = entries(self.database, self.settings)
+            self._race(competitors)
+        return self._finish(competitors)
+
+    def _prepare(self) -> Bench:
+        if self.device == "cpu":
+            torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+        bench = prepare(self.folder, self.settings, torch.device(self.device), self.progress)
+        self.database.set_fact("bench", bench.facts | {
+            "baseline": bench.baseline, "precision": bench.precision, "channels_last": bench.channels_last,
+            "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes,
+        })  # fmt: skip
+        return bench
+
+    # --- evaluations ----------------------------------------------------------------------------------------
+
+    def _source(self, expression: Expression | str, magnitudes: Sequence[float] | None = None) -> str:
+        return source_of(expression, self.bench.student_shapes, self.bench.teacher_shapes, magnitudes)
+
+    def _all(self, requests: Sequence[Request], keep: Callable[[int, Outcome], None]) -> None:
+        """Evaluate in parallel; ``keep`` gets each outcome in order and must commit it."""
+        for index, outcome in enumerate(self.executor.map(requests)):
+            keep(index, outcome)
+            self.progress.advance()
+
+    def _fitness(self, outcome: Outcome) -> float:
+        return fitness(outcome.metrics, self.bench.baseline, self.settings.weights)
+
+    def _measure_zoo(self) -> None:
+        """Tune every published method: one proxy for each listed factor."""
+        seed = self.settings.search.seed
+        wanted = [(name, factor) for name in zoo for factor in self.settings.plan.zoo_factors if self._fits(zoo[name])]
+        todo = [(n, f) for n, f in wanted if self.database.measurement("zoo", n, seed, f) is None]
+        if not todo:
+            return
+
+        def keep(index: int, outcome: Outcome) -> None:
+            name, factor = todo[index]
+            metrics = dict(outcome.metrics) if outcome.reason else outcome.metrics | {"fitness": self._fitness(outcome)}
+            found = StoredMeasurement("zoo", name, seed, factor, outcome.reason, metrics, outcome.magnitudes)
+            self.database.add_measurement(found, outcome.seconds, outcome.step_milliseconds)
+
+        mode = "absolute" if self.settings.magnitude == "absolute" else "joint"
+        self.progress.begin("published methods", len(todo))
+        self._all([Request(self._source(zoo[name]), seed, "proxy", mode, factor) for name, factor in todo], keep)
+        self.progress.end()
+
+    def _fits(self, expression: Expression) -> bool:
+        """Whether the pair exposes the knowledge that an expression uses."""
+        return all(node.name in self.shapes.types for node in expression.walk() if not node.arguments)
+
+    # --- evolution ------------------------------------------------------------------------------------------
+
+    def _seeds(self) -> list[Expression]:
+        """The published methods that belong to the space, with magnitudes as the run measures them."""
+        if not self.settings.seed_zoo:
+            return []
+        fitting = {name: zoo[name] for name in zoo if self._fits(zoo[name])}
+        if self.settings.magnitude == "relative":
+            known = self.database.fact("relative_zoo")
+            if known is None:
+                known = self._relative_zoo(fitting)
+                self.database.set_fact("relative_zoo", known)
+            fitting = {name: language.parse(known[name], self.shapes.types) for name in fitting}
+        return [expression for expression in fitting.values() if self.grammar.contains(expression)]
+
+    def _relative_zoo(self, methods: dict[str, Expression]) -> dict[str, str]:
+        """The published methods with relative magnitudes: each term's share of the gradient, snapped to the list."""
+        norms = self.executor.term_norms([self._source(expression) for expression in methods.values()])
+        found = {}
+        for (name, expression), norm in zip(methods.items(), norms, strict=True):
+            parts = terms(expression)
+            shares = [float(t.arguments[1]) * n / norm["total"] for t, n in zip(parts, norm["terms"], strict=True)]  # type: ignore[arg-type]
+            terms_now = [Expression("times", (t.arguments[0], nearest(s))) for t, s in zip(parts, shares, strict=True)]
+            whole = terms_now[0]
+            for term in terms_now[1:]:
+                whole = Expression("add", (whole, term))
+            found[name] = str(language.canonical(whole))
+        return found
+
+    def _judge(self, births: Sequence[Birth]) -> list[Verdict]:
+        """Verdicts on new births, from the database where it has them."""
+        known = {birth.digest: self.database.evaluation(birth.digest) for birth in births}
+        todo = [birth for birth in births if known[birth.digest] is None]
+
+        def keep(index: int, outcome: Outcome) -> None:
+            birth = todo[index]
+            value = None if outcome.reason else self._fitness(outcome)
+            found = StoredEvaluation(
+                birth.digest, str(birth.expression), value, outcome.reason, outcome.metrics, outcome.magnitudes
+            )
+            self.database.add_evaluation(found, outcome.seconds, outcome.step_milliseconds)
+            known[birth.digest] = found
+
+        seed, mode = self.settings.search.seed, self.settings.magnitude
+        requests = [Request(self._source(birth.expression), seed, "proxy", mode) for birth in todo]
+        for index, outcome in enumerate(self.executor.map(requests)):
+            keep(index, outcome)
+        verdicts = []
+        for birth in births:
+            found = known[birth.digest]
+            assert found is not None
+            rejected = found.fitness is None
+            self.counts["rejected" if rejected else "evaluated"] += 1
+            verdicts.append(Verdict(REJECTED_FITNESS if rejected else found.fitness, found.reason))  # type: ignore[arg-type]
+        return verdicts
+
+    def _keep_births(self, births: Sequence[Birth]) -> None:
+        rows = [
+            StoredBirth(b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)
+            for b in births
+        ]
+        self.database.add_births(rows)
+        self.counts["duplicate"] += sum(birth.duplicate_of is not None for birth in births)
+        best = min((v.fitness for v in self.search.verdicts.values() if not v.rejected), default=float("nan"))
+        self.progress.advance(len(births), best=best, **self.counts)
+
+    def _evolve(self) -> Generation | None:
+        settings = self.settings.search
+        self.search = Search(self.grammar, settings, self._judge, self._seeds(), on_births=self._keep_births)
+        self.progress.begin("births", settings.generations * settings.population)
+        last = None
+        for last in self.search.run():
+            pass
+        self.progress.end()
+        if last is not None and last.number + 1 < settings.generations:
+            self.progress.note(f"stopped after {settings.patience} generations without a better distiller")
+        return last
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def _race(self, competitors: Sequence[Entry]) -> None:
+        self.progress.begin("race", len(competitors) * self.settings.plan.race_seeds)
+        done = len(self.database.measurements("race"))
+        self.progress.advance(min(done, len(competitors) * self.settings.plan.race_seeds))
+        run_race(self.database, self.settings, self._source, self._all, competitors)
+        self.progress.end()
+
+    def _finish(self, competitors: Sequence[Entry]) -> Result:
+        table = standings(self.database, competitors)
+        winner = next((s for s in table if s.entry.kind == "evolved" and not s.reason), None)
+        exported = None
+        if winner is not None:
+            exported = self.folder / WINNER
+            export_entry(self.folder, self.database, winner.entry, exported)
+        self.database.set_fact("finished", True)
+        return Result(self.folder, table, winner, exported)
+
+
+@lru_cache(maxsize=1024)
+def nearest(share: float) -> float:
+    """The listed magnitude nearest to ``share`` on a logarithmic scale."""
+    return min(MAGNITUDES, key=lambda m: abs(torch.log(torch.tensor(m / max(share, 1e-6))).item()))
+
+
+def export_entry(folder: Path, database: Database, entry: Entry, path: Path) -> None:
+    """Write one entry of a run as a Python file with its provenance."""
+    settings = RunSettings.from_dict(database.fact("settings"))
+    bench = database.fact("bench")
+    if bench is None:
+        raise RunError(f"{folder} has nothing to export yet; resume it with: kdzero-gp resume {folder}")
+    values = [v.metrics for v in database.measurements("race") if v.name == entry.name and not v.reason]
+    facts: dict[str, Any] = {
+        "kind": entry.kind,
+        "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
+        "fitness": f"{entry.fitness:.6g} (cross-entropy alone: 1)" if entry.fitness is not None else "none",
+        "run": f"{folder.name}, seed {settings.search.seed}, space {settings.space}",
+        "versions": ", ".join(f"{k} {v}" for k, v in database.fact("versions").items()),
+    }
+    if values:
+        facts["race"] = f"mean validation accuracy {statistics.fmean(v['accuracy'] for v in values):.4f}, {len(values)} seeds"
+    language.export(
+        path, entry.expression, bench["student_shapes"], bench["teacher_shapes"], entry.magnitudes or None, facts
+    )

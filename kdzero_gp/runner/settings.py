@@ -1,0 +1,122 @@
+"""What a run is decided by, and each task's defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from kdzero_gp.errors import SettingError
+from kdzero_gp.evaluation import FitnessWeights, Recipe
+from kdzero_gp.evolution import SPACES, SearchSettings
+
+MAGNITUDE_MODES = ("relative", "absolute")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A task's defaults. ``images`` and ``validation_images`` bound what a proxy trains and is measured on (None:
+    all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``race_zoo``: how many
+    published methods race besides ``kd`` (None: all). ``teacher_recipe``: how a teacher is trained when no weights
+    are given (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the baseline
+    of fitness is averaged."""
+
+    teacher: str
+    student: str
+    warm: Recipe
+    proxy: Recipe
+    race: Recipe
+    teacher_recipe: Recipe | None = None
+    images: int | None = None
+    validation_images: int | None = None
+    race_from_scratch: bool = True
+    race_seeds: int = 5
+    race_top: int = 10
+    race_zoo: int | None = None
+    zoo_factors: tuple[float, ...] = (0.3, 1.0, 3.0)
+    baseline_seeds: int = 5
+
+
+# Digits: a student of 438 parameters stays some points below the teacher on labels alone. All 900 training images;
+# 6 epochs bring it to about 70 %, 5 annealed ones score a distiller, 25 from scratch race it.
+_DIGITS = Plan(
+    teacher="digits_cnn_32",
+    student="digits_cnn_4",
+    teacher_recipe=Recipe(epochs=30, batch_size=64, learning_rate=0.1),
+    warm=Recipe(epochs=6, batch_size=64, learning_rate=0.1, decay="constant"),
+    proxy=Recipe(epochs=5, batch_size=64, learning_rate=0.1, decay="linear"),
+    race=Recipe(epochs=25, batch_size=64, learning_rate=0.1),
+)
+# CIFAR-size images: a proxy of some thousand images, races from the warm student too, since from scratch they would
+# take hours on a CPU.
+_CIFAR = Plan(
+    teacher="resnet56",
+    student="resnet20",
+    warm=Recipe(epochs=7, batch_size=64, learning_rate=0.05, decay="constant"),
+    proxy=Recipe(epochs=2, batch_size=64, learning_rate=0.05, decay="linear"),
+    race=Recipe(epochs=4, batch_size=64, learning_rate=0.05, decay="linear"),
+    images=5000,
+    validation_images=2000,
+    race_from_scratch=False,
+    race_seeds=2,
+    race_top=3,
+    race_zoo=2,
+    zoo_factors=(1.0,),
+    baseline_seeds=2,
+)
+_FOLDER = dataclasses.replace(
+    _CIFAR, teacher_recipe=Recipe(epochs=30, batch_size=64, learning_rate=0.1), race_seeds=3, race_zoo=None
+)
+PLANS: Mapping[str, Plan] = {"digits": _DIGITS, "cifar10": _CIFAR, "cifar100": _CIFAR, "folder": _FOLDER}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """Everything that a run's results follow from, apart from the machine. Stored with the run."""
+
+    task: str = "digits"
+    data: str | None = None
+    teacher: str = ""
+    teacher_weights: str | None = None
+    teacher_taps: dict[str, str] = field(default_factory=dict)
+    student: str = ""
+    student_taps: dict[str, str] = field(default_factory=dict)
+    knowledge: tuple[str, ...] = ("logits", "emb", "feat")
+    space: str = "open"
+    magnitude: str = "relative"
+    seed_zoo: bool = True
+    search: SearchSettings = field(default_factory=SearchSettings)
+    weights: FitnessWeights = field(default_factory=FitnessWeights)
+    plan: Plan = _DIGITS
+
+    def __post_init__(self) -> None:
+        if self.space not in SPACES:
+            raise SettingError(f"--space must be one of {', '.join(SPACES)}, got {self.space!r}")
+        if self.magnitude not in MAGNITUDE_MODES:
+            raise SettingError(f"--magnitude must be one of {', '.join(MAGNITUDE_MODES)}, got {self.magnitude!r}")
+        for name in ("race_seeds", "race_top"):
+            if getattr(self.plan, name) < 1:
+                raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self.plan, name)}")
+        for name in ("images", "validation_images"):
+            value = getattr(self.plan, name)
+            if value is not None and value < 64:
+                raise SettingError(f"--{name.replace('_', '-')} must be at least 64, got {value}")
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON keeps it."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> RunSettings:
+        """Read back what ``as_dict`` gave."""
+        values = dict(stored)
+        values["search"] = SearchSettings(**values["search"])
+        values["weights"] = FitnessWeights(**values["weights"])
+        values["knowledge"] = tuple(values["knowledge"])
+        plan = dict(values["plan"])
+        for name in ("warm", "proxy", "race", "teacher_recipe"):
+            plan[name] = Recipe(**plan[name]) if plan[name] is not None else None
+        plan["zoo_factors"] = tuple(plan["zoo_factors"])
+        values["plan"] = Plan(**plan)
+        return cls(**values)

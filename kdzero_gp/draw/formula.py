@@ -10,7 +10,7 @@ from primitives.types import DISTRIBUTIONS
 # More transforms than this in a row are written once, as a function φ of either side.
 INLINE_TRANSFORMS = 3
 
-_ARGUMENT = r"\!\left(<x>\right)"
+_ARGUMENT = r"\left(<x>\right)"
 
 
 def _function(name: str, axis: str = "") -> str:
@@ -41,12 +41,12 @@ FORMULAS = {
     "norm_HW": _function("unit", "HW"),
     "norm_C": _function("unit", "C"),
     "norm_N": _function("unit", "N"),
-    "softmax_N": r"\mathrm{softmax}_{N}\!\left(<x><T>\right)",
-    "softmax_C": r"\mathrm{softmax}_{C}\!\left(<x><T>\right)",
-    "softmax_HW": r"\mathrm{softmax}_{HW}\!\left(<x><T>\right)",
-    "logsoftmax_N": r"\log\,\mathrm{softmax}_{N}\!\left(<x><T>\right)",
-    "logsoftmax_C": r"\log\,\mathrm{softmax}_{C}\!\left(<x><T>\right)",
-    "logsoftmax_HW": r"\log\,\mathrm{softmax}_{HW}\!\left(<x><T>\right)",
+    "softmax_N": r"\mathrm{softmax}_{N}\left(<x><T>\right)",
+    "softmax_C": r"\mathrm{softmax}_{C}\left(<x><T>\right)",
+    "softmax_HW": r"\mathrm{softmax}_{HW}\left(<x><T>\right)",
+    "logsoftmax_N": r"\log\,\mathrm{softmax}_{N}\left(<x><T>\right)",
+    "logsoftmax_C": r"\log\,\mathrm{softmax}_{C}\left(<x><T>\right)",
+    "logsoftmax_HW": r"\log\,\mathrm{softmax}_{HW}\left(<x><T>\right)",
     "proportion_C": _function("proportion", "C"),
     "min_max_normalize": _function("minmax"),
     "batchnorm": _function("batchnorm"),
@@ -56,8 +56,8 @@ FORMULAS = {
     "pdist": _function("dist", "N"),
     "angles": _function("angle", "N"),
     "transpose": r"<b>^{\top}",
-    "target": r"\log\,\mathrm{softmax}_{\{y,\bar{y}\}}\!\left(<x><T>\right)",
-    "nontarget": r"\log\,\mathrm{softmax}_{C\setminus y}\!\left(<x><T>\right)",
+    "target": r"\log\,\mathrm{softmax}_{\{y,\bar{y}\}}\left(<x><T>\right)",
+    "nontarget": r"\log\,\mathrm{softmax}_{C\setminus y}\left(<x><T>\right)",
     # space and channels
     "satt": _function("att", "HW"),
     "natt": _function("att", "N"),
@@ -82,16 +82,16 @@ FORMULAS = {
     "l1": r"\frac{1}{d}\left\|<t>-<s>\right\|_{1}",
     "l2": r"\frac{1}{d}\left\|<t>-<s>\right\|_{2}^{2}",
     "l2_rows": r"\frac{1}{C}\left\|<t>-<s>\right\|_{2}^{2}",
-    "smooth_l1": r"\mathrm{Huber}\!\left(<t>-<s>\right)",
+    "smooth_l1": r"\mathrm{Huber}\left(<t>-<s>\right)",
     "cos": r"\left[1-\cos\left(<t>,\,<s>\right)\right]",
     "pear": r"\left[1-\rho\left(<t>,\,<s>\right)\right]",
-    "kl": r"\mathrm{KL}\!\left(<t>\,\|\,<s>\right)",
-    "kl_mean": r"\frac{1}{d}\,\mathrm{KL}\!\left(<t>\,\|\,<s>\right)",
-    "soft_cross_entropy": r"\mathrm{CE}\!\left(<t>,\,<s>\right)",
-    "hard": r"\mathrm{CE}\!\left(\mathrm{argmax}_{C}\,<t>,\,\mathrm{softmax}_{C}\,<s>\right)",
+    "kl": r"\mathrm{KL}\left(<t>\,\|\,<s>\right)",
+    "kl_mean": r"\frac{1}{d}\,\mathrm{KL}\left(<t>\,\|\,<s>\right)",
+    "soft_cross_entropy": r"\mathrm{CE}\left(<t>,\,<s>\right)",
+    "hard": r"\mathrm{CE}\left(\mathrm{argmax}_{C}\,<t>,\,\mathrm{softmax}_{C}\,<s>\right)",
     "cor": r"\log_2 \sum_{j} \left|\rho_{j}\left(<t>,\,<s>\right)-1\right|^{2.02}",
     "consecutive": r"\left\langle\delta_{n},\,\delta_{n+1}\right\rangle_{\delta=\left|<t>-<s>\right|}",
-    "mmd": r"\mathrm{MMD}^{2}\!\left(<t>,\,<s>\right)",
+    "mmd": r"\mathrm{MMD}^{2}\left(<t>,\,<s>\right)",
     # calibrations
     "no": "",
     "entropy": r"\frac{H(\mathrm{softmax}_{C}(z_T/4))}{\log\,C}",

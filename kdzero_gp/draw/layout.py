@@ -17,8 +17,9 @@ from kdzero_gp.draw.style import DETAIL_SIZE, INK, LABEL_SIZE, ROLES, Box, inden
 LAYER_GAP = 26.0
 SIBLING_GAP = 14.0
 MARGIN = 12.0
-EDGE_HALF_WIDTH = 5.0
 OUT_LENGTH = 26.0
+LEGEND_GAP = 16.0
+LEGEND_WIDTH = 380.0  # the four shapes in one row
 # What a screen or a page shows well; the direction of flow that has to be shrunk less is taken.
 FRAME = (1000.0, 1000.0)
 # The baseline lies this part of the size below the middle of a line of text.
@@ -102,9 +103,6 @@ def place_across(item: Item, upright: bool) -> Contour:
             below.across += shift
         for layer, (low, high) in reach.items():
             _widen(contour, layer, low + shift, high + shift)
-        # the edge up to this item's layer
-        for layer in range(child.layer + 1, item.layer + 1):
-            _widen(contour, layer, child.across - EDGE_HALF_WIDTH, child.across + EDGE_HALF_WIDTH)
     if item.children:
         item.across = (item.children[0].across + item.children[-1].across) / 2
     half = (item.width if upright else item.height) / 2
@@ -121,7 +119,7 @@ class _Placing:
     """From layers and places across to coordinates, for one direction of flow."""
 
     def __init__(self, root: Item, direction: str):
-        self.root, self.upright = root, direction == "up"
+        self.root, self.upright, self.left = root, direction == "up", MARGIN
         for item in walk(root):
             item.across = 0.0
         contour = place_across(root, self.upright)
@@ -167,8 +165,8 @@ class _Placing:
 
     def point(self, along: float, across: float) -> Point:
         if self.upright:
-            return MARGIN + across - self.low, MARGIN + self.size[1] - along
-        return MARGIN + along, MARGIN + across - self.low
+            return self.left + across - self.low, MARGIN + self.size[1] - along
+        return self.left + along, MARGIN + across - self.low
 
     def box(self, item: Item) -> Box:
         x, y = self.point(self.middle(item), item.across)
@@ -236,19 +234,19 @@ def scene(root: Item, direction: str = "auto", with_legend: bool = True) -> Scen
     if direction == "auto":
         other = _Placing(root, "up")
         placing = _Placing(root, "up" if _shrinking(other.size) < _shrinking(placing.size) else "right")
-    nodes = tuple(_node(item, placing.box(item)) for item in walk(root))
     width, height = placing.size
+    edges = tuple(placing.edges())
     entries: tuple[LegendEntry, ...] = ()
     if with_legend:
-        roles = list(dict.fromkeys(node.role for node in nodes))
-        pairs = {edge.pair for edge in placing.edges()}
-        entries, legend_width, legend_height = legend(
-            roles, pairs, max(width, 320.0), MARGIN, MARGIN + height + 16.0
-        )
-        width, height = max(width, legend_width), height + 16.0 + legend_height
-    return Scene(
-        width + 2 * MARGIN, height + 2 * MARGIN, nodes, tuple(placing.edges()), placing.out_text(), entries
-    )
+        roles, pairs = {item.role for item in walk(root)}, {edge.pair for edge in edges}
+        top = MARGIN + height + LEGEND_GAP
+        entries, legend_width, legend_height = legend(roles, pairs, max(width, LEGEND_WIDTH), MARGIN, top)
+        height += LEGEND_GAP + legend_height
+        # a picture narrower than its legend stands in the middle above it
+        placing.left += max(0.0, (legend_width - width) / 2)
+        width, edges = max(width, legend_width), tuple(placing.edges())
+    nodes = tuple(_node(item, placing.box(item)) for item in walk(root))
+    return Scene(width + 2 * MARGIN, height + 2 * MARGIN, nodes, edges, placing.out_text(), entries)
 
 
 def _shrinking(size: Point) -> float:

@@ -1,4 +1,4 @@
-"""A scene as a png image, by matplotlib's Agg and nothing of its global state."""
+"""A scene as a png image, by matplotlib's Agg, without pyplot's global figures."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import io
 from functools import lru_cache
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.patches import FancyBboxPatch, Patch, PathPatch, Polygon
+from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
 from kdzero_gp.draw.layout import BASELINE, Scene, Text
@@ -20,17 +21,27 @@ from kdzero_gp.draw.style import DETAIL_SIZE, FONT, INK, LINE, PAPER, ROLES, Box
 POINTS_PER_INCH = 72
 _CODES = {"M": [Path.MOVETO], "L": [Path.LINETO], "Q": [Path.CURVE3, Path.CURVE3]}
 _NODES, _TEXTS = 2, 3
+# Where the control points of a cubic curve lie that is nearest to a quarter of a circle.
+_ARC = 0.5523
 # zlib writes drawings at level 3 twice as fast as at 6, and a tenth larger.
 _COMPRESSION = {"compress_level": 3}
+# A user's own settings must not change the geometry.
+_SETTINGS: Any = {
+    "savefig.bbox": "standard",
+    "savefig.transparent": False,
+    "text.usetex": False,
+    "path.sketch": None,
+}
 
 
 def render(scene: Scene, title: str, dpi: int) -> bytes:
     """The image; ``title`` goes into its metadata."""
     buffer = io.BytesIO()
     facts = {"Title": ascii(title)[1:-1]}
-    figure(scene).savefig(
-        buffer, format="png", dpi=dpi, facecolor=PAPER, metadata=facts, pil_kwargs=_COMPRESSION
-    )
+    with rc_context(_SETTINGS):
+        figure(scene).savefig(
+            buffer, format="png", dpi=dpi, facecolor=PAPER, metadata=facts, pil_kwargs=_COMPRESSION
+        )
     return buffer.getvalue()
 
 
@@ -74,12 +85,29 @@ def _path(commands: tuple[Command, ...]) -> Path:
     return Path(vertices, [code for letter, _ in commands for code in _CODES[letter]])
 
 
-def _shape(shape: str, box: Box, fill: str, width: float = 1.2) -> Patch:
-    look: dict[str, Any] = {"facecolor": fill, "edgecolor": INK, "linewidth": width, "zorder": _NODES}
-    if shape in ("hexagon", "parallelogram"):
-        return Polygon(corners(shape, box), closed=True, **look)
-    rounding = f"round,pad=0,rounding_size={radius(shape, box)}"
-    return FancyBboxPatch((box.left, box.top), box.width, box.height, boxstyle=rounding, **look)
+def _shape(shape: str, box: Box, fill: str, width: float = 1.2) -> PathPatch:
+    points = corners(shape, box)
+    outline = (
+        _rounded(points, radius(shape, box))
+        if radius(shape, box)
+        else Path([*points, points[0]], closed=True)
+    )
+    return PathPatch(outline, facecolor=fill, edgecolor=INK, linewidth=width, zorder=_NODES)
+
+
+def _rounded(points: list[tuple[float, float]], size: float) -> Path:
+    """A rectangle with circular corners."""
+    vertices, codes = [], []
+    for index, (x, y) in enumerate(points):
+        for neighbour in (points[index - 1], points[(index + 1) % len(points)]):
+            along = (neighbour[0] - x, neighbour[1] - y)
+            length = abs(along[0]) + abs(along[1])
+            step = (along[0] / length * size, along[1] / length * size)
+            ends = [(x + step[0], y + step[1]), (x + (1 - _ARC) * step[0], y + (1 - _ARC) * step[1])]
+            vertices += ends if neighbour is points[index - 1] else ends[::-1]
+        codes += [Path.LINETO, Path.CURVE4, Path.CURVE4, Path.CURVE4]
+    codes[0] = Path.MOVETO
+    return Path([*vertices, vertices[0]], [*codes, Path.CLOSEPOLY])
 
 
 @lru_cache(maxsize=16)

@@ -37,8 +37,7 @@ class Bench:
     """One teacher-student pair on one task, as evaluations see it.
 
     ``student`` says how to build the student (``name``, ``classes``, ``channels``, ``taps``); ``warm`` are the
-    weights that every proxy training starts from; ``baseline`` are the metrics of the student trained by
-    cross-entropy alone. ``test`` is only read by the race, and never used to choose.
+    weights that every proxy training starts from. ``test`` is only read by the race, and never used to choose.
     """
 
     train: Part
@@ -49,7 +48,6 @@ class Bench:
     teacher_shapes: dict[str, tuple[int, ...]]
     recipes: dict[str, Recipe]
     warm: dict[str, Tensor] = field(default_factory=dict)
-    baseline: dict[str, float] = field(default_factory=dict)
     precision: str = "float32"
     channels_last: bool = False
     facts: dict[str, Any] = field(default_factory=dict)

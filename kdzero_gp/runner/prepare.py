@@ -1,8 +1,8 @@
-"""Prepares the bench of a run: data, a teacher whose accuracy is verified, the warm student, the baseline."""
+"""Prepares the bench of a run: data, a teacher whose accuracy is verified, the warm student."""
 
 from __future__ import annotations
 
-import statistics
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzero_gp.errors import ModelError
-from kdzero_gp.evaluation import Bench, Evaluator, Part, Precision, Request, outputs, train
+from kdzero_gp.evaluation import Bench, Part, Precision, outputs, train
 from kdzero_gp.evaluation.metrics import accuracy
 from kdzero_gp.models import build
 from kdzero_gp.models.pair import student_builder
@@ -42,7 +42,10 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         return Bench.load(path)
     progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
     dataset = load(settings.task, settings.data)
-    precision = precision_for(device, dataset.train.images.shape[-1])
+    image_size = dataset.train.images.shape[-1]
+    precision = precision_for(device, image_size)
+    # for small images the threads' meetings cost more than they save
+    torch.set_num_threads(1 if image_size < CHANNELS_LAST_SIZE else cores())
     example = dataset.normalise(dataset.train.images[:2]).to(device)
     classes, channels = len(dataset.classes), example.shape[1]
     teacher, facts = _teacher(folder, settings, dataset, example, device, precision, progress)
@@ -73,6 +76,11 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     _warm_up(bench, student, settings, device, precision, progress)
     bench.save(path)
     return bench
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -143,21 +151,12 @@ def _part(
 def _warm_up(
     bench: Bench, student: Tapped, settings: RunSettings, device: torch.device, precision: Precision, progress: Progress
 ) -> None:
-    """Train the warm student and measure the baseline."""
+    """Train the student that every proxy starts from."""
     seed, recipe = settings.search.seed, settings.plan.warm
     progress.note(f"warming up the student ({recipe.epochs:g} epochs of cross-entropy on {len(bench.train.labels):,} images)")
     warm = student.to(device=device, memory_format=precision.memory_format)
     train(warm, bench.train.to(device, precision.memory_format), recipe, seed, precision=precision)
     bench.warm = {name: tensor.detach().cpu().clone() for name, tensor in student.network.state_dict().items()}
-    evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]), str(device))
-    runs = [evaluator(Request("", baseline_seed(seed, index))) for index in range(settings.plan.baseline_seeds)]
-    bench.baseline = {
-        name: statistics.fmean(run.metrics[name] for run in runs if not run.reason) for name in runs[0].metrics
-    }
-    progress.note(
-        f"baseline (cross-entropy alone, {len(runs)} proxies of {runs[0].seconds:.2f} s): validation "
-        f"cross-entropy {bench.baseline['cross_entropy']:.4f}, accuracy {100 * bench.baseline['accuracy']:.2f} %"
-    )
 
 
 def baseline_seed(seed: int, index: int) -> int:

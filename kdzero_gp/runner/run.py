@@ -3,7 +3,6 @@ knows is not computed twice, and the search, a function of settings and verdicts
 
 from __future__ import annotations
 
-import os
 import platform
 import statistics
 from collections.abc import Callable, Sequence
@@ -20,9 +19,9 @@ from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evaluation import Bench, Outcome, Request, fitness
 from kdzero_gp.evolution import Birth, Generation, Grammar, Search, Verdict
 from kdzero_gp.executor import Executor
-from kdzero_gp.runner.prepare import BENCH, prepare
+from kdzero_gp.runner.prepare import BENCH, baseline_seed, cores, prepare
 from kdzero_gp.runner.progress import Progress
-from kdzero_gp.runner.race import Entry, Standing, entries, run_race, standings
+from kdzero_gp.runner.race import CROSS_ENTROPY, Entry, Standing, entries, run_race, standings
 from kdzero_gp.runner.settings import RunSettings
 from kdzero_gp.storage import DATABASE, Database, StoredBirth, StoredEvaluation, StoredMeasurement
 from primitives import MAGNITUDES
@@ -54,8 +53,7 @@ class Machine:
         """The number of worker processes: by default one for each core, or one on a GPU."""
         if self.workers is not None and self.workers < 1:
             raise SettingError(f"--workers must be at least 1, got {self.workers}")
-        available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return self.workers or (1 if device == "cuda" else available)
+        return self.workers or (1 if device == "cuda" else cores())
 
 
 @dataclass
@@ -113,6 +111,7 @@ class _Work:
         self.shapes: PairShapes = pair_shapes(self.bench.student_shapes, self.bench.teacher_shapes)
         self.grammar = Grammar(self.settings.space, self.shapes.types)
         with Executor(self.folder / BENCH, self.workers, self.device, self.timeout) as self.executor:
+            self.baseline = self._measure_baseline()
             self._measure_zoo()
             self._evolve()
             competitors = entries(self.database, self.settings)
@@ -120,11 +119,9 @@ class _Work:
         return self._finish(competitors)
 
     def _prepare(self) -> Bench:
-        if self.device == "cpu":
-            torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
         bench = prepare(self.folder, self.settings, torch.device(self.device), self.progress)
         self.database.set_fact("bench", bench.facts | {
-            "baseline": bench.baseline, "precision": bench.precision, "channels_last": bench.channels_last,
+            "precision": bench.precision, "channels_last": bench.channels_last,
             "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes,
         })  # fmt: skip
         return bench
@@ -141,7 +138,31 @@ class _Work:
             self.progress.advance()
 
     def _fitness(self, outcome: Outcome) -> float:
-        return fitness(outcome.metrics, self.bench.baseline, self.settings.weights)
+        return fitness(outcome.metrics, self.baseline, self.settings.weights)
+
+    def _measure_baseline(self) -> dict[str, float]:
+        """The mean metrics of proxy trainings by cross-entropy alone, which fitness is relative to."""
+        count, seed = self.settings.plan.baseline_seeds, self.settings.search.seed
+        seeds = [baseline_seed(seed, index) for index in range(count)]
+        todo = [s for s in seeds if self.database.measurement("baseline", CROSS_ENTROPY, s, 1.0) is None]
+
+        def keep(index: int, outcome: Outcome) -> None:
+            found = StoredMeasurement("baseline", CROSS_ENTROPY, todo[index], 1.0, outcome.reason, outcome.metrics, ())
+            self.database.add_measurement(found, outcome.seconds, outcome.step_milliseconds)
+
+        self.progress.begin("baseline", count)
+        self.progress.advance(count - len(todo))
+        self._all([Request("", s) for s in todo], keep)
+        self.progress.end()
+        good = [m.metrics for m in self.database.measurements("baseline") if not m.reason]
+        if not good:
+            raise RunError("the student cannot be trained by cross-entropy alone; check the data and the student")
+        means = {name: statistics.fmean(metrics[name] for metrics in good) for name in good[0]}
+        self.progress.note(
+            f"cross-entropy alone: validation accuracy {100 * means['accuracy']:.2f} %, cross-entropy "
+            f"{means['cross_entropy']:.4f} after one proxy training"
+        )
+        return means
 
     def _measure_zoo(self) -> None:
         """Tune every published method: one proxy for each listed factor."""

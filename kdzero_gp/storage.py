@@ -112,7 +112,9 @@ class Database:
         """The database of an existing run, for reading."""
         path = folder / DATABASE
         if not path.is_file():
-            raise RunError(f"{folder} holds no run ({DATABASE} is missing); start one with: kdzero-gp evolve --out {folder}")
+            raise RunError(
+                f"{folder} holds no run ({DATABASE} is missing); start one with: kdzero-gp evolve --out {folder}"
+            )
         with _sentences(path):
             connection = _connect(path)
             application = connection.execute("PRAGMA application_id").fetchone()[0]
@@ -122,7 +124,10 @@ class Database:
             raise RunError(f"{path} is not a database of kdzero-gp; choose another folder")
         if version != SCHEMA_VERSION:
             connection.close()
-            raise RunError(f"{path} has schema version {version} and this kdzero-gp reads {SCHEMA_VERSION}; use the version that made it")
+            raise RunError(
+                f"{path} has schema version {version} and this kdzero-gp reads {SCHEMA_VERSION}; "
+                "use the version that made it"
+            )
         return cls(connection, path)
 
     def close(self) -> None:
@@ -161,19 +166,37 @@ class Database:
                 )
         self._write(
             "INSERT INTO births VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [(b.number, b.generation, b.operator, json.dumps(b.parents), b.expression, b.digest, b.duplicate_of) for b in new],
+            [
+                (b.number, b.generation, b.operator, json.dumps(b.parents), b.expression, b.digest, b.duplicate_of)
+                for b in new
+            ],
         )  # fmt: skip
 
     def add_evaluation(self, found: StoredEvaluation, seconds: float, step_milliseconds: float) -> None:
         """Append an evaluation and what it cost."""
-        row = (found.digest, found.expression, found.fitness, found.reason, _dump(found.metrics), _dump(found.magnitudes))
+        row = (
+            found.digest,
+            found.expression,
+            found.fitness,
+            found.reason,
+            _dump(found.metrics),
+            _dump(found.magnitudes),
+        )
         with _sentences(self.path), self.connection:
             self.connection.execute("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?)", row)
             self._cost("evaluation", found.digest, seconds, step_milliseconds)
 
     def add_measurement(self, found: StoredMeasurement, seconds: float, step_milliseconds: float) -> None:
         """Append a measurement and what it cost."""
-        row = (found.kind, found.name, found.seed, found.factor, found.reason, _dump(found.metrics), _dump(found.magnitudes))
+        row = (
+            found.kind,
+            found.name,
+            found.seed,
+            found.factor,
+            found.reason,
+            _dump(found.metrics),
+            _dump(found.magnitudes),
+        )
         with _sentences(self.path), self.connection:
             self.connection.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?)", row)
             self._cost(found.kind, found.name, seconds, step_milliseconds)

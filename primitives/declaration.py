@@ -4,7 +4,7 @@ catalogue page and the contract tests."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,7 +83,7 @@ class Catalogue:
     def __contains__(self, name: object) -> bool:
         return name in self.operations
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[Operation]:
         return iter(self.operations.values())
 
     def __len__(self) -> int:
@@ -95,9 +95,12 @@ class Catalogue:
 
 
 CATALOGUE = Catalogue()
+Declarer = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def _declarer(role: str, overloads: Mapping[tuple[ValueType, ...], ValueType], name: str | None, **facts: Any):  # type: ignore[no-untyped-def]
+def _declarer(
+    role: str, overloads: Mapping[tuple[ValueType, ...], ValueType], name: str | None, **facts: Any
+) -> Declarer:
     def declare(function: Callable[..., Any]) -> Callable[..., Any]:
         CATALOGUE.declare(Operation(name or function.__name__, role, function, overloads, **facts))
         return function
@@ -106,21 +109,27 @@ def _declarer(role: str, overloads: Mapping[tuple[ValueType, ...], ValueType], n
 
 
 def transform(
-    types: Mapping[PairType, PairType], *, name: str | None = None, parameters: tuple[ValueType, ...] = (), **facts: Any
-):  # type: ignore[no-untyped-def]
+    types: Mapping[PairType, PairType],
+    *,
+    name: str | None = None,
+    parameters: tuple[ValueType, ...] = (),
+    **facts: Any,
+) -> Declarer:
     """Declare a function of one tensor that is applied to both sides of a pair."""
     overloads = {(given, *parameters): result for given, result in types.items()}
     return _declarer("transform", overloads, name, **facts)
 
 
-def distance(sample: list[PairType], *, batch: list[PairType] = (), name: str | None = None, **facts: Any):  # type: ignore[no-untyped-def,assignment]
+def distance(
+    sample: list[PairType], *, batch: Sequence[PairType] = (), name: str | None = None, **facts: Any
+) -> Declarer:
     """Declare a function (student, teacher) -> losses; on ``sample`` types it gives one loss for each sample."""
     overloads: dict[tuple[ValueType, ...], ValueType] = {(given,): SAMPLE for given in sample}
     overloads |= {(given,): BATCH for given in batch}
     return _declarer("distance", overloads, name, **({"agree": ("*",)} | facts))
 
 
-def calibration(*, batch: bool = False, name: str | None = None, **facts: Any):  # type: ignore[no-untyped-def]
+def calibration(*, batch: bool = False, name: str | None = None, **facts: Any) -> Declarer:
     """Declare a function that weighs the losses of the samples and averages them."""
     overloads: dict[tuple[ValueType, ...], ValueType] = {(SAMPLE,): SCALAR}
     if batch:
@@ -128,9 +137,17 @@ def calibration(*, batch: bool = False, name: str | None = None, **facts: Any): 
     return _declarer("calibration", overloads, name, **facts)
 
 
-def combination(overloads: Mapping[tuple[ValueType, ...], ValueType], **facts: Any):  # type: ignore[no-untyped-def]
+def combination(overloads: Mapping[tuple[ValueType, ...], ValueType], **facts: Any) -> Declarer:
     """Declare a function that combines scalar losses."""
     return _declarer("combination", overloads, None, **facts)
 
 
-__all__ = ["CATALOGUE", "LOSS", "MAGNITUDES", "TEMPERATURES", "Catalogue", "DuplicateOperationError", "Operation"]
+__all__ = [
+    "CATALOGUE",
+    "LOSS",
+    "MAGNITUDES",
+    "TEMPERATURES",
+    "Catalogue",
+    "DuplicateOperationError",
+    "Operation",
+]

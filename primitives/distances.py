@@ -69,7 +69,12 @@ def cos(student: Tensor, teacher: Tensor) -> Tensor:
     return 1.0 - cosine.flatten(1).mean(dim=1) if cosine.dim() > 1 else 1.0 - cosine
 
 
-@distance(_EVERYTHING, batch=_COLUMNS, source=_SUPPLEMENT + "; Huang et al. 2022, arXiv:2205.10536 (DIST)", paper=True)
+@distance(
+    _EVERYTHING,
+    batch=_COLUMNS,
+    source=_SUPPLEMENT + "; Huang et al. 2022, arXiv:2205.10536 (DIST)",
+    paper=True,
+)
 def pear(student: Tensor, teacher: Tensor) -> Tensor:
     """1 − Pearson correlation along dimension 1, mean over the rest.
 
@@ -192,7 +197,12 @@ def hard(student: Tensor, teacher: Tensor) -> Tensor:
     return losses.flatten(1).mean(dim=1) if losses.dim() > 1 else losses
 
 
-@distance([], batch=pairs("matrix"), source=_SUPPLEMENT + ", eq. 12; Miles et al. 2022, arXiv:2112.00459 (ITRD)", paper=True)
+@distance(
+    [],
+    batch=pairs("matrix"),
+    source=_SUPPLEMENT + ", eq. 12; Miles et al. 2022, arXiv:2112.00459 (ITRD)",
+    paper=True,
+)
 def cor(student: Tensor, teacher: Tensor) -> Tensor:
     """log₂ Σ |v − 1|^2.02, v the correlation of each feature over the batch.
 

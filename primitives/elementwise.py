@@ -22,14 +22,17 @@ _SIGNED = _to_real(*_REAL)
 _ANY = _to_real(*_REAL, "probability", "log_probability")
 
 
-_RESTORED = {given: PairType(given.rank, "probability", given.axis) for given in pairs(*_RANKS, kinds=("log_probability",))}
+_RESTORED = {
+    given: PairType(given.rank, "probability", given.axis) for given in pairs(*_RANKS, kinds=("log_probability",))
+}
 
 
 @transform(_to_real(*_REAL, "probability") | _RESTORED, source=_SUPPLEMENT, paper=True)
 def exp(x: Tensor) -> Tensor:
     """exp(min(x, 20)).
 
-    Any shape, kept; of log-probabilities it gives the probabilities. The bound keeps value and gradient finite; e²⁰ ≈ 5·10⁸ is far beyond useful losses.
+    Any shape, kept; of log-probabilities it gives the probabilities. The bound keeps value and
+    gradient finite; e²⁰ ≈ 5·10⁸ is far beyond useful losses.
     """
     return torch.exp(x.clamp(max=20.0))
 

@@ -53,7 +53,11 @@ def norm_N(x: Tensor) -> Tensor:
 
 
 @transform(
-    _distribution("N", "probability"), parameters=(TEMPERATURE,), per_sample=False, source=_SUPPLEMENT, paper=True
+    _distribution("N", "probability"),
+    parameters=(TEMPERATURE,),
+    per_sample=False,
+    source=_SUPPLEMENT,
+    paper=True,
 )
 def softmax_N(x: Tensor, temperature: float) -> Tensor:
     """softmax(x / T) over the batch.
@@ -83,7 +87,11 @@ def softmax_HW(x: Tensor, temperature: float) -> Tensor:
 
 
 @transform(
-    _distribution("N", "log_probability"), parameters=(TEMPERATURE,), per_sample=False, source=_SUPPLEMENT, paper=True
+    _distribution("N", "log_probability"),
+    parameters=(TEMPERATURE,),
+    per_sample=False,
+    source=_SUPPLEMENT,
+    paper=True,
 )
 def logsoftmax_N(x: Tensor, temperature: float) -> Tensor:
     """log softmax(x / T) over the batch.
@@ -127,7 +135,10 @@ def proportion_C(x: Tensor) -> Tensor:
 
 
 @transform(
-    {given: PairType(given.rank) for given in pairs(*_RANKS)}, per_sample=False, source=_SUPPLEMENT, paper=True
+    {given: PairType(given.rank) for given in pairs(*_RANKS)},
+    per_sample=False,
+    source=_SUPPLEMENT,
+    paper=True,
 )
 def min_max_normalize(x: Tensor) -> Tensor:
     """(x − min x) / (max x − min x + 10⁻⁶) over the whole batch.

@@ -46,9 +46,7 @@ def natt(x: Tensor) -> Tensor:
 
 
 @transform(
-    {
-        given: PairType("matrix") for given in [*pairs("matrix"), *_except_over("HW", "tokens", "map")]
-    },
+    {given: PairType("matrix") for given in [*pairs("matrix"), *_except_over("HW", "tokens", "map")]},
     source=_SUPPLEMENT + ", eq. 2 (FGD)",
     paper=True,
 )
@@ -186,7 +184,10 @@ _PATCHED = {given: PairType("map") for given in pairs("map", "plane")}
 
 
 @transform(
-    {given: PairType("matrix") for given in pairs("map", "plane")}, source=_SUPPLEMENT, paper=True, searchable=False
+    {given: PairType("matrix") for given in pairs("map", "plane")},
+    source=_SUPPLEMENT,
+    paper=True,
+    searchable=False,
 )
 def local_s1(x: Tensor) -> Tensor:
     """Patches of 1×1 pixel: x as rows.

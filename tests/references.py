@@ -74,9 +74,7 @@ def blocks(x, size, statistic):
     lines = []
     for top in range(0, x.shape[2], size):
         starts = range(0, x.shape[3], size)
-        lines.append(
-            torch.stack([statistic(x[:, :, top : top + size, left : left + size]) for left in starts], 2)
-        )
+        lines.append(torch.stack([statistic(x[:, :, top : top + size, left : left + size]) for left in starts], 2))
     return torch.stack(lines, 2)
 
 

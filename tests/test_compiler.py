@@ -61,9 +61,7 @@ def compiled(expression, pair, dtype=torch.float64, seed=0):
 
 def gradients(value, student):
     """The gradient for each knowledge; None where the loss does not depend on it."""
-    return dict(
-        zip(student, torch.autograd.grad(value, list(student.values()), allow_unused=True), strict=True)
-    )
+    return dict(zip(student, torch.autograd.grad(value, list(student.values()), allow_unused=True), strict=True))
 
 
 def knowledge_of(expression):
@@ -104,9 +102,7 @@ def test_zoo_is_finite_with_confident_networks_in_single_precision(name):
     student = {key: (30.0 * x).detach().requires_grad_() for key, x in student.items()}
     value = distiller(student, {key: 30.0 * x for key, x in teacher.items()}, labels)
     assert value.isfinite()
-    assert all(
-        gradient is None or gradient.isfinite().all() for gradient in gradients(value, student).values()
-    )
+    assert all(gradient is None or gradient.isfinite().all() for gradient in gradients(value, student).values())
 
 
 @zoo
@@ -115,9 +111,7 @@ def test_zoo_is_finite_on_the_smallest_batches(name, count):
     student, teacher, labels = batch_of(EQUAL, count=count, dtype=torch.float32)
     value = compiled(kdzero_gp.zoo[name], EQUAL, torch.float32)(student, teacher, labels)
     assert value.isfinite()
-    assert all(
-        gradient is None or gradient.isfinite().all() for gradient in gradients(value, student).values()
-    )
+    assert all(gradient is None or gradient.isfinite().all() for gradient in gradients(value, student).values())
 
 
 @zoo
@@ -161,16 +155,12 @@ def test_other_resolutions_are_pooled_where_widths_do_not_matter(name):
     assert adapters_of(kdzero_gp.zoo[name], CROSS) == ({"pool_feat"}, 0)
 
 
-@pytest.mark.parametrize(
-    "text", ["mean_C(pool_2(feat))", "mm(feat)", "pdist(batch(feat))", "pool_4(mean_C(feat))"]
-)
+@pytest.mark.parametrize("text", ["mean_C(pool_2(feat))", "mm(feat)", "pdist(batch(feat))", "pool_4(mean_C(feat))"])
 def test_pooling_by_the_tree_itself_needs_no_adapter(text):
     assert adapters_of(f"times(no(l2({text})), 1)", CROSS) == (set(), 0)
 
 
-@pytest.mark.parametrize(
-    ("name", "leaf"), [("fitnet", "feat"), ("cwd", "feat"), ("ickd", "feat"), ("cc", "emb")]
-)
+@pytest.mark.parametrize(("name", "leaf"), [("fitnet", "feat"), ("cwd", "feat"), ("ickd", "feat"), ("cc", "emb")])
 def test_one_learnable_adapter_is_inserted_where_it_is_needed(name, leaf):
     names, parameters = adapters_of(kdzero_gp.zoo[name], CROSS)
     assert names == {f"adapt_{leaf}"}
@@ -241,9 +231,7 @@ def test_prepared_targets_belong_to_one_sample_each(pair):
         part = distiller.prepare({name: x[rows] for name, x in teacher.items()}, labels[rows])
         assert whole.keys() == part.keys()
         for name in whole:
-            torch.testing.assert_close(
-                part[name], whole[name][rows], msg=lambda text, tree=tree: f"{tree}\n{text}"
-            )
+            torch.testing.assert_close(part[name], whole[name][rows], msg=lambda text, tree=tree: f"{tree}\n{text}")
 
 
 def test_loss_from_prepared_targets_is_the_loss():
@@ -396,9 +384,7 @@ def test_loss_is_multiplied_by_the_squared_temperature(temperature):
     student, teacher, labels = batch_of(EQUAL)
     for text in ("kl(softmax_C(logits, {}))", "l2(over(emb, {}))", "pear(transpose(softmax_C(logits, {})))"):
         distiller = compiled(f"times(no({text.format(temperature)}), 1)", EQUAL)
-        assert (f"{float(temperature)!r}**2" in kdzero_gp.source_of(distiller.EXPRESSION, *EQUAL)) == (
-            temperature > 1
-        )
+        assert (f"{float(temperature)!r}**2" in kdzero_gp.source_of(distiller.EXPRESSION, *EQUAL)) == (temperature > 1)
     value = compiled(f"times(no(l2(over(emb, {temperature}))), 1)", EQUAL)(student, teacher, labels)
     torch.testing.assert_close(value, ((student["emb"] - teacher["emb"]) ** 2).mean())
 
@@ -454,9 +440,7 @@ def exported(tmp_path_factory):
     for number, tree in enumerate(random_trees(EXPORTED_TREES, seed=19, searchable_only=False)):
         cases[f"tree_{number:03}"] = (tree, SMALL_CROSS if number % 2 else SMALL_EQUAL)
     for name, (tree, pair) in cases.items():
-        kdzero_gp.export(
-            folder / f"{name}.py", tree, *pair, provenance={"pair": "a test", "run": 'with """quotes"""'}
-        )
+        kdzero_gp.export(folder / f"{name}.py", tree, *pair, provenance={"pair": "a test", "run": 'with """quotes"""'})
     return cases, folder
 
 
@@ -532,13 +516,9 @@ def test_export_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
 
 
-@pytest.mark.parametrize(
-    "fact", ['"""', "\\", "\\N{DIGIT ONE}", 'ends with "', "two\nlines", "'''", "\x00", "é×‖"]
-)
+@pytest.mark.parametrize("fact", ['"""', "\\", "\\N{DIGIT ONE}", 'ends with "', "two\nlines", "'''", "\x00", "é×‖"])
 def test_provenance_cannot_break_the_source(fact):
-    source = kdzero_gp.source_of(
-        kdzero_gp.zoo["kd"], *EQUAL, provenance={"run": fact, "note": f"{fact} and more"}
-    )
+    source = kdzero_gp.source_of(kdzero_gp.zoo["kd"], *EQUAL, provenance={"run": fact, "note": f"{fact} and more"})
     distiller = kdzero_gp.compiler.load_source(source)
     assert distiller(*batch_of(EQUAL)) > 0
 
@@ -614,19 +594,14 @@ def test_copies_are_independent_and_equal(pair):
 def test_shapes_may_be_given_as_tensors_or_with_the_batch_axis():
     student, teacher, _ = batch_of(CROSS, count=3)
     with_batch = [{name: (9, *shape) for name, shape in side.items()} for side in CROSS]
-    sources = {
-        kdzero_gp.source_of(kdzero_gp.zoo["fitnet"], *pair)
-        for pair in (CROSS, with_batch, (student, teacher))
-    }
+    sources = {kdzero_gp.source_of(kdzero_gp.zoo["fitnet"], *pair) for pair in (CROSS, with_batch, (student, teacher))}
     assert len(sources) == 1
 
 
 def test_knowledge_that_is_not_used_need_not_be_passed():
     student, teacher, labels = batch_of(EQUAL)
     whole = compiled(kdzero_gp.zoo["fitnet"], EQUAL)(student, teacher, labels)
-    alone = compiled(kdzero_gp.zoo["fitnet"], EQUAL)(
-        {"feat": student["feat"]}, {"feat": teacher["feat"]}, labels
-    )
+    alone = compiled(kdzero_gp.zoo["fitnet"], EQUAL)({"feat": student["feat"]}, {"feat": teacher["feat"]}, labels)
     assert torch.equal(whole, alone)
 
 

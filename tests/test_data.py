@@ -99,9 +99,7 @@ def write_cifar100(folder: Path) -> Path:
 def tree_of_archive(folder: Path, root: Path) -> Path:
     for part in ("train", "test"):
         content = pickle.loads((folder / part).read_bytes())
-        for row, label, name in zip(
-            content[b"data"], content[b"fine_labels"], content[b"filenames"], strict=True
-        ):
+        for row, label, name in zip(content[b"data"], content[b"fine_labels"], content[b"filenames"], strict=True):
             pixels = row.reshape(3, 32, 32).transpose(1, 2, 0)
             write_image(root / part / CLASSES_100[label] / name.decode(), pixels)
     return root
@@ -190,9 +188,7 @@ def test_normalising_acts_on_each_channel():
     nothing = Split(torch.zeros(0, 2, 1, 1, dtype=torch.uint8), torch.zeros(0, dtype=torch.int64))
     dataset = Dataset("x", ("a", "b"), nothing, nothing, nothing, (0.5, 0.2), (0.5, 0.1))
     images = torch.tensor([255, 51], dtype=torch.uint8).view(1, 2, 1, 1)
-    torch.testing.assert_close(
-        dataset.normalise(images).flatten(), torch.tensor([1.0, 0.0]), atol=1e-6, rtol=0
-    )
+    torch.testing.assert_close(dataset.normalise(images).flatten(), torch.tensor([1.0, 0.0]), atol=1e-6, rtol=0)
 
 
 # CIFAR
@@ -212,10 +208,7 @@ def test_cifar_is_split_by_class_and_keeps_its_test_images(cifar: dict[str, Path
     assert torch.bincount(dataset.validation.labels).max() == 1
     for part, expected in (("train", ("train", "validation")), ("test", ("test",))):
         content = pickle.loads((cifar["folder"] / part).read_bytes())
-        pairs = {
-            (row.tobytes(), label)
-            for row, label in zip(content[b"data"], content[b"fine_labels"], strict=True)
-        }
+        pairs = {(row.tobytes(), label) for row, label in zip(content[b"data"], content[b"fine_labels"], strict=True)}
         ours = [
             (image.numpy().tobytes(), int(label))
             for name in expected
@@ -311,9 +304,7 @@ def test_images_keep_their_labels(tmp_path: Path):
     for part in ("train", "test"):
         for value, name in enumerate(["a", "b", "c"]):
             for index in range(4):
-                write_image(
-                    tmp_path / "data" / part / name / f"{index}.png", np.full((4, 4, 3), value, np.uint8)
-                )
+                write_image(tmp_path / "data" / part / name / f"{index}.png", np.full((4, 4, 3), value, np.uint8))
     for split in splits(tasks.load("folder", tmp_path / "data")).values():
         assert torch.equal(split.images[:, 0, 0, 0].long(), split.labels)
 
@@ -447,9 +438,7 @@ def no_decoding(*arguments: object, **settings: object) -> None:
     raise AssertionError("decoded again")
 
 
-def test_a_second_start_reads_the_cache(
-    cifar: dict[str, Path], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_second_start_reads_the_cache(cifar: dict[str, Path], cache_folder: Path, monkeypatch: pytest.MonkeyPatch):
     first = tasks.load("cifar100", cifar["zip"])
     assert [file.suffix for file in cache_folder.iterdir()] == [".safetensors"]
     monkeypatch.setattr(sources, "assemble", no_decoding)
@@ -554,9 +543,7 @@ def test_files_left_by_killed_processes_are_removed_in_time(cache_folder: Path):
 
 def test_several_threads_may_fill_the_cache_at_once(cifar: dict[str, Path]):
     loaded: list[Dataset] = []
-    threads = [
-        threading.Thread(target=lambda: loaded.append(tasks.load("cifar100", cifar["zip"]))) for _ in range(4)
-    ]
+    threads = [threading.Thread(target=lambda: loaded.append(tasks.load("cifar100", cifar["zip"]))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -278,9 +278,7 @@ def test_graph_is_the_tree_in_prefix_order(tree):
     assert found.number_of_nodes() == tree.size
     assert list(found.nodes) == list(range(tree.size)) == list(networkx.dfs_preorder_nodes(found, 0))
     assert networkx.is_arborescence(found) or tree.size == 1
-    assert sum(role == "constant" for _, role in found.nodes(data="role")) == tree.size - sum(
-        1 for _ in tree.walk()
-    )
+    assert sum(role == "constant" for _, role in found.nodes(data="role")) == tree.size - sum(1 for _ in tree.walk())
     # the text of the tree can be read back from the graph
     assert written(found, 0) == str(tree)
 
@@ -430,9 +428,7 @@ def test_formula_of_every_distiller_renders(tree):
 
 def test_formula_of_kd():
     side = r"\mathrm{{softmax}}_{{C}}\left(z_{}/4\right)"
-    expected = (
-        rf"\mathcal{{L}} = 4^{{2}}\,\mathrm{{KL}}\left({side.format('T')}\,\|\,{side.format('S')}\right)"
-    )
+    expected = rf"\mathcal{{L}} = 4^{{2}}\,\mathrm{{KL}}\left({side.format('T')}\,\|\,{side.format('S')}\right)"
     assert to_latex(zoo["kd"]) == expected
 
 

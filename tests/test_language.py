@@ -220,9 +220,7 @@ def test_every_prefix_and_every_changed_character_gets_an_error_or_a_distiller()
     damaged = [whole[:end] for end in range(len(whole))]
     for _ in range(1000):
         place = rng.randrange(len(whole))
-        damaged.append(
-            whole[:place] + rng.choice("()., \t01459abz_\x00é\u0661") + whole[place + rng.randrange(2) :]
-        )
+        damaged.append(whole[:place] + rng.choice("()., \t01459abz_\x00é\u0661") + whole[place + rng.randrange(2) :])
     for text in damaged:
         try:
             check(parse(text))

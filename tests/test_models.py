@@ -74,15 +74,11 @@ def test_a_network_gives_logits_for_its_classes_and_channels(name: str):
     assert logits.isfinite().all()
 
 
-@pytest.mark.parametrize(
-    "name", ["resnet20", "wrn_16_2", "vgg8", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2"]
-)
+@pytest.mark.parametrize("name", ["resnet20", "wrn_16_2", "vgg8", "mobilenet_v2", "shufflenet_v1", "shufflenet_v2"])
 def test_a_gradient_reaches_every_parameter(name: str):
     network = models.build(name, classes=5)
     network(torch.randn(4, 3, 32, 32)).square().sum().backward()
-    untouched = [
-        key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()
-    ]
+    untouched = [key for key, value in network.named_parameters() if value.grad is None or not value.grad.any()]
     # A convolution's bias in front of a batch normalisation has no effect, hence no gradient beyond rounding.
     assert [key for key in untouched if not key.endswith("bias")] == []
 
@@ -97,9 +93,7 @@ def test_a_network_takes_larger_images(name: str, side: int):
 def test_a_resnet_has_the_usual_tensor_names():
     keys = models.build("resnet20", classes=10).state_dict().keys()
     modules = {key.rsplit(".", 1)[0] for key in keys}
-    blocks = {
-        f"layer{s}.{i}.{m}" for s in (1, 2, 3) for i in range(3) for m in ("conv1", "bn1", "conv2", "bn2")
-    }
+    blocks = {f"layer{s}.{i}.{m}" for s in (1, 2, 3) for i in range(3) for m in ("conv1", "bn1", "conv2", "bn2")}
     shortcuts = {f"layer{stage}.0.downsample.{index}" for stage in (2, 3) for index in (0, 1)}
     assert modules == {"conv1", "bn1", "fc"} | blocks | shortcuts
 
@@ -157,9 +151,7 @@ def test_a_timm_network_gets_classes_and_channels():
         models.build("timm:resnet_18", classes=7)
 
 
-@pytest.mark.parametrize(
-    ("attribute", "classes"), [("Sized", 9), ("Fixed", 3), ("open_ended", 9), ("Holder.inner", 3)]
-)
+@pytest.mark.parametrize(("attribute", "classes"), [("Sized", 9), ("Fixed", 3), ("open_ended", 9), ("Holder.inner", 3)])
 def test_a_users_callable_gets_the_classes_if_it_takes_them(attribute: str, classes: int, workplace: Path):
     path = list(sys.path)
     assert models.build(f"my_networks:{attribute}", classes=9).out_features == classes

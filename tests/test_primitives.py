@@ -81,9 +81,7 @@ def kind_cases(role):
     for operation in CATALOGUE.of_role(role):
         for (pair, *_), result in operation.overloads.items():
             found.setdefault((operation.name, pair.rank), {})[pair] = result
-    return [
-        pytest.param(CATALOGUE[name], kinds, id=f"{name}-{rank}") for (name, rank), kinds in found.items()
-    ]
+    return [pytest.param(CATALOGUE[name], kinds, id=f"{name}-{rank}") for (name, rank), kinds in found.items()]
 
 
 transforms = pytest.mark.parametrize(("operation", "pair", "result"), cases("transform"))
@@ -138,9 +136,7 @@ def test_the_paper_has_all_of_its_operations():
         "calibration": "entropy focal sim conf no",
     }
     for role, names in listed.items():
-        assert {operation.name for operation in CATALOGUE.of_role(role) if operation.paper} == set(
-            names.split()
-        )
+        assert {operation.name for operation in CATALOGUE.of_role(role) if operation.paper} == set(names.split())
 
 
 def test_declaring_a_name_twice_raises():
@@ -197,9 +193,7 @@ def assert_equal_with_gradients(y, expected, inputs):
     ours = torch.autograd.grad((y * cotangent).sum(), inputs, retain_graph=True)
     theirs = torch.autograd.grad((expected * cotangent).sum(), inputs)
     for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(
-            one, other, rtol=TOLERANCE, atol=TOLERANCE * other.abs().max().item() + 1e-12
-        )
+        torch.testing.assert_close(one, other, rtol=TOLERANCE, atol=TOLERANCE * other.abs().max().item() + 1e-12)
 
 
 @transforms_by_rank
@@ -307,9 +301,7 @@ def test_transform_that_is_declared_per_sample_sees_one_sample_alone(operation, 
 def test_transform_that_is_not_declared_per_sample_sees_the_others(operation, kinds):
     """Or its teacher's part would be computed again at every step for nothing."""
     belongs_to_the_batch = next(iter(kinds)).rank == "relation"
-    assert (
-        operation.per_sample or belongs_to_the_batch or any(row_dependence(operation, pair) for pair in kinds)
-    )
+    assert operation.per_sample or belongs_to_the_batch or any(row_dependence(operation, pair) for pair in kinds)
 
 
 NOISY = [operation for operation in CATALOGUE if operation.noise is not None]
@@ -323,9 +315,7 @@ def test_noise_fits_every_tensor_that_agrees_on_the_declared_axes(operation, ran
     if (given, *operation.parameters) not in operation.overloads:
         pytest.skip(f"not defined for {RANKS[rank]}")
     free = {"C": {"C": 9}, "HW": {"M": 11, "H": 5, "W": 2}}
-    changed = {
-        size: value for axis in free if axis not in operation.agree for size, value in free[axis].items()
-    }
+    changed = {size: value for axis in free if axis not in operation.agree for size, value in free[axis].items()}
     draw = operation.noise(tensor_of(given, generator_of("student")))
     teacher = tensor_of(given, generator_of("teacher"), **changed)
     assert operation.function(teacher, draw).shape == teacher.shape
@@ -513,9 +503,7 @@ def test_calibration_accepts_the_losses_that_it_declares(operation):
 def test_calibration_is_finite_on_hard_logits(operation, count, classes):
     given = PairType("matrix", "logits")
     for dtype in (torch.float32, torch.float64):
-        logits = {
-            name: x[:, :1].expand(count, classes) for name, x in hard_inputs(given, dtype, count, "1×1")
-        }
+        logits = {name: x[:, :1].expand(count, classes) for name, x in hard_inputs(given, dtype, count, "1×1")}
         logits["one class"] = torch.zeros(count, classes, dtype=dtype).index_fill(1, torch.tensor([0]), 1e4)
         for student in logits.values():
             for teacher in logits.values():

@@ -24,9 +24,7 @@ def features(reader: Tapped) -> dict[str, str]:
 
 
 def hooks(network: nn.Module) -> list[str]:
-    return [
-        name for name, module in network.named_modules() if module._forward_hooks or module._forward_pre_hooks
-    ]
+    return [name for name, module in network.named_modules() if module._forward_hooks or module._forward_pre_hooks]
 
 
 class Block(nn.Module):

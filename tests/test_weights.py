@@ -60,9 +60,7 @@ def test_saving_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: py
 
 
 def test_tied_weights_and_channels_last_weights_are_saved(tmp_path: Path):
-    tied = nn.Sequential(
-        nn.Linear(3, 3), nn.Linear(3, 3), nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
-    )
+    tied = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last))
     tied[1].weight = tied[0].weight
     fresh = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Conv2d(3, 4, 3))
     save_weights(tied, tmp_path / "tied.safetensors")
@@ -72,9 +70,7 @@ def test_tied_weights_and_channels_last_weights_are_saved(tmp_path: Path):
 
 @pytest.mark.parametrize("nesting", [(), ("state_dict",), ("model",), ("net",), ("model", "state_dict")])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "model.", "module._orig_mod."])
-def test_a_checkpoint_loads_through_nesting_and_prefixes(
-    nesting: tuple[str, ...], prefix: str, tmp_path: Path
-):
+def test_a_checkpoint_loads_through_nesting_and_prefixes(nesting: tuple[str, ...], prefix: str, tmp_path: Path):
     source, target = network(), network()
     content: dict = prefixed(prefix, source.state_dict())
     for key in nesting:

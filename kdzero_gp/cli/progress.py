@@ -42,16 +42,24 @@ class BarProgress(Silent):
         self.task = TaskID(0)
         self.started = 0.0
         self.done = 0
+        self.more = ""
 
     def note(self, text: str) -> None:
         self.console.print(text, highlight=False, markup=False)
 
     def begin(self, what: str, total: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-                   TimeRemainingColumn(), TextColumn("{task.fields[more]}"))  # fmt: skip
+        rate, more = TextColumn("{task.fields[rate]}"), TextColumn("{task.fields[more]}")
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            rate,
+            TimeRemainingColumn(),
+            more,
+        )
         self.bar = Progress(*columns, console=self.console)
         self.task = self.bar.add_task(what, total=total, rate="", more="")
-        self.started, self.done = time.monotonic(), 0
+        self.started, self.done, self.more = time.monotonic(), 0, ""
         self.bar.start()
 
     def advance(self, done: int = 1, **fields: Any) -> None:
@@ -59,8 +67,9 @@ class BarProgress(Silent):
             return
         self.done += done
         rate = self.done / max(1e-6, time.monotonic() - self.started)
-        more = {"more": described(fields)} if fields else {}
-        self.bar.update(self.task, advance=done, rate=f"{rate:.1f}/s", **more)
+        if fields:
+            self.more = described(fields)
+        self.bar.update(self.task, advance=done, rate=f"{rate:.1f}/s", more=self.more)
 
     def end(self) -> None:
         if self.bar is not None:

@@ -11,7 +11,17 @@ from primitives import CATALOGUE
 # No effect on any input.
 _IDENTITIES = {"scale_r1", "channel"}
 # Applying one of these twice is applying it once.
-_IDEMPOTENT = {"abs", "relu", "norm_HW", "norm_C", "norm_N", "min_max_normalize", "proportion_C", "pool_2", "pool_4"}
+_IDEMPOTENT = {
+    "abs",
+    "relu",
+    "norm_HW",
+    "norm_C",
+    "norm_N",
+    "min_max_normalize",
+    "proportion_C",
+    "pool_2",
+    "pool_4",
+}
 # No effect on the values of these, which are never negative.
 _KEEP_NON_NEGATIVE = {"abs", "relu", "leaky_relu"}
 _NON_NEGATIVE = {

@@ -19,7 +19,7 @@ _WIDTH = 110
 @lru_cache(maxsize=1024)
 def function_source(function: Callable[..., Any]) -> str:
     """A function's source under its own name, without decorators and with the first line of its docstring."""
-    lines, start = inspect.getsourcelines(function)
+    lines, _start = inspect.getsourcelines(function)
     tree = ast.parse(textwrap.dedent("".join(lines)))
     definition = tree.body[0]
     assert isinstance(definition, ast.FunctionDef)
@@ -98,7 +98,9 @@ def _init_lines(program: Program) -> list[str]:
 
 
 def _method(signature: str, docstring: str, body: Iterable[str]) -> str:
-    return textwrap.indent(f'def {signature}:\n    """{docstring}"""\n' + textwrap.indent("\n".join(body), "    "), "    ")
+    return textwrap.indent(
+        f'def {signature}:\n    """{docstring}"""\n' + textwrap.indent("\n".join(body), "    "), "    "
+    )
 
 
 def _class_source(program: Program, magnitudes: Sequence[float]) -> str:
@@ -123,8 +125,8 @@ def _class_source(program: Program, magnitudes: Sequence[float]) -> str:
                 ["return self.loss(student, self.prepare(teacher, labels), labels)"]),
     ]  # fmt: skip
     head = (
-        'class Distiller(nn.Module):\n    """Distillation loss of mappings {"logits": N×C, "emb": N×D, "feat": N×C×H×W} '
-        'and labels N."""\n\n'
+        "class Distiller(nn.Module):\n"
+        '    """Distillation loss of mappings {"logits": N×C, "emb": N×D, "feat": N×C×H×W} and labels N."""\n\n'
         f"    EXPRESSION = {_wrapped_string(str(program.expression))}\n"
         f"    MAGNITUDES = {magnitudes_source(magnitudes)}\n\n"
     )

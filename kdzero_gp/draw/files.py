@@ -76,9 +76,7 @@ def write(
     writer = _WRITERS.get(path.suffix.lower())
     if writer is None:
         given = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
-        raise SettingError(
-            f"cannot draw into {path.name!r} with {given}; end the name in one of {', '.join(SUFFIXES)}"
-        )
+        raise SettingError(f"cannot draw into {path.name!r} with {given}; end the name in one of {', '.join(SUFFIXES)}")
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
     write_whole(path, writer(expression, knowledge, shapes, seconds))

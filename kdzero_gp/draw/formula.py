@@ -122,9 +122,7 @@ def to_latex(expression: Expression, knowledge: KnowledgeTypes | None = None) ->
     return r",\quad ".join([" + ".join(loss), *definitions])
 
 
-def latex_parts(
-    expression: Expression, knowledge: KnowledgeTypes | None = None
-) -> tuple[list[str], list[str]]:
+def latex_parts(expression: Expression, knowledge: KnowledgeTypes | None = None) -> tuple[list[str], list[str]]:
     """The terms of the loss, the first with its left-hand side, and the definitions of the functions φ."""
     kind = type_of(expression, knowledge)
     writer = _Writer(knowledge)

@@ -79,9 +79,7 @@ def graph(
     result = networkx.DiGraph()
     for node in nodes:
         text = node.value.name if isinstance(node.value, Expression) else f"{node.value:g}"
-        result.add_node(
-            node.index, label=text, role=role_of(node.value), type=str(_type(nodes, node, knowledge))
-        )
+        result.add_node(node.index, label=text, role=role_of(node.value), type=str(_type(nodes, node, knowledge)))
         if node.parent is not None:
             result.add_edge(node.parent, node.index)
     if shapes is not None:

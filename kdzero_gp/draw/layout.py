@@ -133,9 +133,7 @@ class _Placing:
         for item in list(walk(self.root))[::-1]:
             size = item.height if self.upright else item.width
             if item.role in PAIR_ROLES:
-                item.start = (
-                    item.children[0].start + item.children[0].length + LAYER_GAP if item.children else 0.0
-                )
+                item.start = item.children[0].start + item.children[0].length + LAYER_GAP if item.children else 0.0
                 item.length = size
                 size += item.start
             sizes[item.layer] = max(size, sizes.get(item.layer, 0.0))

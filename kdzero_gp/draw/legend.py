@@ -42,9 +42,7 @@ def legend(
         if x > left and (starts_ways or x + needed > left + width):
             x, y = left, y + ROW_HEIGHT
         swatch = Box(x, y + (ROW_HEIGHT - SWATCH[1]) / 2, *SWATCH)
-        text_box = Box(
-            x + SWATCH[0] + TEXT_GAP, y + (ROW_HEIGHT - DETAIL_SIZE * 1.1) / 2, length, DETAIL_SIZE * 1.1
-        )
+        text_box = Box(x + SWATCH[0] + TEXT_GAP, y + (ROW_HEIGHT - DETAIL_SIZE * 1.1) / 2, length, DETAIL_SIZE * 1.1)
         entries.append(LegendEntry(role, text, swatch, text_box))
         extent = max(extent, x + needed - left)
         x += needed + ENTRY_GAP

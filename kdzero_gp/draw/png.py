@@ -39,9 +39,7 @@ def render(scene: Scene, title: str, dpi: int) -> bytes:
     buffer = io.BytesIO()
     facts = {"Title": ascii(title)[1:-1]}
     with rc_context(_SETTINGS):
-        figure(scene).savefig(
-            buffer, format="png", dpi=dpi, facecolor=PAPER, metadata=facts, pil_kwargs=_COMPRESSION
-        )
+        figure(scene).savefig(buffer, format="png", dpi=dpi, facecolor=PAPER, metadata=facts, pil_kwargs=_COMPRESSION)
     return buffer.getvalue()
 
 
@@ -73,9 +71,7 @@ def _strokes(axes: Any, strokes: list[Stroke]) -> None:
     """All lines, those of one width as one patch: a hundred patches would take a tenth of a second."""
     for width in sorted({one.width for one in strokes}):
         lines = [_path(line) for one in strokes if one.width == width for line in one.lines]
-        axes.add_patch(
-            PathPatch(Path.make_compound_path(*lines), fill=False, edgecolor=LINE, linewidth=width)
-        )
+        axes.add_patch(PathPatch(Path.make_compound_path(*lines), fill=False, edgecolor=LINE, linewidth=width))
     heads = [Path([*one.head, one.head[0]], closed=True) for one in strokes]
     axes.add_patch(PathPatch(Path.make_compound_path(*heads), facecolor=LINE, edgecolor="none"))
 
@@ -87,11 +83,7 @@ def _path(commands: tuple[Command, ...]) -> Path:
 
 def _shape(shape: str, box: Box, fill: str, width: float = 1.2) -> PathPatch:
     points = corners(shape, box)
-    outline = (
-        _rounded(points, radius(shape, box))
-        if radius(shape, box)
-        else Path([*points, points[0]], closed=True)
-    )
+    outline = _rounded(points, radius(shape, box)) if radius(shape, box) else Path([*points, points[0]], closed=True)
     return PathPatch(outline, facecolor=fill, edgecolor=INK, linewidth=width, zorder=_NODES)
 
 

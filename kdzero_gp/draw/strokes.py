@@ -44,9 +44,7 @@ def stroke(edge: Edge) -> Stroke:
     if not edge.pair:
         return Stroke((rounded(points),), LOSS_WIDTH, head)
     shifts = [(PAIR_OFFSET * side * across[0], PAIR_OFFSET * side * across[1]) for side in (-1, 1)]
-    return Stroke(
-        tuple(rounded([(x + dx, y + dy) for x, y in points]) for dx, dy in shifts), PAIR_WIDTH, head
-    )
+    return Stroke(tuple(rounded([(x + dx, y + dy) for x, y in points]) for dx, dy in shifts), PAIR_WIDTH, head)
 
 
 def sample(swatch: Box, pair: bool) -> Stroke:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ class Bench:
 
 
 @torch.no_grad()
-def outputs(network: nn.Module, images: Tensor, batch: int = 500, keep: Mapping[str, Any] | None = None) -> Outputs:
+def outputs(network: nn.Module, images: Tensor, batch: int = 500, keep: Sequence[str] | None = None) -> Outputs:
     """A tapped network's outputs on all images, in evaluation mode."""
     network.eval()
     pieces: dict[str, list[Tensor]] = {}

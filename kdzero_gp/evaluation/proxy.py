@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.evaluation import metrics as measures
@@ -75,7 +75,7 @@ class Evaluator:
 
     def _fresh(self, seed: int) -> nn.Module:
         torch.manual_seed(seed)
-        return self.build_student().to(device=self.device, memory_format=self.precision.memory_format)
+        return self.build_student().to(self.device).to(memory_format=self.precision.memory_format)
 
     def _start(self, request: Request) -> nn.Module:
         """The student at the start of a training: warm, or new for a race from scratch."""
@@ -97,7 +97,8 @@ class Evaluator:
         return replace(outcome, seconds=time.perf_counter() - start)
 
     def _evaluate(self, request: Request) -> Outcome:
-        distiller, magnitudes = None, ()
+        distiller: nn.Module | None = None
+        magnitudes: tuple[float, ...] = ()
         if request.source:
             distiller, magnitudes = self._distiller(request)
         student = self._start(request)
@@ -125,7 +126,7 @@ class Evaluator:
         return distiller, magnitudes
 
     def _measure(self, student: nn.Module) -> dict[str, float]:
-        found = outputs(student, self.validation.images, keep=("logits", "emb"))  # type: ignore[arg-type]
+        found = outputs(student, self.validation.images, keep=("logits", "emb"))
         return measures.all_metrics(found, self.validation.teacher, self.validation.labels)
 
     def _test(self, student: nn.Module) -> dict[str, float]:
@@ -133,7 +134,7 @@ class Evaluator:
         if not len(self.bench.test.labels):
             return {}
         test = self.bench.test.to(self.device, self.precision.memory_format)
-        logits = outputs(student, test.images, keep=("logits",))["logits"]  # type: ignore[arg-type]
+        logits = outputs(student, test.images, keep=("logits",))["logits"]
         return {"test_accuracy": measures.accuracy(logits, test.labels)}
 
     # --- magnitudes -----------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ class Evaluator:
             terms = list(distiller.terms(found, targets, labels))  # type: ignore[operator]
             if not all(torch.isfinite(term) for term in terms):
                 raise Rejected("a loss is not finite on the first batch")
-            total = sum(m * t for m, t in zip(distiller.magnitudes, terms, strict=True))  # type: ignore[arg-type,misc]
+            total: Tensor = sum(m * t for m, t in zip(distiller.magnitudes, terms, strict=True))  # type: ignore
             hard = F.cross_entropy(found["logits"], labels)
             norms.append(gradient_norms([*terms, total, hard], parameters))
         distiller.load_state_dict(state)

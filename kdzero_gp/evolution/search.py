@@ -49,12 +49,13 @@ class SearchSettings:
     def __post_init__(self) -> None:
         checks = [
             (self.generations >= 1, f"--generations must be at least 1, got {self.generations}"),
-            (self.population >= 2, f"--pop must be at least 2 so that there is something to select, got {self.population}"),
+            (self.population >= 2, f"--pop must be at least 2, to select from, got {self.population}"),
             (self.tournament >= 1, f"--tournament must be at least 1, got {self.tournament}"),
             (self.removal in ("oldest", "worst"), f"--removal must be oldest or worst, got {self.removal!r}"),
             (0 <= self.crossover <= 1, f"--crossover must lie in 0..1, got {self.crossover:g}"),
-            (self.sample_ratio is None or 0 < self.sample_ratio <= 1, f"--sample-ratio must lie in 0..1, got {self.sample_ratio}"),
+            (0 < (self.sample_ratio or 1) <= 1, f"--sample-ratio must lie in 0..1, got {self.sample_ratio}"),
             (self.top_k >= 1, f"--top-k must be at least 1, got {self.top_k}"),
+            (self.births_per_step is None or self.births_per_step >= 1, "births_per_step must be at least 1"),
             (self.patience is None or self.patience >= 1, f"--patience must be at least 1, got {self.patience}"),
         ]  # fmt: skip
         for holds, message in checks:

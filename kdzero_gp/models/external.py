@@ -88,17 +88,11 @@ def _user_callable(spec: str) -> Any:
     for attribute in attributes.split("."):
         if not hasattr(target, attribute):
             close = get_close_matches(attribute, dir(target), n=3, cutoff=0.5)
-            hint = (
-                f"did you mean {' or '.join(close)}?"
-                if close
-                else "name a class or function that it defines."
-            )
+            hint = f"did you mean {' or '.join(close)}?" if close else "name a class or function that it defines."
             raise ModelError(f"The module {module_name!r} has no {attributes!r}: {hint}")
         target = getattr(target, attribute)
     if not callable(target):
-        raise ModelError(
-            f"{spec!r} is a {type(target).__name__}; name a class or function that makes a network."
-        )
+        raise ModelError(f"{spec!r} is a {type(target).__name__}; name a class or function that makes a network.")
     return target
 
 

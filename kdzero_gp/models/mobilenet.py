@@ -59,9 +59,7 @@ class MobileNetV2(nn.Module):
     def __init__(self, width: float, classes: int, channels: int = 3):
         super().__init__()
         inputs = int(STEM_CHANNELS * width)
-        self.conv1 = nn.Sequential(
-            conv3x3(channels, inputs, 2), nn.BatchNorm2d(inputs), nn.ReLU(inplace=True)
-        )
+        self.conv1 = nn.Sequential(conv3x3(channels, inputs, 2), nn.BatchNorm2d(inputs), nn.ReLU(inplace=True))
         stages = []
         for expansion, full_width, depth, stride in STAGES:
             outputs = int(full_width * width)

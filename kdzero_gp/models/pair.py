@@ -14,6 +14,7 @@ from kdzero_gp.models.taps import Tapped
 def student_builder(spec: Mapping[str, Any], example: Tensor) -> Callable[[], nn.Module]:
     """A function that builds a new student (``name``, ``classes``, ``channels``, ``taps``), tapped for images like
     ``example``. What is random about it comes from torch's generator."""
+
     def builder() -> nn.Module:
         network = build(spec["name"], spec["classes"], spec["channels"])
         return Tapped(network, example, spec.get("taps") or None)

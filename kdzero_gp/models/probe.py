@@ -180,9 +180,7 @@ def _maps(probe: Probe) -> list[Call]:
             and shape[1:] != probe.example.shape[1:]
             and id(call.output) not in pooled  # A stage that ends with a pooling ends, for us, before it.
             and probe.counts[call.name] == 1  # A layer that runs twice cannot be read by its name.
-            and (
-                not call.square or call.resolution[0] == call.resolution[1]
-            )  # Windows of attention are no maps.
+            and (not call.square or call.resolution[0] == call.resolution[1])  # Windows of attention are no maps.
         )
 
     maps = [call for call in probe.calls if is_map(call)]

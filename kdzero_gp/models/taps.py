@@ -88,9 +88,7 @@ def _embedding_reading(layer: str, tensor: Tensor) -> Reading | None:
 def _reading(name: str, layer: str, tensor: Tensor, square: bool) -> Reading | None:
     if name == "logits":
         return None
-    return (
-        _embedding_reading(layer, tensor) if name == "emb" else _feature_reading(name, layer, tensor, square)
-    )
+    return _embedding_reading(layer, tensor) if name == "emb" else _feature_reading(name, layer, tensor, square)
 
 
 class _Store:
@@ -185,9 +183,7 @@ def _check_names(named: Mapping[str, str], network: nn.Module) -> None:
     layers = dict(network.named_modules())
     for name, layer in named.items():
         if name not in ("logits", "emb") and not FEATURE_NAME.fullmatch(name):
-            raise ModelError(
-                f"There is no knowledge {name!r}: a tap is named logits, emb, feat, feat1, feat2, ..."
-            )
+            raise ModelError(f"There is no knowledge {name!r}: a tap is named logits, emb, feat, feat1, feat2, ...")
         bare = layer.removesuffix(INPUT_SUFFIX)
         if bare not in layers:
             close = get_close_matches(bare, list(layers), n=3, cutoff=0.5)

@@ -72,9 +72,7 @@ def _finish(temporary: Path, path: Path) -> None:
 def _read(path: Path) -> Any:
     if not path.is_file():
         what = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(
-            f"The weights file {path} {what}; give the path of a safetensors file or a state dict."
-        )
+        raise ModelError(f"The weights file {path} {what}; give the path of a safetensors file or a state dict.")
     try:
         with path.open("rb") as file:
             is_safetensors = file.read(HEADER_BYTES)[-1:] == b"{"
@@ -122,12 +120,8 @@ def _without_prefixes(weights: dict[str, Tensor], expected: Any) -> dict[str, Te
     return best
 
 
-def _check_fit(
-    weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], architecture: str, path: Path
-) -> None:
-    remedy = (
-        "build the network that the weights were trained for, with as many classes, or give other weights."
-    )
+def _check_fit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor], architecture: str, path: Path) -> None:
+    remedy = "build the network that the weights were trained for, with as many classes, or give other weights."
     for key, tensor in expected.items():
         if key not in weights:
             raise ModelError(

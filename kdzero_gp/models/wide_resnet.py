@@ -62,6 +62,5 @@ class WideResNet(nn.Module):
 
 
 NETWORKS: dict[str, Factory] = {
-    f"wrn_{depth}_{factor}": partial(WideResNet, depth, factor)
-    for depth, factor in ((16, 2), (40, 1), (40, 2))
+    f"wrn_{depth}_{factor}": partial(WideResNet, depth, factor) for depth, factor in ((16, 2), (40, 1), (40, 2))
 }

@@ -109,26 +109,32 @@ def _teacher(
         recipe = settings.plan.teacher_recipe
         if recipe is None:
             raise ModelError(
-                f"the task {settings.task} needs a trained teacher: pass --teacher-weights FILE (safetensors or a state dict)"
+                f"the task {settings.task} needs a trained teacher: pass --teacher-weights with safetensors or a "
+                "state dict"
             )
         progress.note(f"training the teacher {settings.teacher} ({recipe.epochs:g} epochs)")
         part = Part(dataset.normalise(dataset.train.images).to(device), dataset.train.labels.to(device))
         train(teacher, part, recipe, settings.search.seed, precision=precision)
         save_weights(teacher.network, folder / TEACHER)
+    progress.note(f"checking the teacher {settings.teacher}")
     validation = _accuracy(teacher, dataset, dataset.validation, device)
     test = _accuracy(teacher, dataset, dataset.test, device)
-    progress.note(f"teacher {settings.teacher}: {100 * test:.2f} % on test images, {100 * validation:.2f} % on validation images")
+    progress.note(
+        f"teacher {settings.teacher}: {100 * test:.2f} % on test images, {100 * validation:.2f} % on validation images"
+    )
     if validation < 2.0 / classes and classes > 2:
         raise ModelError(
-            f"the teacher's accuracy is {100 * validation:.2f} %, near guessing; the weights belong to other classes or "
-            "another normalisation: check --teacher-weights and --data"
+            f"the teacher's accuracy is {100 * validation:.2f} %, near guessing; the weights belong to other classes "
+            "or another normalisation: check --teacher-weights and --data"
         )
     return teacher, {"teacher_test_accuracy": test, "teacher_validation_accuracy": validation}
 
 
 def _accuracy(network: nn.Module, dataset: Dataset, split: Split, device: torch.device) -> float:
     logits = [
-        outputs(network, dataset.normalise(split.images[start : start + 500]).to(device), keep=("logits",))["logits"].cpu()  # type: ignore[arg-type]
+        outputs(network, dataset.normalise(split.images[start : start + 500]).to(device), keep=("logits",))[
+            "logits"
+        ].cpu()
         for start in range(0, len(split), 500)
     ]
     return accuracy(torch.cat(logits), split.labels)
@@ -144,17 +150,24 @@ def _part(
 ) -> Part:
     """The first ``most`` images of a split (its order is random), and the teacher's outputs on them."""
     images = dataset.normalise(split.images[:most]).contiguous()
-    found = {} if teacher is None else outputs(teacher, images.to(device), keep=kept)  # type: ignore[arg-type]
+    found = {} if teacher is None else outputs(teacher, images.to(device), keep=kept)
     return Part(images, split.labels[:most].clone(), {name: tensor.cpu() for name, tensor in found.items()})
 
 
 def _warm_up(
-    bench: Bench, student: Tapped, settings: RunSettings, device: torch.device, precision: Precision, progress: Progress
+    bench: Bench,
+    student: Tapped,
+    settings: RunSettings,
+    device: torch.device,
+    precision: Precision,
+    progress: Progress,
 ) -> None:
     """Train the student that every proxy starts from."""
     seed, recipe = settings.search.seed, settings.plan.warm
-    progress.note(f"warming up the student ({recipe.epochs:g} epochs of cross-entropy on {len(bench.train.labels):,} images)")
-    warm = student.to(device=device, memory_format=precision.memory_format)
+    progress.note(
+        f"warming up the student ({recipe.epochs:g} epochs of cross-entropy on {len(bench.train.labels):,} images)"
+    )
+    warm = student.to(device).to(memory_format=precision.memory_format)
     train(warm, bench.train.to(device, precision.memory_format), recipe, seed, precision=precision)
     bench.warm = {name: tensor.detach().cpu().clone() for name, tensor in student.network.state_dict().items()}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from scipy import stats
 
-from kdzero_gp.compiler import digest, parse, zoo
+from kdzero_gp.compiler import digest, zoo
 from kdzero_gp.evaluation import Outcome, Request
 from kdzero_gp.runner.settings import RunSettings
 from kdzero_gp.storage import Database, StoredMeasurement
@@ -95,7 +95,8 @@ def run_race(
     ]
     todo = [(entry, seed) for entry, seed in wanted if database.measurement("race", entry.name, seed, 1.0) is None]
     requests = [
-        Request(source(e.expression, e.magnitudes) if e.expression else "", seed, "race", "absolute") for e, seed in todo
+        Request(source(e.expression, e.magnitudes) if e.expression else "", seed, "race", "absolute")
+        for e, seed in todo
     ]
 
     def keep(index: int, outcome: Outcome) -> None:
@@ -152,5 +153,3 @@ def _standing(entry: Entry, found: dict[int, StoredMeasurement], kd: dict[int, S
         interval(paired),
         accuracies=tuple(accuracies),
     )
-
-

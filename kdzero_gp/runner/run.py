@@ -3,6 +3,7 @@ knows is not computed twice, and the search, a function of settings and verdicts
 
 from __future__ import annotations
 
+import collections
 import platform
 import statistics
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ import kdzero_gp.compiler as language
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evaluation import Bench, Outcome, Request, fitness
-from kdzero_gp.evolution import Birth, Generation, Grammar, Search, Verdict
+from kdzero_gp.evolution import Birth, Grammar, Search, Verdict
 from kdzero_gp.executor import Executor
 from kdzero_gp.runner.prepare import BENCH, baseline_seed, cores, prepare
 from kdzero_gp.runner.progress import Progress
@@ -225,7 +226,12 @@ class _Work:
             birth = todo[index]
             value = None if outcome.reason else self._fitness(outcome)
             found = StoredEvaluation(
-                birth.digest, str(birth.expression), value, outcome.reason, outcome.metrics, outcome.magnitudes
+                birth.digest,
+                str(birth.expression),
+                value,
+                outcome.reason,
+                outcome.metrics,
+                outcome.magnitudes,
             )
             self.database.add_evaluation(found, outcome.seconds, outcome.step_milliseconds)
             known[birth.digest] = found
@@ -253,17 +259,14 @@ class _Work:
         best = min((v.fitness for v in self.search.verdicts.values() if not v.rejected), default=float("nan"))
         self.progress.advance(len(births), best=best, **self.counts)
 
-    def _evolve(self) -> Generation | None:
+    def _evolve(self) -> None:
         settings = self.settings.search
         self.search = Search(self.grammar, settings, self._judge, self._seeds(), on_births=self._keep_births)
         self.progress.begin("births", settings.generations * settings.population)
-        last = None
-        for last in self.search.run():
-            pass
+        last = collections.deque(self.search.run(), maxlen=1)
         self.progress.end()
-        if last is not None and last.number + 1 < settings.generations:
+        if last and last[0].number + 1 < settings.generations:
             self.progress.note(f"stopped after {settings.patience} generations without a better distiller")
-        return last
 
     # --- the end --------------------------------------------------------------------------------------------
 
@@ -306,7 +309,14 @@ def export_entry(folder: Path, database: Database, entry: Entry, path: Path) -> 
         "versions": ", ".join(f"{k} {v}" for k, v in database.fact("versions").items()),
     }
     if values:
-        facts["race"] = f"mean validation accuracy {statistics.fmean(v['accuracy'] for v in values):.4f}, {len(values)} seeds"
+        facts["race"] = (
+            f"mean validation accuracy {statistics.fmean(v['accuracy'] for v in values):.4f}, {len(values)} seeds"
+        )
     language.export(
-        path, entry.expression, bench["student_shapes"], bench["teacher_shapes"], entry.magnitudes or None, facts
+        path,
+        entry.expression,
+        bench["student_shapes"],
+        bench["teacher_shapes"],
+        entry.magnitudes or None,
+        facts,
     )

@@ -19,8 +19,8 @@ class Plan:
     """A task's defaults. ``images`` and ``validation_images`` bound what a proxy trains and is measured on (None:
     all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``race_zoo``: how many
     published methods race besides ``kd`` (None: all). ``teacher_recipe``: how a teacher is trained when no weights
-    are given (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the baseline
-    of fitness is averaged."""
+    are given (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the
+    baseline of fitness is averaged."""
 
     teacher: str
     student: str

@@ -35,9 +35,7 @@ def load(
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_TASKS)}."
         raise DataError(f"There is no task {task!r}: {hint}")
     if image_size is not None and task != "folder":
-        raise DataError(
-            f"The images of {task} have one size; an image size can be set for the task folder only."
-        )
+        raise DataError(f"The images of {task} have one size; an image size can be set for the task folder only.")
     if task == "digits":
         if data is not None:
             raise DataError(

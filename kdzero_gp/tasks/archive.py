@@ -110,9 +110,7 @@ class Archive:
             else:
                 found = {name: (self.path / name).read_bytes() for name in self.form.files}
         except (OSError, EOFError, tarfile.TarError) as error:
-            raise DataError(
-                f"The archive {self.path} cannot be read ({error}); download it again."
-            ) from error
+            raise DataError(f"The archive {self.path} cannot be read ({error}); download it again.") from error
         missing = [name for name in self.form.files if name not in found]
         if missing:
             raise DataError(
@@ -163,9 +161,7 @@ class Archive:
             names += batch.get("filenames", [b""] * len(data))
         all_images, all_labels = np.concatenate(images), np.concatenate(labels)
         # The order of an image folder, so that both layouts give the same splits.
-        order = np.array(
-            sorted(range(len(all_labels)), key=lambda i: (all_labels[i], names[i])), dtype=np.int64
-        )
+        order = np.array(sorted(range(len(all_labels)), key=lambda i: (all_labels[i], names[i])), dtype=np.int64)
         return Part(all_labels[order], lambda chosen: all_images[order[chosen]])
 
 
@@ -180,8 +176,6 @@ def find(path: Path, task: str) -> Archive | None:
             return Archive(folder, form)
         if present:
             missing = next(name for name in form.files if name not in present)
-            raise DataError(
-                f"The archive folder {folder} has no file {missing!r}; give the complete one with --data."
-            )
+            raise DataError(f"The archive folder {folder} has no file {missing!r}; give the complete one with --data.")
     packed = next(iter(sorted(path.glob(f"{form.folder.removesuffix('-batches-py')}*.tar.gz"))), None)
     return None if packed is None else Archive(packed, form)

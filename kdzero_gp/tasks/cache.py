@@ -97,9 +97,7 @@ def _read(path: Path) -> Dataset | None:
             return None
         splits = {name: Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in SPLITS}
         classes, mean, std = (tuple(facts[field]) for field in ("classes", "mean", "std"))
-        return Dataset(
-            facts["name"], classes, splits["train"], splits["validation"], splits["test"], mean, std
-        )
+        return Dataset(facts["name"], classes, splits["train"], splits["validation"], splits["test"], mean, std)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 

@@ -110,9 +110,7 @@ def find(path: Path) -> Source:
         return Folder(path)
     if zipfile.is_zipfile(path):
         return Zip(path)
-    raise DataError(
-        f"{path} is neither a folder nor a zip; give a tree {LAYOUT}, or a zip of it, with --data."
-    )
+    raise DataError(f"{path} is neither a folder nor a zip; give a tree {LAYOUT}, or a zip of it, with --data.")
 
 
 Labelled = list[tuple[str, int]]
@@ -148,9 +146,7 @@ def layout(names: Sequence[str], path: Path) -> Layout:
     label = {group: index for index, group in enumerate(classes)}
     unknown = sorted({group for group, _ in test} - label.keys())
     if unknown:
-        raise DataError(
-            f"The class {unknown[0]!r} of {path} has test but no training images; add some or remove it."
-        )
+        raise DataError(f"The class {unknown[0]!r} of {path} has test but no training images; add some or remove it.")
 
     def labelled(images: list[tuple[str, str]]) -> Labelled:
         return [(name, label[group]) for group, name in sorted(images)]
@@ -169,16 +165,12 @@ def _place(names: Sequence[str], path: Path) -> list[tuple[str, str, str]]:
         ]
         wrappers = sorted({"/".join(folders[:depth]) for folders, _ in known})
         if len(wrappers) > 1:
-            raise DataError(
-                f"{path} holds several data sets ({', '.join(wrappers[:3])}); give one with --data."
-            )
+            raise DataError(f"{path} holds several data sets ({', '.join(wrappers[:3])}); give one with --data.")
         placed = [(folders[depth].lower(), folders[depth + 1], name) for folders, name in known]
         if any(part in TRAIN_FOLDERS for part, _, _ in placed):
             return placed
         if placed:
-            raise DataError(
-                f"{path} has no folder {TRAIN_FOLDERS[0]!r} with training images; its layout is {LAYOUT}."
-            )
+            raise DataError(f"{path} has no folder {TRAIN_FOLDERS[0]!r} with training images; its layout is {LAYOUT}.")
     # No parts: the folders are the classes, and one folder around everything is none.
     depth = int(len({folders[0] for folders, _ in paths}) == 1)
     return [(TRAIN_FOLDERS[0], f[depth], name) for f, name in paths if len(f) >= depth + 2]
@@ -246,9 +238,7 @@ def decode(source: Source, names: Sequence[str], size: Size, channels: int) -> n
     try:
         images = np.empty(shape, dtype=np.uint8)
     except MemoryError as error:
-        raise DataError(
-            f"Images of shape {shape} do not fit into memory; set a smaller image size."
-        ) from error
+        raise DataError(f"Images of shape {shape} do not fit into memory; set a smaller image size.") from error
     mode = "L" if channels == 1 else "RGB"
 
     def read(index: int) -> None:

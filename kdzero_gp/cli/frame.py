@@ -1,0 +1,57 @@
+"""The command line's frame: errors become one sentence, Ctrl-C a hint how to go on."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import click
+from rich.console import Console
+
+import kdzero_gp
+from kdzero_gp.errors import KdzeroError
+
+console = Console()
+# With this variable set, an unexpected error shows where it happened.
+TRACEBACK_VARIABLE = "KDZERO_TRACEBACK"
+INTERRUPTED = 130
+
+
+class _Commands(click.Group):
+    """Turns every error into one sentence and exit code 2, and Ctrl-C into a hint how to go on."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            folder = ctx.obj and ctx.obj.get("folder")
+            hint = f"; nothing that was computed is lost, go on with: kdzero-gp resume {folder}" if folder else ""
+            click.echo(f"interrupted{hint}", err=True)
+            ctx.exit(INTERRUPTED)
+        except KdzeroError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(2)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(0)
+        except Exception as error:
+            if os.environ.get(TRACEBACK_VARIABLE):
+                traceback.print_exc()
+            first = (str(error).splitlines() or [""])[0]
+            click.echo(
+                f"Error: {type(error).__name__}: {first} (unexpected; set {TRACEBACK_VARIABLE}=1 to see where)",
+                err=True,
+            )
+            ctx.exit(2)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(kdzero_gp.__version__, prog_name="kdzero-gp")
+@click.pass_context
+def main(ctx: click.Context) -> None:
+    """Evolve the distillation loss that suits your teacher, your student and your data."""
+    ctx.ensure_object(dict)

@@ -1,0 +1,75 @@
+"""The options of a search, as one list."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from kdzero_gp.errors import SettingError
+
+
+def _option(name: str, help_text: str, default: Any = None, kind: Any = str, **more: Any) -> Any:
+    return click.option(name, default=default, type=kind, help=help_text, show_default=default is not None, **more)
+
+
+EVOLVE_OPTIONS = (
+    _option("--generations", "A generation is --pop births.", 100, int),
+    _option("--pop", "Size of the population.", 20, int),
+    _option("--task", "digits, cifar10, cifar100 or folder.", "digits"),
+    _option("--data", "Archive, image folder or zip of the task's images."),
+    _option("--teacher", "Built-in name, timm:NAME, torchvision:NAME or module:callable [default: the task's]."),
+    _option("--teacher-weights", "Safetensors file or state dict of the teacher."),
+    click.option(
+        "--teacher-tap", multiple=True, metavar="NAME=LAYER", help="Where to read a knowledge of the teacher."
+    ),
+    _option("--student", "As --teacher [default: the task's]."),
+    click.option(
+        "--student-tap", multiple=True, metavar="NAME=LAYER", help="Where to read a knowledge of the student."
+    ),
+    _option("--space", "open: free trees; kdzero: the paper's template.", "open"),
+    _option("--magnitude", "relative: γ in units of the cross-entropy's gradient; absolute: as written.", "relative"),
+    click.option("--seed-zoo/--no-seed-zoo", default=True, show_default=True, help="Start with published distillers."),
+    _option("--seed", "Of everything random.", 0, int),
+    _option("--tournament", "Size of the selection tournament.", 5, int),
+    _option("--sample-ratio", "Select as the paper's Algorithm 1: from this share of the population …", None, float),
+    _option("--top-k", "… one of the best k.", 5, int),
+    _option("--removal", "Who leaves the population: oldest or worst.", "oldest"),
+    _option("--patience", "Stop after this many generations without a better distiller.", None, int),
+    _option("--images", "Training images of a proxy [default: the task's].", None, int),
+    _option("--validation-images", "Validation images [default: the task's].", None, int),
+    _option("--race-top", "Evolved distillers in the race [default: the task's].", None, int),
+    _option("--race-seeds", "Fresh seeds of the race [default: the task's].", None, int),
+    _option("--ce-weight", "Share of the validation cross-entropy in the fitness.", None, float),
+    _option("--sharpness-weight", "Share of the sharpness gap in the fitness.", None, float),
+    _option("--cka-weight", "Share of the CKA gap in the fitness.", None, float),
+    _option("--out", "The run's folder [default: runs/TASK-N].", None, click.Path(path_type=Path)),
+)
+MACHINE_OPTIONS = (
+    _option("--workers", "Worker processes [default: one for each core]; results do not depend on it.", None, int),
+    _option("--device", "auto, cpu or cuda.", "auto"),
+    _option("--timeout", "Seconds after which an evaluation is stopped.", 600.0, float),
+)
+
+
+def with_options(*groups: tuple[Any, ...]) -> Any:
+    """Decorate a command with every option of some groups, in their order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed([option for group in groups for option in group]):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def taps(given: tuple[str, ...], option: str) -> dict[str, str]:
+    """NAME=LAYER options as a mapping."""
+    found = {}
+    for text in given:
+        name, equals, layer = text.partition("=")
+        if not equals or not name or not layer:
+            raise SettingError(f"{option} takes NAME=LAYER, for example feat=layer3, got {text!r}")
+        found[name] = layer
+    return found

@@ -359,40 +359,61 @@ def test_canonical_tree_has_the_value_and_gradient_of_the_tree():
 STARTS = ("logits", "emb", "feat", "channel(feat)", "mean_C(feat)", "mm(emb)", "softmax_C(logits, 4)")
 
 
-def chains_of_two(start, longest=2):
-    """Every legal chain of two transforms behind ``start``, constants at 1 and 4."""
-    if longest == 0:
-        yield start
-        return
-    for operation in CATALOGUE.of_role("transform"):
+def chains_behind(start, longest=2):
+    """Every legal chain of at most ``longest`` transforms behind ``start``; T is 4, and also 1 where that is all."""
+    yield start
+    for operation in CATALOGUE.of_role("transform") if longest else ():
         if operation.name not in STOCHASTIC:
-            for constants in itertools.product((1.0, 4.0), repeat=len(operation.parameters)):
-                node = Expression(operation.name, (start, *constants))
+            for constant in (4.0, 1.0) if operation.name == "over" else (4.0,):
+                node = Expression(operation.name, (start, *[constant] * len(operation.parameters)))
                 try:
                     type_of(node, KNOWLEDGE)
                 except ExpressionTypeError:
                     continue
-                yield from chains_of_two(node, longest - 1)
+                yield from chains_behind(node, longest - 1)
 
 
 def compared(chain):
     """The chain under every distance that is defined for it."""
     for operation in CATALOGUE.of_role("distance"):
         if (type_of(chain, KNOWLEDGE),) in operation.overloads:
-            yield Expression("times", (Expression("no", (Expression(operation.name, (chain,)),)), 1.0))
+            yield Expression(operation.name, (chain,))
+
+
+def simplified_at_its_root(node):
+    """Whether the canonical form does more than what it does to the arguments."""
+    return canonical(node) != Expression(node.name, (canonical(node.children[0]), *node.arguments[1:]))
+
+
+def weighted(distance):
+    return Expression("times", (Expression("no", (distance,)), 1.0))
 
 
 @pytest.mark.parametrize("start", STARTS)
-def test_every_two_operations_that_the_canonical_form_simplifies_mean_the_same(start):
-    whole = parse(in_distiller(start))
-    leaf = whole.children[0].children[0].children[0]
-    changed = []
-    for chain in chains_of_two(leaf):
-        # The distance matters where it is what simplifies; else one distance shows what the chain does.
-        trees = [tree for tree in compared(chain) if canonical(tree) != tree]
-        changed += trees[:1] if chain != canonical(chain) else trees
-    assert changed
-    assert changed_in_meaning(changed, SMALL_EQUAL) == []
+def test_every_simplification_means_the_same(start):
+    """Of all chains of two transforms behind each rank, and of the distances behind them: one for each two names
+    of which the outer is simplified."""
+    found = {}
+    for chain in chains_behind(parse(in_distiller(start)).children[0].children[0].children[0]):
+        distances = list(compared(chain))
+        for node in (chain, *distances):
+            if node.arguments and simplified_at_its_root(node):
+                distance = node if node is not chain else distances[0]
+                found.setdefault((node.name, node.children[0].name), weighted(distance))
+    assert found
+    assert changed_in_meaning(found.values(), SMALL_EQUAL) == []
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_every_simplification_type_checks(start):
+    wrong = []
+    for chain in chains_behind(parse(in_distiller(start)).children[0].children[0].children[0]):
+        for distance in compared(chain):
+            try:
+                check(canonical(weighted(distance)), KNOWLEDGE)
+            except ExpressionError as error:
+                wrong.append(f"{distance}: {error}")
+    assert wrong == []
 
 
 def test_canonical_tree_has_the_value_and_gradient_of_the_tree_with_adapters():

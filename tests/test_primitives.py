@@ -187,6 +187,30 @@ def test_transform_equals_its_reference(operation, pair, result):
     assert_equal_with_gradients(y, expected, [x])
 
 
+# The canonical form leaves these out where they change nothing.
+LEFT_OUT = ("scale_r1", "channel", "local_s1", "over")
+
+
+@transforms_with_kinds
+def test_transform_changes_what_it_is_defined_for(operation, kinds):
+    """No tree contains a silent no-op, says DESIGN section 5: T = 1 is where a second softmax would be one."""
+    for pair in kinds:
+        x = tensor_of(pair, generator_of(operation.name, pair))
+        y = call(operation, x, 1.0)
+        assert operation.name in LEFT_OUT or y.shape != x.shape or not torch.allclose(y, x), pair
+
+
+@transforms_with_kinds
+def test_result_of_a_transform_depends_on_the_values(operation, kinds):
+    """The mean of probabilities over their own axis would be the same for every input."""
+    for pair in kinds:
+        generator = generator_of(operation.name, pair)
+        x, other = tensor_of(pair, generator), tensor_of(pair, generator)
+        noise = operation.noise(x) if operation.noise is not None else None
+        y, another = (call(operation, one, 1.0, noise) for one in (x, other))
+        assert not torch.allclose(y, another, rtol=1e-6, atol=1e-9), pair
+
+
 def assert_equal_with_gradients(y, expected, inputs):
     torch.testing.assert_close(y, expected, rtol=TOLERANCE, atol=1e-9)
     cotangent = torch.randn(y.shape, generator=generator_of("cotangent"), dtype=y.dtype)

@@ -34,7 +34,7 @@ class Plan:
     race_seeds: int = 5
     race_top: int = 10
     race_zoo: int | None = None
-    zoo_factors: tuple[float, ...] = (0.3, 1.0, 3.0)
+    zoo_factors: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     baseline_seeds: int = 5
 
 
@@ -56,7 +56,7 @@ _CIFAR = Plan(
     warm=Recipe(epochs=7, batch_size=64, learning_rate=0.05, decay="constant"),
     proxy=Recipe(epochs=2, batch_size=64, learning_rate=0.05, decay="linear"),
     race=Recipe(epochs=4, batch_size=64, learning_rate=0.05, decay="linear"),
-    images=4000,
+    images=3000,
     validation_images=1000,
     race_from_scratch=False,
     race_seeds=2,

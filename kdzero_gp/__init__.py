@@ -1,5 +1,7 @@
 """kdzero-gp: evolves the distillation loss that suits a teacher, a student and their data."""
 
+from typing import TYPE_CHECKING, Any
+
 from kdzero_gp.compiler import (
     Expression,
     canonical,
@@ -12,14 +14,18 @@ from kdzero_gp.compiler import (
     zoo,
 )
 from kdzero_gp.compiler import compile_distiller as compile
-from kdzero_gp.errors import KdzeroError
+from kdzero_gp.errors import ExpressionError, KdzeroError
 from primitives import CATALOGUE as catalogue
+
+if TYPE_CHECKING:
+    from kdzero_gp.report.run import Run
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Expression",
     "KdzeroError",
+    "Run",
     "canonical",
     "catalogue",
     "check",
@@ -31,3 +37,24 @@ __all__ = [
     "source_of",
     "zoo",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Run":  # late, since it needs the whole tool
+        from kdzero_gp.report.run import Run
+
+        return Run
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _picture(expression: Expression) -> str | None:
+    """A notebook shows a distiller as its picture, and a tree that is no distiller as text."""
+    from kdzero_gp.draw import to_svg
+
+    try:
+        return to_svg(expression)
+    except ExpressionError:
+        return None
+
+
+Expression._repr_svg_ = _picture  # type: ignore[attr-defined]

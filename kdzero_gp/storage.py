@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from kdzero_gp.errors import RunError
 
 SCHEMA_VERSION = 1
 DATABASE = "run.sqlite"
+LOCK = "lock"
 _APPLICATION_ID = 0x6B647A67  # 'kdzg', so that a foreign database is told apart
 
 _SCHEMA = """
@@ -85,18 +86,29 @@ class Database:
         self._lock = lock
 
     @classmethod
-    def create(cls, folder: Path) -> Database:
-        """A new database in ``folder``, which must not hold one."""
+    def create(cls, folder: Path, facts: Mapping[str, Any] | None = None) -> Database:
+        """A new database in ``folder``, which must not hold one. It appears whole, with ``facts`` in it, or not at
+        all."""
         path = folder / DATABASE
-        if path.exists():
-            raise RunError(f"{folder} already holds a run; resume it with: kdzero-gp resume {folder}")
-        with _sentences(path):
-            connection = _connect(path)
-            connection.executescript(
-                f"PRAGMA application_id={_APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
-                f"PRAGMA journal_mode=WAL; BEGIN; {_SCHEMA} COMMIT;"
-            )
-        return cls(connection, path, _lock(folder))
+        lock = _lock(folder)
+        try:
+            if path.exists():
+                raise RunError(f"{folder} already holds a run; resume it with: kdzero-gp resume {folder}")
+            temporary = path.with_name(f".{DATABASE}.tmp")
+            with _sentences(path), _removed(temporary):
+                temporary.unlink(missing_ok=True)
+                with contextlib.closing(_connect(temporary)) as connection, connection:
+                    connection.executescript(
+                        f"PRAGMA application_id={_APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
+                        f"PRAGMA journal_mode=WAL; BEGIN; {_SCHEMA} COMMIT;"
+                    )
+                    rows = [(name, json.dumps(value, sort_keys=True)) for name, value in (facts or {}).items()]
+                    connection.executemany("INSERT INTO facts VALUES (?, ?)", rows)
+                temporary.replace(path)
+                return cls(_connect(path), path, lock)
+        except BaseException:
+            _give_up(lock)
+            raise
 
     @classmethod
     def open(cls, folder: Path) -> Database:
@@ -104,8 +116,11 @@ class Database:
         found = cls.read(folder)
         found.close()
         lock = _lock(folder)
-        with _sentences(found.path):
+        try:
             return cls(_connect(found.path), found.path, lock)
+        except BaseException:
+            _give_up(lock)
+            raise
 
     @classmethod
     def read(cls, folder: Path) -> Database:
@@ -115,26 +130,33 @@ class Database:
             raise RunError(
                 f"{folder} holds no run ({DATABASE} is missing); start one with: kdzero-gp evolve --out {folder}"
             )
-        with _sentences(path):
-            connection = _connect(path)
-            application = connection.execute("PRAGMA application_id").fetchone()[0]
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if application != _APPLICATION_ID:
+        connection = _connect(path)
+        try:
+            with _sentences(path):
+                application = connection.execute("PRAGMA application_id").fetchone()[0]
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if application != _APPLICATION_ID:
+                raise RunError(f"{path} is not a database of kdzero-gp; choose another folder")
+            if version != SCHEMA_VERSION:
+                raise RunError(
+                    f"{path} has schema version {version} and this kdzero-gp reads {SCHEMA_VERSION}; "
+                    "use the version that made it"
+                )
+        except BaseException:
             connection.close()
-            raise RunError(f"{path} is not a database of kdzero-gp; choose another folder")
-        if version != SCHEMA_VERSION:
-            connection.close()
-            raise RunError(
-                f"{path} has schema version {version} and this kdzero-gp reads {SCHEMA_VERSION}; "
-                "use the version that made it"
-            )
+            raise
         return cls(connection, path)
 
     def close(self) -> None:
         """Close the connection and give up the writer's lock."""
         self.connection.close()
-        if self._lock is not None:
-            self._lock.close()
+        _give_up(self._lock)
+
+    def discard(self) -> None:
+        """Close and delete the database, for a run that never began."""
+        self.close()
+        for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", LOCK):
+            (self.path.parent / name).unlink(missing_ok=True)
 
     def __enter__(self) -> Database:
         return self
@@ -251,9 +273,25 @@ class Database:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, timeout=30.0)
-    connection.execute("PRAGMA synchronous=NORMAL")
+    with _sentences(path):
+        connection = sqlite3.connect(path, timeout=30.0)
+        try:
+            connection.execute("PRAGMA synchronous=NORMAL")
+        except BaseException:
+            connection.close()
+            raise
     return connection
+
+
+@contextlib.contextmanager
+def _removed(path: Path) -> Iterator[None]:
+    """Remove a half-made database when making it fails."""
+    try:
+        yield
+    except BaseException:
+        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
+            path.with_name(name).unlink(missing_ok=True)
+        raise
 
 
 @contextlib.contextmanager
@@ -261,7 +299,7 @@ def _sentences(path: Path) -> Iterator[None]:
     """SQLite's errors as sentences with a remedy."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         raise RunError(f"cannot use {path}: {error}; check the disk's space and permissions, then resume") from None
 
 
@@ -271,14 +309,21 @@ def _lock(folder: Path) -> Any:
         import fcntl
     except ImportError:  # no such locks on this system: SQLite's own still protect each transaction
         return None
+    handle = None
     try:
-        handle = (folder / "lock").open("w")
+        handle = (folder / LOCK).open("w")
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise RunError(f"another process is working on {folder}; wait for it, or stop it and resume") from None
     except OSError as error:
+        _give_up(handle)
+        if isinstance(error, BlockingIOError):
+            raise RunError(f"another process is working on {folder}; wait for it, or stop it and resume") from None
         raise RunError(f"cannot write in {folder}: {error.strerror}; check its space and permissions") from None
     return handle
+
+
+def _give_up(lock: Any) -> None:
+    if lock is not None:
+        lock.close()
 
 
 def _dump(value: Any) -> str:

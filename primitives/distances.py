@@ -52,8 +52,8 @@ def smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def along(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides with the compared vectors along dimension 1: channels, or space where there is one channel."""
-    if student.dim() == 4 and student.shape[1] == teacher.shape[1] == 1:
+    """Both sides with the compared vectors in dimension 1: channels, or space where there is one channel."""
+    if student.dim() > 2 and student.shape[1] == teacher.shape[1] == 1:
         return student.flatten(1), teacher.flatten(1)
     return student, teacher
 

@@ -53,7 +53,7 @@ def pdist(x: Tensor) -> Tensor:
     squares = rows.square().sum(dim=1)
     squared = (squares[:, None] + squares[None, :] - 2.0 * rows @ rows.t()).clamp(min=1e-12)
     distances = squared.sqrt() * (1.0 - torch.eye(len(rows), dtype=x.dtype, device=x.device))
-    return distances / (distances.sum() / (distances > 0).sum().clamp(min=1))
+    return distances / (distances.sum() / (distances > 0).sum().clamp(min=1)).clamp(min=1e-12)
 
 
 @transform(
@@ -112,4 +112,5 @@ def nontarget(x: Tensor, temperature: float, labels: Tensor) -> Tensor:
 
     Logits N×C and labels N to N×C log-probabilities over the classes other than the label's.
     """
-    return torch.log_softmax(x / temperature - 1000.0 * F.one_hot(labels, x.shape[1]), dim=1)
+    is_target = F.one_hot(labels, x.shape[1]).to(x.dtype)
+    return torch.log_softmax(x / temperature - 1000.0 * is_target, dim=1)

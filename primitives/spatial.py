@@ -80,7 +80,7 @@ def mask(x: Tensor, noise: Tensor) -> Tensor:
 
 
 def drop_noise(x: Tensor) -> Tensor:
-    """0 with probability 0.1 and 1/0.9 otherwise, one draw for each sample and channel: N×C, N×C×1 or N×C×1×1."""
+    """0 with probability 0.1 and 1/0.9 otherwise, one draw for each sample and channel: N×C(×1×1)."""
     kept = torch.rand(x.shape[:2], device=x.device, dtype=x.dtype) >= 0.1
     return (kept.to(x.dtype) / 0.9).view(*x.shape[:2], *[1] * (x.dim() - 2))
 
@@ -127,7 +127,7 @@ def mean_HW(x: Tensor) -> Tensor:
 _POOLED = {given: PairType(given.rank) for given in pairs("map", "plane")}
 
 
-@transform(_POOLED, source=_SUPPLEMENT, paper=True, searchable=False)
+@transform({given: given for given in pairs("map", "plane")}, source=_SUPPLEMENT, paper=True, searchable=False)
 def scale_r1(x: Tensor) -> Tensor:
     """x: the supplement's multi-scale with ratio 1.
 

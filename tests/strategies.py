@@ -27,10 +27,10 @@ SMALL_CROSS = (
     {"logits": (7,), "emb": (5,), "feat": (2, 6, 6)},
     {"logits": (7,), "emb": (9,), "feat": (4, 3, 3)},
 )
-# A convolutional student and a vision transformer as the teacher: 192 channels, 16 tokens.
+# A convolutional student and a transformer as the teacher: 192 channels, 17 tokens (16 and a class token: no square).
 TOKENS = (
     {"logits": (10,), "emb": (16,), "feat": (16, 8, 8)},
-    {"logits": (10,), "emb": (192,), "feat": (192, 16)},
+    {"logits": (10,), "emb": (192,), "feat": (192, 17)},
 )
 PAIRS = {"equal": EQUAL, "cross": CROSS, "tokens": TOKENS}
 SMALL_PAIRS = {"equal": SMALL_EQUAL, "cross": SMALL_CROSS}

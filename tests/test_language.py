@@ -100,14 +100,14 @@ def test_other_names_are_no_knowledge(name):
 
 # text, the position of the first wrong character, a word of the message
 REFUSED = {
-    "an import": ("__import__('os').system('touch /tmp/kdzero-was-here')", 11, "unexpected character"),
-    "attributes of a tuple": ("().__class__.__bases__[0].__subclasses__()", 2, "unexpected character"),
+    "an import": ("__import__('os').system('touch /tmp/kdzero-was-here')", 0, "unknown operation"),
+    "attributes of a tuple": ("().__class__.__bases__[0].__subclasses__()", 0, "expected the name"),
     "an unknown call": ("eval(logits)", 0, "unknown operation"),
     "a call in the middle": ("times(no(l2(exec(logits))), 1)", 12, "unknown operation"),
     "a dunder name": ("times(no(l2(__builtins__)), 1)", 12, "unknown operation"),
     "an attribute": ("times(no(l2(logits.data)), 1)", 18, "unexpected character"),
     "a keyword argument": ("times(no(l2(over(logits, temperature=4))), 1)", 36, "unexpected character"),
-    "a lambda": ("(lambda: 0)()", 7, "unexpected character"),
+    "a lambda": ("(lambda: 0)()", 0, "expected the name"),
     "an unknown operation": ("times(no(l2(softmax_Z(logits, 4))), 1)", 12, "softmax_"),
     "an unknown knowledge": ("times(no(l2(hidden)), 1)", 12, "unknown"),
     "the empty text": ("", 0, "end of the text"),
@@ -333,10 +333,8 @@ def test_canonical_form_is_idempotent(tree):
 
 
 def test_canonical_trees_type_check():
-    texts = ("hard(over(softmax_C(logits, 4), 1))", "l2(mean_C(scale_r1(softmax_C(feat, 4))))")
-    trees = [parse(f"times(no({text}), 1)") for text in texts]
     wrong = []
-    for tree in [*trees, *random_trees(1500, seed=4, searchable_only=False)]:
+    for tree in random_trees(1500, seed=4, searchable_only=False):
         try:
             check(canonical(tree))
         except ExpressionError as error:
@@ -457,7 +455,7 @@ SAME = {
         in_distiller("softmax_C(emb, 4)"),
     ),
     "divergence of a log-softmax": (KD.replace("softmax", "logsoftmax"), KD),
-    "rows of a mean": (in_distiller("batch(feat)"), in_distiller("feat")),
+    "rows of a relation": (in_distiller("mm(batch(feat))"), in_distiller("mm(feat)")),
     "patches of one pixel": ("times(no(cor(local_s1(feat))), 1)", "times(no(cor(batch(feat))), 1)"),
     "no-ops in a row": (in_distiller("scale_r1(scale_r1(abs(abs(feat))))"), in_distiller("abs(feat)")),
 }

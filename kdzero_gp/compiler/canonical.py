@@ -28,10 +28,10 @@ _NON_NEGATIVE = {
     *("exp", "sigmoid", "abs", "relu", "pow2", "pow4", "satt", "natt", "catt", "min_max_normalize", "pdist"),
     *("softmax_N", "softmax_C", "softmax_HW", "proportion_C"),
 }
-# These only change where a number stands (none of them pads), and these distances average over all places.
+# The first only change where a number stands (none of them pads), and the second flatten by themselves. The distances
+# that average over all places are not among them: whether shapes agree without an adapter depends on the layout.
 _LAYOUTS = {"batch", "local_s1"}
-_MEAN_DISTANCES = {"l1", "l2", "smooth_l1"}
-_FLATTENING = _MEAN_DISTANCES | {"mm", "pdist"}
+_FLATTENING = {"mm", "pdist"}
 # kl works in the log domain by itself, so that both spellings are one distiller.
 _KL = {"kl", "kl_mean", "soft_cross_entropy"}
 
@@ -40,7 +40,7 @@ def _simplify(node: Expression) -> Expression:
     """One step at the root of ``node``, whose arguments are canonical already."""
     first = node.arguments[0]
     assert isinstance(first, Expression)
-    if node.name in _IDENTITIES or (node.name == "over" and node.arguments[1] == 1.0):
+    if node.name in _IDENTITIES or _divides_by_one(node, first):
         return first
     if node.name in _IDEMPOTENT and first.name == node.name:
         return first
@@ -55,6 +55,12 @@ def _simplify(node: Expression) -> Expression:
     if node.name == "exp" and first.name.startswith("logsoftmax_"):
         return Expression(first.name.removeprefix("log"), first.arguments)
     return node
+
+
+def _divides_by_one(node: Expression, first: Expression) -> bool:
+    """Whether ``over(first, 1)`` changes neither the value, nor the kind, nor the temperature of the distance's T²."""
+    plain = all(len(n.arguments) < 2 and n.name != "proportion_C" for n in first.walk())
+    return node.name == "over" and node.arguments[1] == 1.0 and plain
 
 
 @lru_cache(maxsize=65536)

@@ -19,6 +19,8 @@ def knowledge_type(name: str, knowledge: KnowledgeTypes | None = None) -> PairTy
             offered = ", ".join(knowledge)
             raise ExpressionTypeError(f"this pair has no knowledge {name!r}; it offers {offered}")
         return knowledge[name]
+    if not is_knowledge(name):
+        raise ExpressionError(f"unknown knowledge {name!r}; there are logits, emb, feat, feat1, feat2, …")
     return {"logits": LOGITS, "emb": PairType("matrix")}.get(name, PairType("map"))
 
 

@@ -31,6 +31,11 @@ class Expression:
     name: str
     arguments: tuple[Expression | float, ...] = ()
 
+    def __post_init__(self) -> None:
+        if any(isinstance(argument, int) for argument in self.arguments):
+            numbers = tuple(float(a) if isinstance(a, int) else a for a in self.arguments)
+            object.__setattr__(self, "arguments", numbers)
+
     def __str__(self) -> str:
         if not self.arguments:
             return self.name

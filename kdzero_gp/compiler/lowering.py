@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,10 +63,23 @@ class _Pair:
 def written(shape: Shape) -> str:
     """A traced shape as a comment, with the batch size as N.
 
-    >>> written((5, 100))
+    >>> written((TRACED_BATCH, 100))
     'N×100'
     """
     return "×".join("N" if size == TRACED_BATCH else str(size) for size in shape)
+
+
+def _layout(raw: Shape, seen: Shape) -> str:
+    """What turns a raw tensor into the leaf's layout: a map into tokens, or square tokens into a map."""
+    if len(raw) == len(seen):
+        return ""
+    return ".flatten(2)" if len(raw) > len(seen) else f".unflatten(2, ({', '.join(map(str, seen_side(raw)))}))"
+
+
+def seen_side(raw: Shape) -> Shape:
+    """Height and width of square tokens N×C×M."""
+    side = math.isqrt(raw[2])
+    return (side, side)
 
 
 class _Lowering:
@@ -132,7 +146,7 @@ class _Lowering:
                 ("teacher", teacher, self.program.teacher_steps),
             ):
                 cut = ".detach()" if side == "teacher" else ""
-                flat = ".flatten(2)" if len(raw[side]) != len(shapes[0]) else ""
+                flat = _layout(raw[side], shapes[side == "teacher"])
                 steps.append(Step(self.unique(variable), (f'{side}["{name}"]{cut}{flat}',), shape=written(raw[side])))
         if way is not None:
             module = f"adapt_{name}" if way.channels else f"pool_{name}"
@@ -203,6 +217,7 @@ class _Lowering:
         losses = self.distance(weighted.children[0])
         arguments: tuple[str, ...] = (losses,)
         if operation.name != "no":
+            type_of(Expression("logits"), self.types)
             self.pair(Expression("logits"), None)
             arguments = (losses, "logits_s", self.target("logits_t"), "labels")
         name = losses.replace("_losses", "_loss")

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from kdzero_gp.compiler.checking import KnowledgeTypes, check, check_arity, constant_type, is_known, type_of
@@ -16,7 +17,10 @@ MAX_CHARACTERS = 20_000
 MAX_DEPTH = 64
 MAX_NODES = 1_000
 
-_TOKEN = re.compile(r"\s*(?:(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<number>\d+(?:\.\d+)?)|(?P<mark>[(),]))", re.ASCII)
+_BLANKS = " \t\r\n"
+_TOKEN = re.compile(
+    r"[ \t\r\n]*(?:(?P<name>[A-Za-z_][A-Za-z_0-9]*)|(?P<number>\d+(?:\.\d+)?)|(?P<mark>[(),]))", re.ASCII
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +30,30 @@ class _Token:
     position: int
 
 
-def _tokens(text: str) -> list[_Token]:
-    tokens = []
+def _tokens(text: str) -> Iterator[_Token]:
     position = 0
-    end = len(text.rstrip())
+    end = len(text.rstrip(_BLANKS))
     while position < end:
         match = _TOKEN.match(text, position)
         if match is None:
-            position += len(text[position:]) - len(text[position:].lstrip())
+            position += len(text[position:]) - len(text[position:].lstrip(_BLANKS))
             raise ExpressionError(f"unexpected character {text[position]!r}", position)
         kind = str(match.lastgroup)
-        tokens.append(_Token(kind, match[kind], match.start(kind)))
+        yield _Token(kind, match[kind], match.start(kind))
         position = match.end()
-    tokens.append(_Token("end", "", end))
-    return tokens
+    while True:
+        yield _Token("end", "", end)
 
 
 class _Parser:
     def __init__(self, text: str, knowledge: KnowledgeTypes | None):
         self.tokens = _tokens(text)
+        self.ahead = next(self.tokens)
         self.knowledge = knowledge
-        self.index = 0
         self.nodes = 0
 
     def next(self) -> _Token:
-        token = self.tokens[self.index]
-        self.index += token.kind != "end"
+        token, self.ahead = self.ahead, next(self.tokens)
         return token
 
     def expect(self, mark: str) -> None:
@@ -87,7 +89,7 @@ class _Parser:
         self.expect("(")
         found: list[Expression | float] = []
         while True:
-            token = self.tokens[self.index]
+            token = self.ahead
             if token.kind == "number":
                 value = float(self.next().text)
                 try:
@@ -134,6 +136,8 @@ def parse(text: str, knowledge: KnowledgeTypes | None = None) -> Expression:
     >>> str(parse("times( no(l2(logits)),1.0 )"))
     'times(no(l2(logits)), 1)'
     """
+    if not isinstance(text, str):
+        raise ExpressionError(f"a distiller is a text, got {type(text).__name__}", 0)
     if len(text) > MAX_CHARACTERS:
         raise ExpressionError(f"longer than {MAX_CHARACTERS} characters", MAX_CHARACTERS)
     parser = _Parser(text, knowledge)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -12,14 +13,34 @@ from typing import Any
 
 from kdzero_gp.compiler.lowering import Program, Step
 from kdzero_gp.compiler.shapes import Adapter
+from kdzero_gp.errors import ShapeError
+from primitives import CATALOGUE
 
 _WIDTH = 110
 
 
-@lru_cache(maxsize=1024)
+@lru_cache(maxsize=1)
+def _catalogue_sources() -> dict[Callable[..., Any], str]:
+    """The sources of all functions that the catalogue can need, read at once: a long search goes on with the code it
+    started with, also when the files change under it."""
+    functions: dict[Callable[..., Any], None] = {}
+    for operation in CATALOGUE:
+        special: list[Callable[..., Any]] = []
+        if operation.specialise is not None:
+            special = [f for overload in operation.overloads for f in operation.specialise(overload[0])]  # type: ignore
+        for function in (operation.function, operation.noise, *special):
+            if function is not None:
+                functions |= dict.fromkeys(_needs(function))
+    return {function: _source_of_function(function) for function in functions}
+
+
 def function_source(function: Callable[..., Any]) -> str:
     """A function's source under its own name, without decorators and with the first line of its docstring."""
-    lines, _start = inspect.getsourcelines(function)
+    return _catalogue_sources()[function]
+
+
+def _source_of_function(function: Callable[..., Any]) -> str:
+    lines, _ = inspect.getsourcelines(function)
     tree = ast.parse(textwrap.dedent("".join(lines)))
     definition = tree.body[0]
     assert isinstance(definition, ast.FunctionDef)
@@ -74,19 +95,27 @@ def _lines(steps: Iterable[Step]) -> list[str]:
     for step in steps:
         line = f"{step.name} = {step.text}"
         comment = f"  # {step.shape}" if step.shape else ""
-        lines.append(line + comment if len(line + comment) + 8 <= _WIDTH else line)
+        if len(line) + 8 > _WIDTH:
+            head, _, rest = line.partition("(")
+            line = f"{head}(\n    {rest[:-1]}\n)"
+        elif len(line + comment) + 8 <= _WIDTH:
+            line += comment
+        lines.append(line)
     return lines
 
 
 def magnitudes_source(magnitudes: Sequence[float]) -> str:
-    """The tuple of the terms' factors, in six significant digits."""
+    """The tuple of the terms' factors, in six significant digits. Raises ``ShapeError`` unless all are finite."""
+    if not all(math.isfinite(magnitude) for magnitude in magnitudes):
+        raise ShapeError(f"magnitudes have to be finite numbers, got {tuple(magnitudes)}")
     numbers = ", ".join(repr(float(f"{magnitude:.6g}")) for magnitude in magnitudes)
     return f"({numbers},)" if len(magnitudes) == 1 else f"({numbers})"
 
 
 def _weighted_sum(program: Program) -> str:
-    indices = range(len(program.results))
-    return " + ".join(f"self.magnitudes[{index}] * terms[{index}]" for index in indices)
+    parts = [f"self.magnitudes[{index}] * terms[{index}]" for index in range(len(program.results))]
+    line = " + ".join(parts)
+    return line if len(line) + 15 <= _WIDTH else "(\n    " + "\n    + ".join(parts) + "\n)"
 
 
 def _init_lines(program: Program) -> list[str]:
@@ -105,7 +134,7 @@ def _method(signature: str, docstring: str, body: Iterable[str]) -> str:
 
 def _class_source(program: Program, magnitudes: Sequence[float]) -> str:
     mapping = "Tensors"
-    targets = ", ".join(f'"{name}": {name}' for name in program.targets)
+    targets = _dictionary([f'"{name}": {name}' for name in program.targets])
     results = ", ".join(program.results) + ("," if len(program.results) == 1 else "")
     methods = [
         _method("__init__(self) -> None", "Adapters, where the pair needs them, are learnt with the student.",
@@ -113,7 +142,7 @@ def _class_source(program: Program, magnitudes: Sequence[float]) -> str:
         "    @torch.no_grad()\n"
         + _method(f"prepare(self, teacher: {mapping}, labels: Tensor) -> dict[str, Tensor]",
                   "The teacher's part that belongs to each sample alone; may be computed once and kept.",
-                  [*_lines(program.teacher_steps), f"return {{{targets}}}"]),
+                  [*_lines(program.teacher_steps), f"return {targets}"]),
         _method(f"terms(self, student: {mapping}, targets: {mapping}, labels: Tensor) -> tuple[Tensor, ...]",
                 "The losses before their magnitudes, from the student's tensors and prepared targets.",
                 [*_lines(program.steps), f"return ({results})"]),
@@ -133,11 +162,16 @@ def _class_source(program: Program, magnitudes: Sequence[float]) -> str:
     return head + "\n\n".join(methods) + "\n"
 
 
+def _dictionary(items: Sequence[str]) -> str:
+    line = "{" + ", ".join(items) + "}"
+    return line if len(line) + 15 <= _WIDTH else "{\n" + "".join(f"    {item},\n" for item in items) + "}"
+
+
 def _wrapped_string(text: str) -> str:
     """A string literal that keeps within the line width."""
-    if len(text) <= _WIDTH - 24:
+    if len(text) + len('    EXPRESSION = ""') <= _WIDTH:
         return f'"{text}"'
-    pieces = textwrap.wrap(text, _WIDTH - 16, break_long_words=True, drop_whitespace=False, break_on_hyphens=False)
+    pieces = textwrap.wrap(text, _WIDTH - 10, break_long_words=True, drop_whitespace=False, break_on_hyphens=False)
     return "(\n" + "".join(f'        "{piece}"\n' for piece in pieces) + "    )"
 
 
@@ -153,7 +187,11 @@ def render(
     described = "\n".join(_described(name, value) for name, value in facts.items())
     parts = [f'"""A knowledge-distillation loss, written by kdzero-gp.\n\n{described}\n"""\n']
     functions = [function_source(function) for function in _functions(program)]
-    body = _class_source(program, program.magnitudes if magnitudes is None else magnitudes)
+    if magnitudes is None:
+        magnitudes = program.magnitudes
+    if len(magnitudes) != len(program.results):
+        raise ShapeError(f"the distiller has {len(program.results)} terms and {len(magnitudes)} magnitudes were given")
+    body = _class_source(program, magnitudes)
     code = "\n".join([*functions, body])
     imports = "from collections.abc import Mapping\n\n"
     if "math." in code:
@@ -167,5 +205,5 @@ def render(
 
 def _described(name: str, value: Any) -> str:
     """One fact of the provenance; quotes and backslashes cannot end the docstring."""
-    text = f"{name}: {value}".replace("\\", "/").replace('"""', "'''")
+    text = f"{name}: {value}".replace("\\", "/").replace('"""', "'''").replace("\x00", "")
     return "\n".join(textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_long_words=True)) or text

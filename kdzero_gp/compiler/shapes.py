@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,13 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdzero_gp.compiler.expression import is_knowledge
 from kdzero_gp.errors import ShapeError
 from primitives import CATALOGUE, LOGITS, PairType
 from primitives.types import DIMENSIONS
 
 Shape = tuple[int, ...]
-# The batch size that shapes are traced with. Relations are square in it; any number but a real size would do.
-TRACED_BATCH = 5
+# The batch size that shapes are traced with: a prime that is no network's size, so that comments can show it as N.
+TRACED_BATCH = 1009
 
 
 @dataclass(frozen=True)
@@ -28,29 +30,40 @@ class PairShapes:
 
     @property
     def types(self) -> dict[str, PairType]:
-        """The knowledge that both expose, with its type. Feature maps are maps on both sides or tokens on both."""
+        """The knowledge that both expose, with its type. Tokens whose number is a square are the map they were cut
+        from, so that a vision transformer and a convolutional network can be compared; other tokens make the pair
+        one of tokens."""
         found = {}
-        for name, shape in self.student.items():
-            if name not in self.teacher:
+        for name in self.student:
+            if name not in self.teacher or not is_knowledge(name):
                 continue
-            ranks = {len(shape), len(self.teacher[name])}
+            shapes = (self.student[name], self.teacher[name])
             if name == "logits":
                 found[name] = LOGITS
-            elif ranks == {1}:
+            elif {len(shape) for shape in shapes} == {1}:
                 found[name] = PairType("matrix")
-            elif ranks == {3}:
-                found[name] = PairType("map")
-            elif ranks <= {2, 3}:
-                found[name] = PairType("tokens")
+            else:
+                found[name] = PairType("map" if all(_side_of(shape) for shape in shapes) else "tokens")
         return found
 
     def leaf(self, name: str, side: str) -> Shape:
-        """The per-sample shape of a leaf as the distiller sees it: maps become tokens where the other side has
-        tokens."""
-        shape = getattr(self, side)[name]
-        if self.types[name].rank == "tokens" and len(shape) == 3:
+        """The per-sample shape of a leaf as the distiller sees it: square tokens as a map, or maps as tokens where
+        the other side has tokens that are not square."""
+        shape = tuple(getattr(self, side)[name])
+        rank = self.types[name].rank
+        if rank == "tokens" and len(shape) == 3:
             return (shape[0], shape[1] * shape[2])
-        return tuple(shape)
+        if rank == "map" and len(shape) == 2:
+            return (shape[0], *_side_of(shape))
+        return shape
+
+
+def _side_of(shape: Shape) -> Shape:
+    """Height and width of a map C×H×W or of square tokens C×M; () for other tokens."""
+    if len(shape) == 3:
+        return shape[1:]
+    side = math.isqrt(shape[1])
+    return (side, side) if side * side == shape[1] else ()
 
 
 def pair_shapes(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> PairShapes:
@@ -71,7 +84,12 @@ def pair_shapes(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> PairS
 
 
 def _per_sample(given: Mapping[str, Any], side: str) -> dict[str, Shape]:
-    shapes = {name: tuple(s.shape) if isinstance(s, Tensor) else tuple(s) for name, s in given.items()}
+    shapes: dict[str, Shape] = {}
+    for name, shape in given.items():
+        sizes = shape.shape if isinstance(shape, Tensor) else shape
+        if not isinstance(sizes, Sequence) or not all(isinstance(size, int) for size in sizes):
+            raise ShapeError(f"the {side}'s {name} has the shape {shape!r}; expected whole numbers such as (64, 8, 8)")
+        shapes[name] = tuple(sizes)
     batched = any(isinstance(s, Tensor) for s in given.values()) or any(
         len(shapes[name]) == 2 for name in ("logits", "emb") if name in shapes
     )

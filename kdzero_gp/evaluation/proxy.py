@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.evaluation import metrics as measures
 from kdzero_gp.evaluation.bench import Bench, BuildStudent, outputs
-from kdzero_gp.evaluation.training import Diverged, Precision, gradient_norms, prepared, train
+from kdzero_gp.evaluation.training import Diverged, OnStep, Precision, gradient_norms, prepared, train
 
 # Two probe batches of this many images measure the gradient norms behind relative magnitudes.
 PROBE_BATCH = 128
@@ -72,6 +72,7 @@ class Evaluator:
         self.build_student = build_student
         self.student = self._fresh(0)
         self._cross_entropy_norm: float | None = None
+        self.on_step: OnStep | None = None
 
     def _fresh(self, seed: int) -> nn.Module:
         torch.manual_seed(seed)
@@ -104,7 +105,7 @@ class Evaluator:
         student = self._start(request)
         begin = time.perf_counter()
         recipe = self.bench.recipes[request.recipe]
-        steps = train(student, self.train_part, recipe, request.seed, distiller, self.precision)
+        steps = train(student, self.train_part, recipe, request.seed, distiller, self.precision, self.on_step)
         per_step = (time.perf_counter() - begin) / steps * 1000.0
         found = self._measure(student)
         if not all(math.isfinite(value) for value in found.values()):

@@ -3,7 +3,7 @@ in a step that could be done before it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +17,9 @@ from kdzero_gp.evaluation.recipe import Recipe
 CHECK_EVERY = 16
 # Targets of all images are computed once when they take at most this many bytes.
 TARGET_BYTES = 2 << 30
+
+# Hears of a step after it was taken: its number from 0, the cross-entropy, and the distiller's loss (None without).
+OnStep = Callable[[int, Tensor, Tensor | None], None]
 
 
 class Diverged(Exception):
@@ -69,10 +72,12 @@ def train(
     seed: int,
     distiller: nn.Module | None = None,
     precision: Precision = Precision(),
+    on_step: OnStep | None = None,
 ) -> int:
     """Train ``student`` on cross-entropy plus the distiller's loss, in place, and return the number of steps.
 
-    Everything random comes from ``seed`` (which also seeds torch). Raises ``Diverged``.
+    Everything random comes from ``seed`` (which also seeds torch). ``on_step`` hears of every step and must not
+    change anything. Raises ``Diverged``.
     """
     torch.manual_seed(seed)
     order = batches(len(part.labels), recipe, seed).to(part.labels.device)
@@ -94,17 +99,21 @@ def train(
         optimizer.param_groups[0]["lr"] = rates[step]
         labels = part.labels[indices]
         found = precision.forward(student, part.images[indices])
-        loss = F.cross_entropy(found["logits"], labels)
+        loss = hard = F.cross_entropy(found["logits"], labels)
+        soft: Tensor | None = None
         if distiller is not None:
             if targets is None:
                 now = prepared(distiller, part, indices)
             else:
                 now = {name: tensor[indices] for name, tensor in targets.items()}
-            loss = loss + distiller.loss(found, now, labels)  # type: ignore[operator]
+            soft = distiller.loss(found, now, labels)  # type: ignore[operator]
+            loss = hard + soft
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(trained, recipe.clip, foreach=True)
         optimizer.step()
+        if on_step is not None:
+            on_step(step, hard.detach(), None if soft is None else soft.detach())
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             _must_be_finite(loss, step)
     _must_be_finite(loss, len(order) - 1)

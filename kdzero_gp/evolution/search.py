@@ -53,7 +53,8 @@ class SearchSettings:
             (self.tournament >= 1, f"--tournament must be at least 1, got {self.tournament}"),
             (self.removal in ("oldest", "worst"), f"--removal must be oldest or worst, got {self.removal!r}"),
             (0 <= self.crossover <= 1, f"--crossover must lie in 0..1, got {self.crossover:g}"),
-            (0 < (self.sample_ratio or 1) <= 1, f"--sample-ratio must lie in 0..1, got {self.sample_ratio}"),
+            (self.sample_ratio is None or 0 < self.sample_ratio <= 1,
+             f"--sample-ratio must lie above 0 and not above 1, got {self.sample_ratio}"),
             (self.top_k >= 1, f"--top-k must be at least 1, got {self.top_k}"),
             (self.births_per_step is None or self.births_per_step >= 1, "births_per_step must be at least 1"),
             (self.patience is None or self.patience >= 1, f"--patience must be at least 1, got {self.patience}"),
@@ -193,8 +194,8 @@ class Search:
         child, operator = self.toolbox.mutate(list(parent))
         return self.grammar.to_expression(child), operator, (parent.birth.number,)
 
-    def _invent(self) -> tuple[Expression, str, tuple[int, ...]]:
-        nodes = self.grammar.grow(Slot(LOSS), NEW_HEIGHT, self.random)
+    def _invent(self, height: int = NEW_HEIGHT) -> tuple[Expression, str, tuple[int, ...]]:
+        nodes = self.grammar.grow(Slot(LOSS), height, self.random)
         return self.grammar.to_expression(nodes), "random", ()
 
     def _breed(self, generation: int, propose: Callable[[], tuple[Expression, str, tuple[int, ...]]]) -> Birth:
@@ -209,7 +210,8 @@ class Search:
                 return self._born(generation, simplest, operator, parents)
             known = (simplest, operator, parents)
         if known is None:
-            expression, operator, parents = self._invent()
+            # nothing kept the limits: one of the lowest trees, which are the smallest too
+            expression, operator, parents = self._invent(0)
             known = (canonical(expression), operator, parents)
         return self._born(generation, *known)
 
@@ -248,8 +250,11 @@ class Search:
                 self.population.remove(worst)
 
     def _first_generation(self) -> list[Birth]:
-        births = [self._born(0, canonical(seed), "zoo", ()) for seed in self.seeds]
-        births = [birth for birth in births if birth.duplicate_of is None][: self.settings.population]
+        births: list[Birth] = []
+        for seed in self.seeds:
+            # what finds no place is not born, so that it can be found later
+            if len(births) < self.settings.population and digest(seed) not in self.first_birth:
+                births.append(self._born(0, canonical(seed), "zoo", ()))
         while len(births) < self.settings.population:
             births.append(self._breed(0, self._invent))
         return births

@@ -1,0 +1,28 @@
+"""The panels of the report: each takes a snapshot of a run and gives one section of html."""
+
+from kdzero_gp.report.panels.cost import cost_panel
+from kdzero_gp.report.panels.fitness import fitness_panel
+from kdzero_gp.report.panels.flow import flow_panel
+from kdzero_gp.report.panels.lineage import lineage_panel
+from kdzero_gp.report.panels.operations import operations_panel, pairs_panel, time_panel
+from kdzero_gp.report.panels.overview import overview
+from kdzero_gp.report.panels.race import race_panel
+from kdzero_gp.report.panels.reproduction import reproduction_panel
+from kdzero_gp.report.panels.snapshot import Snapshot, read_snapshot
+from kdzero_gp.report.panels.trees import trees_panel
+
+# In the order of the page: name of the section, title in the contents, function.
+PANELS = (
+    ("race", "Race", race_panel),
+    ("fitness", "Fitness", fitness_panel),
+    ("flow", "Candidates", flow_panel),
+    ("operations", "Operations", operations_panel),
+    ("pairs", "Pairs", pairs_panel),
+    ("time", "Over time", time_panel),
+    ("genealogy", "Genealogy", lineage_panel),
+    ("trees", "Runners-up", trees_panel),
+    ("cost", "Cost", cost_panel),
+    ("reproduction", "Reproduction", reproduction_panel),
+)
+
+__all__ = ["PANELS", "Snapshot", "overview", "read_snapshot"]

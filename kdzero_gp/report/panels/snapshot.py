@@ -1,0 +1,90 @@
+"""What the panels show, read from a run at one moment; the run may go on meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kdzero_gp.compiler import KnowledgeTypes, pair_shapes
+from kdzero_gp.errors import KdzeroError, RunError
+from kdzero_gp.runner import Entry, RunSettings, Standing, entries, standings
+from kdzero_gp.storage import Database, StoredBirth, StoredEvaluation
+
+# The kinds of training whose cost is kept, in the order of a run, and what they are called.
+COST_KINDS = {
+    "baseline": "cross-entropy alone", "zoo": "published methods", "evaluation": "candidates", "race": "race"
+}  # fmt: skip
+TOP = 10
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run's rows and what follows from them. ``top``: the best evolved distillers, those of the race by its result,
+    then by fitness; ``knowledge``: the types of the pair's knowledge, None before the pair was measured."""
+
+    folder: Path
+    settings: RunSettings
+    versions: Mapping[str, str]
+    bench: Mapping[str, Any]
+    finished: bool
+    births: Sequence[StoredBirth]
+    evaluations: Sequence[StoredEvaluation]
+    table: Sequence[Standing]
+    top: Sequence[Entry]
+    costs: Mapping[str, Sequence[tuple[float, float]]]
+    knowledge: KnowledgeTypes | None
+
+    @property
+    def raced(self) -> list[Standing]:
+        """The standings that have a result."""
+        return [standing for standing in self.table if not standing.reason]
+
+    @property
+    def winner(self) -> Entry | None:
+        """The best evolved distiller so far."""
+        return self.top[0] if self.top else None
+
+    def standing(self, entry: Entry) -> Standing | None:
+        """The result of an entry in the race, None where it has none."""
+        return next((s for s in self.raced if s.entry.name == entry.name), None)
+
+    def evaluation(self, digest: str) -> StoredEvaluation | None:
+        """A distiller's proxy evaluation."""
+        return next((e for e in self.evaluations if e.digest == digest), None)
+
+
+def read_snapshot(folder: Path) -> Snapshot:
+    """Read a run, finished or not. Raises ``RunError`` where there is none."""
+    with Database.read(folder) as database:
+        stored = database.fact("settings")
+        if stored is None:
+            raise RunError(f"{folder} has no settings yet; wait a moment, or start anew with: kdzero-gp evolve")
+        settings = RunSettings.from_dict(stored)
+        births, evaluations = database.births(), database.evaluations()
+        table = standings(database, entries(database, settings))
+        bench = database.fact("bench") or {}
+        return Snapshot(
+            folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,
+            evaluations, table, _top(table, evaluations), {kind: database.costs(kind) for kind in COST_KINDS},
+            _knowledge(bench),
+        )  # fmt: skip
+
+
+def _top(table: Sequence[Standing], evaluations: Sequence[StoredEvaluation]) -> list[Entry]:
+    chosen = [s.entry for s in table if s.entry.kind == "evolved" and not s.reason]
+    known = {entry.name for entry in chosen}
+    for found in evaluations:
+        if len(chosen) >= TOP or found.fitness is None:
+            break
+        if found.digest not in known:
+            chosen.append(Entry(found.digest, "evolved", found.expression, found.magnitudes, found.fitness))
+    return chosen[:TOP]
+
+
+def _knowledge(bench: Mapping[str, Any]) -> KnowledgeTypes | None:
+    try:
+        return pair_shapes(bench["student_shapes"], bench["teacher_shapes"]).types
+    except (KdzeroError, KeyError):
+        return None

@@ -9,13 +9,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from multiprocessing import get_context
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from kdzero_gp.errors import RunError
 from kdzero_gp.evaluation import Outcome, Request
+
+# Gradient norms of a source that cannot be measured.
+NO_GRADIENT: dict[str, Any] = {"terms": [], "total": 0.0}
 
 _evaluator: Any = None
 
@@ -48,11 +53,23 @@ class Executor:
                 future.cancel()
 
     def term_norms(self, sources: Sequence[str]) -> list[dict[str, Any]]:
-        """The relative gradient norms of each source's terms."""
-        return [future.result() for future in [self._schedule(_measure_terms, source) for source in sources]]
+        """The relative gradient norms of each source's terms; a total of 0 where a source has no usable gradient."""
+        return [self._norms(future) for future in [self._schedule(_measure_terms, source) for source in sources]]
+
+    def _norms(self, future: Any) -> dict[str, Any]:
+        try:
+            return future.result()  # type: ignore[no-any-return]
+        except (TimeoutError, FutureTimeoutError, ProcessExpired):
+            return dict(NO_GRADIENT)
+        except BrokenProcessPool:
+            raise _broken() from None
 
     def _schedule(self, function: Any, argument: Any) -> Any:
-        return self._pool.schedule(function, args=(argument,), timeout=self.timeout)
+        try:
+            with _interrupts_held():
+                return self._pool.schedule(function, args=(argument,), timeout=self.timeout)
+        except RuntimeError:
+            raise _broken() from None
 
     def _outcome(self, future: Any, request: Request, again: bool = True) -> Outcome:
         try:
@@ -63,6 +80,8 @@ class Executor:
             if again:
                 return self._outcome(self._schedule(_evaluate, request), request, again=False)
             return Outcome(reason=f"the worker process died twice (exit code {expired.exitcode})")
+        except BrokenProcessPool:
+            raise _broken() from None
 
     def close(self) -> None:
         """Stop the workers at once."""
@@ -75,6 +94,28 @@ class Executor:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _broken() -> RunError:
+    return RunError(
+        "the worker processes die before they begin, perhaps for lack of memory; free some, then resume with fewer "
+        "--workers"
+    )
+
+
+@contextlib.contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold Ctrl-C back for a moment. The pool's threads and processes that start meanwhile inherit that and never
+    see it, not even while they import torch; it is the parent's business."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # when it starts it lets SIGINT through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start_worker(bench: str, device: str, parent: int) -> None:
@@ -104,5 +145,9 @@ def _evaluate(request: Request) -> Outcome:
 
 def _measure_terms(source: str) -> dict[str, Any]:
     from kdzero_gp.evaluation import measure_terms
+    from kdzero_gp.evaluation.proxy import Rejected
 
-    return measure_terms(_evaluator, source)
+    try:
+        return measure_terms(_evaluator, source)
+    except (Rejected, RuntimeError, ValueError, ArithmeticError, MemoryError):
+        return dict(NO_GRADIENT)

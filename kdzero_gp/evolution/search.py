@@ -25,6 +25,8 @@ from primitives import LOSS
 
 # How often breeding tries again when a child is known already or breaks a limit.
 TRIES = 12
+# Seeds below this leave room for those that are derived from them in torch's 64 bits.
+SEEDS = 2**31
 # A new tree is at most this high: times, calibration, distance and a few transforms.
 NEW_HEIGHT = 8
 
@@ -50,6 +52,7 @@ class SearchSettings:
         checks = [
             (self.generations >= 1, f"--generations must be at least 1, got {self.generations}"),
             (self.population >= 2, f"--pop must be at least 2, to select from, got {self.population}"),
+            (0 <= self.seed < SEEDS, f"--seed must lie in 0..{SEEDS - 1}, got {self.seed}"),
             (self.tournament >= 1, f"--tournament must be at least 1, got {self.tournament}"),
             (self.removal in ("oldest", "worst"), f"--removal must be oldest or worst, got {self.removal!r}"),
             (0 <= self.crossover <= 1, f"--crossover must lie in 0..1, got {self.crossover:g}"),

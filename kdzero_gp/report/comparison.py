@@ -106,19 +106,39 @@ def compare(a: Expression, b: Expression, name_a: str = "a", name_b: str = "b") 
 
 
 def change(before: Expression, after: Expression) -> str:
-    """The first difference between two distillers in a few words, and how many more there are.
+    """The first difference between two distillers in a few words, and how many more there are; a whole term that is
+    new or gone counts as one.
 
     >>> from kdzero_gp.compiler import zoo
     >>> change(zoo["kd"], zoo["wsld"])
     'kl → soft_cross_entropy, 1 more'
     """
-    found = compare(before, after).differences
-    if not found:
-        return "nothing changed"
-    one = found[0]
-    both = " → ".join(filter(None, (step_text(one.a), step_text(one.b))))
-    sign = {"only a": "− ", "only b": "+ "}.get(one.relation, "")
-    return f"{sign}{both}" + (f", {len(found) - 1} more" if len(found) > 1 else "")
+    found = []
+    rows = compare(before, after).rows
+    for number in dict.fromkeys(row.term for row in rows):
+        term = [row for row in rows if row.term == number]
+        different = [row for row in term if row.relation not in ("same", "same operation")]
+        whole = len({row.relation for row in term}) == 1 and term[0].relation in ("only a", "only b")
+        found += [_in_words(row, whole) for row in (different if not whole else different[-1:])]
+    more = f", {len(found) - 1} more" if len(found) > 1 else ""
+    return found[0] + more if found else "nothing changed"
+
+
+def _in_words(row: Row, whole: bool) -> str:
+    sign = {"only a": "− ", "only b": "+ "}.get(row.relation, "")
+    if whole:
+        return sign + short(row.a or row.b)  # type: ignore[arg-type]
+    return sign + " → ".join(filter(None, (step_text(row.a), step_text(row.b))))
+
+
+def short(expression: Expression, most: int = 34) -> str:
+    """What a distiller compares and by which distance, without calibrations and magnitudes, cut to ``most`` letters.
+
+    >>> short(Expression("times", (Expression("no", (Expression("l2", (Expression("feat"),)),)), 1.0)))
+    'l2(feat)'
+    """
+    text = " + ".join(str(term.children[0].children[0]) for term in terms(expression))
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _shared(node: Expression, others: set[Expression]) -> list[Expression]:

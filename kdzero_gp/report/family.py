@@ -16,13 +16,12 @@ from kdzero_gp.draw.content import Line, measured
 from kdzero_gp.draw.style import DETAIL_SIZE, FONT_FAMILY, INK, LINE, PAPER
 from kdzero_gp.draw.svg import number
 from kdzero_gp.report import markup
-from kdzero_gp.report.comparison import change
+from kdzero_gp.report.comparison import change, short
 from kdzero_gp.report.lineage import Plan, plan
 
 # Beyond this many boxes a picture is folded: first chains of single parents, then the oldest births.
 MOST_BOXES = 32
 _SHORTEST_CHAIN = 3
-_LONGEST_TEXT = 30
 _PADDING = 8.0
 _MARGIN = 12.0
 # Fills for where a lineage begins; all others are white.
@@ -63,10 +62,9 @@ class Genealogy:
     def _texts(self, node: int, facts: dict[str, Any]) -> list[str]:
         """A birth's number, how it came about, its fitness, and what is new against the first parent."""
         parents = sorted(self.graph.predecessors(node))
-        new = short(facts["expression"])
-        if parents:
-            before = self.graph.nodes[parents[0]]["expression"]
-            new = change(parse(before, self.knowledge), parse(facts["expression"], self.knowledge))
+        own = parse(facts["expression"], self.knowledge)
+        before = parse(self.graph.nodes[parents[0]]["expression"], self.knowledge) if parents else None
+        new = short(own) if before is None else change(before, own)
         return [f"#{node} {facts['operator'].replace('_', ' ')}", f"fitness {_number(facts['fitness'])}", new]
 
     def __str__(self) -> str:
@@ -133,16 +131,6 @@ def _quotient(graph: networkx.DiGraph, group: dict[int, Any]) -> networkx.DiGrap
         folded.add_node(key, **facts)
     folded.add_edges_from((group[a], group[b]) for a, b in graph.edges if group[a] != group[b])
     return folded
-
-
-def short(expression: str, most: int = _LONGEST_TEXT) -> str:
-    """The beginning of an expression's text, without the ``times(no(`` that nearly all begin with.
-
-    >>> short("times(no(kl(softmax_C(logits, 4))), 1)")
-    'kl(softmax_C(logits, 4))), 1)'
-    """
-    text = expression.removeprefix("times(").removeprefix("no(")
-    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def _folded_texts(facts: dict[str, Any]) -> list[str]:

@@ -48,13 +48,14 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     torch.set_num_threads(1 if image_size < CHANNELS_LAST_SIZE else cores())
     example = dataset.normalise(dataset.train.images[:2]).to(device)
     classes, channels = len(dataset.classes), example.shape[1]
-    teacher, facts = _teacher(folder, settings, dataset, example, device, precision, progress)
     spec: dict[str, Any] = {
         "name": settings.student, "classes": classes, "channels": channels, "taps": dict(settings.student_taps)
     }  # fmt: skip
     torch.manual_seed(settings.search.seed)
     student = student_builder(spec, example)()
     assert isinstance(student, Tapped)
+    # after the student, whose name or taps may be wrong, since training a teacher can take hours
+    teacher, facts = _teacher(folder, settings, dataset, example, device, precision, progress)
     progress.note(
         f"student {settings.student}: {count_parameters(student):,} parameters; "
         f"teacher {settings.teacher}: {count_parameters(teacher):,}"
@@ -117,7 +118,11 @@ def _teacher(
         train(teacher, part, recipe, settings.search.seed, precision=precision)
         save_weights(teacher.network, folder / TEACHER)
     progress.note(f"checking the teacher {settings.teacher}")
-    validation = _accuracy(teacher, dataset, dataset.validation, device)
+    measured = dataset.validation
+    if settings.plan.validation_images is not None:
+        most = settings.plan.validation_images
+        measured = Split(measured.images[:most], measured.labels[:most])
+    validation = _accuracy(teacher, dataset, measured, device)
     test = _accuracy(teacher, dataset, dataset.test, device)
     progress.note(
         f"teacher {settings.teacher}: {100 * test:.2f} % on test images, {100 * validation:.2f} % on validation images"

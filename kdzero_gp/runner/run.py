@@ -4,6 +4,7 @@ knows is not computed twice, and the search, a function of settings and verdicts
 from __future__ import annotations
 
 import collections
+import contextlib
 import platform
 import statistics
 from collections.abc import Callable, Sequence
@@ -14,17 +15,18 @@ from typing import Any
 
 import torch
 
+import kdzero_gp
 import kdzero_gp.compiler as language
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evaluation import Bench, Outcome, Request, fitness
 from kdzero_gp.evolution import Birth, Grammar, Search, Verdict
 from kdzero_gp.executor import Executor
-from kdzero_gp.runner.prepare import BENCH, baseline_seed, cores, prepare
+from kdzero_gp.runner.prepare import BENCH, TEACHER, baseline_seed, cores, prepare
 from kdzero_gp.runner.progress import Progress
 from kdzero_gp.runner.race import CROSS_ENTROPY, Entry, Standing, entries, run_race, standings
 from kdzero_gp.runner.settings import RunSettings
-from kdzero_gp.storage import DATABASE, Database, StoredBirth, StoredEvaluation, StoredMeasurement
+from kdzero_gp.storage import DATABASE, LOCK, Database, StoredBirth, StoredEvaluation, StoredMeasurement
 from primitives import MAGNITUDES
 
 WINNER = "distiller.py"
@@ -40,6 +42,12 @@ class Machine:
     device: str = "auto"
     timeout: float = 600.0
 
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise SettingError(f"--workers must be at least 1, got {self.workers}")
+        if not self.timeout > 0:
+            raise SettingError(f"--timeout must be more than 0 seconds, got {self.timeout:g}")
+
     def resolved_device(self) -> str:
         """``cpu`` or ``cuda``. Raises ``SettingError`` for a device that is not there."""
         if self.device == "auto":
@@ -52,8 +60,6 @@ class Machine:
 
     def resolved_workers(self, device: str) -> int:
         """The number of worker processes: by default one for each core, or one on a GPU."""
-        if self.workers is not None and self.workers < 1:
-            raise SettingError(f"--workers must be at least 1, got {self.workers}")
         return self.workers or (1 if device == "cuda" else cores())
 
 
@@ -68,20 +74,31 @@ class Result:
 
 
 def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progress | None = None) -> Result:
-    """Make a new run in ``folder`` (which must be new, or empty) and carry it out."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Make a new run in ``folder`` (which must be new, or empty) and carry it out. What fails before anything was
+    made leaves no run behind, so that the mended command can be given again."""
+    if folder.exists() and (not folder.is_dir() or _occupied(folder)):
         if folder.is_dir() and (folder / DATABASE).exists():
             raise RunError(f"{folder} already holds a run; resume it with: kdzero-gp resume {folder}")
         raise RunError(f"{folder} exists and is no run of kdzero-gp; choose another --out")
-    machine.resolved_workers(machine.resolved_device())
+    machine.resolved_device()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
-    with Database.create(folder) as database:
-        database.set_fact("settings", settings.as_dict())
-        database.set_fact("versions", _versions())
-        return _Work(folder, database, settings, machine, progress or Progress()).carry_out()
+    with Database.create(folder, {"settings": settings.as_dict(), "versions": _versions()}) as database:
+        try:
+            return _Work(folder, database, settings, machine, progress or Progress()).carry_out()
+        except Exception:
+            if not any((folder / name).exists() for name in (TEACHER, BENCH)):
+                database.discard()
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+
+
+def _occupied(folder: Path) -> bool:
+    """Whether a folder holds more than what a start that was killed at once leaves behind."""
+    return any(path.name != LOCK and not path.name.startswith(f".{DATABASE}.") for path in folder.iterdir())
 
 
 def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> Result:
@@ -92,7 +109,7 @@ def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> 
 
 
 def _versions() -> dict[str, str]:
-    return {"kdzero_gp": "0.1.0", "torch": torch.__version__, "python": platform.python_version()}
+    return {"kdzero_gp": kdzero_gp.__version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 class _Work:
@@ -200,14 +217,17 @@ class _Work:
             if known is None:
                 known = self._relative_zoo(fitting)
                 self.database.set_fact("relative_zoo", known)
-            fitting = {name: language.parse(known[name], self.shapes.types) for name in fitting}
+            fitting = {name: language.parse(known[name], self.shapes.types) for name in fitting if name in known}
         return [expression for expression in fitting.values() if self.grammar.contains(expression)]
 
     def _relative_zoo(self, methods: dict[str, Expression]) -> dict[str, str]:
-        """The published methods with relative magnitudes: each term's share of the gradient, snapped to the list."""
+        """The published methods with relative magnitudes: each term's share of the gradient, snapped to the list.
+        Methods without a gradient on this pair are left out."""
         norms = self.executor.term_norms([self._source(expression) for expression in methods.values()])
         found = {}
         for (name, expression), norm in zip(methods.items(), norms, strict=True):
+            if not norm["total"] > 0:
+                continue
             parts = terms(expression)
             shares = [float(t.arguments[1]) * n / norm["total"] for t, n in zip(parts, norm["terms"], strict=True)]  # type: ignore[arg-type]
             terms_now = [Expression("times", (t.arguments[0], nearest(s))) for t, s in zip(parts, shares, strict=True)]

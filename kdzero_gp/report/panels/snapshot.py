@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.compiler import KnowledgeTypes, pair_shapes
+from kdzero_gp.compiler import pair_shapes
+from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import KdzeroError, RunError
 from kdzero_gp.runner import Entry, RunSettings, Standing, entries, standings
 from kdzero_gp.storage import Database, StoredBirth, StoredEvaluation

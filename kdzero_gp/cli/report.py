@@ -1,0 +1,32 @@
+"""The commands that report on a run: report and watch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from kdzero_gp.cli.frame import console
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write [default: DIR/report.html].")
+def report(folder: Path, output: Path | None) -> None:
+    """Write a run's report, finished or not, as one html file that needs no network."""
+    from kdzero_gp.report import write_report
+
+    output = output or folder / "report.html"
+    write_report(folder, output)
+    click.echo(f"wrote {output}; open it in any browser: {output.resolve().as_uri()}")
+
+
+@click.command()
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--every", type=float, default=1.0, show_default=True, help="Seconds between two looks at the run.")
+@click.option("--tensorboard", type=click.Path(path_type=Path), help="A folder for TensorBoard's event files.")
+def watch(folder: Path, every: float, tensorboard: Path | None) -> None:
+    """Watch a run that another process writes; Ctrl-C ends the watching and never touches the run."""
+    from kdzero_gp.report import watch as watch_run
+
+    watch_run(folder, console, every, tensorboard)

@@ -1,0 +1,176 @@
+"""The panel of fitness over generations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from kdzero_gp.report.facts import fitness_over_generations
+from kdzero_gp.report.panels.pieces import Cell, both_widths, details, label, nothing, real, section, svg, table
+from kdzero_gp.report.panels.snapshot import Snapshot
+
+HEIGHT = 320.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 14.0, 34.0
+# A chart has at most this many columns, its table this many rows; more generations are put together.
+COLUMNS, TABLE_ROWS = 240, 25
+# Fitness above this multiple of the cross-entropy-only student is cut off: one bad birth would flatten all others.
+HIGHEST = 2.0
+# Lines closer than this, in pixels, share a label's place.
+LABEL_GAP = 15.0
+_QUANTITIES = ("q10", "q25", "median", "q75", "q90")
+
+Row = dict[str, Any]
+
+
+def fitness_panel(snapshot: Snapshot) -> str:
+    """Best and quantiles of fitness, as a chart and as a table."""
+    caption = (
+        "Lower is better; 1 is a student trained by cross-entropy alone. The blue line is the best distiller so far, "
+        "the bands hold the middle 50 % and 80 % of each generation’s births."
+    )
+    rows = [row for row in fitness_over_generations(snapshot.births, snapshot.evaluations)]
+    if not any(math.isfinite(row["best_so_far"]) for row in rows):
+        return section("fitness", "Fitness over generations", caption, nothing("No distiller has a fitness yet."))
+    drawn = grouped(rows, COLUMNS)
+    lines = reference_lines(snapshot)
+    legend = (
+        '<ul class="legend"><li><i class="swatch best"></i>best so far</li><li><i class="swatch median"></i>median</li>'
+        '<li><i class="swatch half"></i>middle 50 %</li><li><i class="swatch most"></i>middle 80 %</li></ul>'
+    )
+    chart = both_widths(lambda width: fitness_chart(drawn, lines, width))
+    numbers = details("The numbers", _table(grouped(rows, TABLE_ROWS)))
+    return section("fitness", "Fitness over generations", caption, legend + chart + numbers)
+
+
+def reference_lines(snapshot: Snapshot) -> dict[str, float]:
+    """Fitness of what the search has to beat: cross-entropy alone, ``kd`` and the best published method, each at its
+    best proxy."""
+    zoo = {s.entry.name: s.entry.fitness for s in snapshot.table if s.entry.kind == "zoo"}
+    known = {name: fitness for name, fitness in zoo.items() if fitness is not None}
+    lines = {"cross-entropy alone": 1.0}
+    if "kd" in known:
+        lines["kd"] = known["kd"]
+    if known:
+        best = min(known, key=lambda name: known[name])
+        lines[f"best published: {best}"] = known[best]
+        if best == "kd":
+            del lines["kd"]
+    return lines
+
+
+def grouped(rows: Sequence[Row], most: int) -> list[Row]:
+    """At most ``most`` rows: neighbouring generations put together, counts summed, quantiles averaged by births, the
+    best of the last one."""
+    size = math.ceil(len(rows) / most) or 1
+    return [_together(rows[start : start + size]) for start in range(0, len(rows), size)]
+
+
+def _together(rows: Sequence[Row]) -> Row:
+    found: Row = {"generation": rows[0]["generation"], "until": rows[-1]["generation"]}
+    for name in ("births", "evaluated", "rejected", "duplicates"):
+        found[name] = sum(row[name] for row in rows)
+    good = [row for row in rows if math.isfinite(row["median"])]
+    for name in _QUANTITIES:
+        weights = sum(row["births"] for row in good)
+        found[name] = sum(row[name] * row["births"] for row in good) / weights if weights else math.nan
+    found["best_so_far"] = rows[-1]["best_so_far"]
+    return found
+
+
+def fitness_chart(rows: Sequence[Row], lines: dict[str, float], width: float) -> str:
+    """The chart in one width."""
+    low, high = _range(rows, lines)
+    first, last = rows[0]["generation"], max(rows[-1]["generation"], rows[0]["generation"] + 1)
+
+    def x(generation: float) -> float:
+        return LEFT + (width - LEFT - RIGHT) * (generation - first) / (last - first)
+
+    def y(value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - min(max(value, low), high)) / (high - low)
+
+    body = [_axes(low, high, first, last, x, y, width)]
+    known = [row for row in rows if math.isfinite(row["median"])]
+    for lower, upper, kind in (("q10", "q90", "most"), ("q25", "q75", "half")):
+        edge = [(x(row["generation"]), y(row[upper])) for row in known]
+        edge += [(x(row["generation"]), y(row[lower])) for row in reversed(known)]
+        body.append(f'<polygon class="band {kind}" points="{_points(edge)}"/>')
+    middle = [(x(row["generation"]), y(row["median"])) for row in known]
+    body.append(f'<polyline class="median" points="{_points(middle)}"/>')
+    body.append(_references(lines, y, width))
+    best = [(x(row["generation"]), y(row["best_so_far"])) for row in rows if math.isfinite(row["best_so_far"])]
+    steps = [best[0]]
+    for place in best[1:]:
+        steps += [(place[0], steps[-1][1]), place]
+    body.append(f'<polyline class="best" points="{_points(steps)}"/>')
+    body.append(f'<circle class="best" cx="{steps[-1][0]:.1f}" cy="{steps[-1][1]:.1f}" r="3.5"/>')
+    title = f"Fitness over {last - first + 1} generations; the best so far ends at {real(rows[-1]['best_so_far'])}."
+    return svg(width, HEIGHT, title, "".join(body))
+
+
+def _range(rows: Sequence[Row], lines: dict[str, float]) -> tuple[float, float]:
+    best = [row["best_so_far"] for row in rows if math.isfinite(row["best_so_far"])]
+    upper = sorted(row["q90"] for row in rows if math.isfinite(row["q90"]))
+    low = min(*best, *lines.values(), best[-1])
+    high = max(1.05, min(HIGHEST, upper[int(0.95 * (len(upper) - 1))]))
+    step = tick_step(high - low)
+    return math.floor(low / step) * step, math.ceil(high / step) * step
+
+
+def tick_step(span: float, most: int = 6) -> float:
+    """The smallest of 1, 2, 5 times a power of ten that cuts ``span`` into at most ``most`` parts.
+
+    >>> tick_step(0.93), tick_step(100)
+    (0.2, 20.0)
+    """
+    raw = max(span, 1e-9) / most
+    power = 10.0 ** math.floor(math.log10(raw))
+    return float(next(f"{factor * power:.12g}" for factor in (1, 2, 5, 10) if factor * power >= raw * 0.9999))
+
+
+def _axes(low: float, high: float, first: int, last: int, x: Any, y: Any, width: float) -> str:
+    parts = []
+    step = tick_step(high - low)
+    for index in range(round((high - low) / step) + 1):
+        value = low + index * step
+        parts.append(f'<path class="grid" d="M{LEFT},{y(value):.1f}H{width - RIGHT}"/>')
+        parts.append(label(LEFT - 8, y(value) + 4, f"{value:.3g}", "tick", "end"))
+    across = max(1.0, tick_step(last - first, 8 if width > 500 else 4))
+    for index in range(math.ceil(first / across), int(last / across) + 1):
+        place = index * across
+        anchor = "end" if x(place) > width - RIGHT - 8 else "middle"
+        parts.append(label(x(place), HEIGHT - BOTTOM + 17, f"{place:g}", "tick", anchor))
+    parts.append(label((LEFT + width - RIGHT) / 2, HEIGHT - 3, "generation", "tick", "middle"))
+    return "".join(parts)
+
+
+def _references(lines: dict[str, float], y: Any, width: float) -> str:
+    parts = []
+    taken: list[float] = []
+    for name, value in sorted(lines.items(), key=lambda item: -item[1]):
+        height = y(value) - 4
+        while any(abs(height - other) < LABEL_GAP for other in taken):
+            height += LABEL_GAP
+        taken.append(height)
+        parts.append(f'<path class="reference" d="M{LEFT},{y(value):.1f}H{width - RIGHT}"/>')
+        parts.append(label(width - RIGHT - 2, height, f"{name} {value:.3f}", "halo", "end"))
+    return "".join(parts)
+
+
+def _points(places: Sequence[tuple[float, float]]) -> str:
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    headers = ["generations", "births", "best so far", "10 %", "25 %", "median", "75 %", "90 %", "rejected", "duplicates"]
+    body = [
+        [
+            Cell(f"{row['generation']}" + (f"–{row['until']}" if row["until"] > row["generation"] else ""),
+                 row["generation"]),
+            Cell(f"{row['births']:,}", row["births"]),
+            *(Cell(real(row[name], 3), row[name]) for name in ("best_so_far", *_QUANTITIES)),
+            *(Cell(f"{row[name]:,}", row[name]) for name in ("rejected", "duplicates")),
+        ]
+        for row in rows
+    ]  # fmt: skip
+    return table(headers, body, "Fitness over generations", range(len(headers)))

@@ -1,0 +1,99 @@
+"""The panel that shows where the candidates went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from kdzero_gp.draw.style import DETAIL_SIZE
+from kdzero_gp.report.facts import candidate_flow
+from kdzero_gp.report.panels.pieces import both_widths, label, nothing, section, svg, text
+from kdzero_gp.report.panels.snapshot import Snapshot
+
+TOP, ROW, GAP, BAR = 30.0, 18.0, 10.0, 12.0
+# The height of all births together, in pixels.
+TOTAL = 240.0
+# Reasons beyond these are summed up.
+REASONS = 6
+_REJECTED = "rejected: "
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of some births."""
+
+    name: str
+    count: int
+    kind: str
+
+
+def outcomes(flow: dict[str, int]) -> list[Outcome]:
+    """What became of the births, the good first; rare reasons of rejection are summed up."""
+    reasons = [(n.removeprefix(_REJECTED), count) for n, count in flow.items() if n.startswith(_REJECTED)]
+    kept, rest = reasons[:REASONS], reasons[REASONS:]
+    found = [Outcome("evaluated", flow["evaluated"], "good"), Outcome("duplicates", flow["duplicates"], "plain")]
+    found += [Outcome(name, count, "bad") for name, count in kept]
+    if rest:
+        found.append(Outcome(f"{len(rest)} other reasons", sum(count for _, count in rest), "bad"))
+    found.append(Outcome("waiting", flow["waiting"], "plain"))
+    return [outcome for outcome in found if outcome.count]
+
+
+def flow_panel(snapshot: Snapshot) -> str:
+    """Births on the left, what became of them on the right."""
+    caption = (
+        "Each birth is a duplicate of an earlier one, or is evaluated by a short training, or is rejected for the "
+        "reason in orange. Badly typed trees are never born. The best few race."
+    )
+    raced = {s.entry.name for s in snapshot.raced if s.entry.kind == "evolved"}
+    flow = candidate_flow(snapshot.births, snapshot.evaluations, raced)
+    if not flow["births"]:
+        return section("flow", "Where candidates went", caption, nothing("No distiller was born yet."))
+    return section("flow", "Where candidates went", caption, both_widths(lambda width: flow_chart(flow, width)))
+
+
+def flow_chart(flow: dict[str, int], width: float) -> str:
+    """The flow in one width: ribbons as high as the number of births in them."""
+    births, parts = flow["births"], outcomes(flow)
+    column, last = (0.42 * width, 0.8 * width) if width > 500 else (92.0, 0.76 * width)
+    body = [label(0, TOP - 12, f"{births:,} births", "strong"),
+            f'<rect class="flow plain" x="0" y="{TOP}" width="{BAR}" height="{TOTAL}"/>']  # fmt: skip
+    left = right = TOP
+    for outcome in parts:
+        height = TOTAL * outcome.count / births
+        shown = max(1.5, height)
+        body.append(_ribbon((BAR, left, height), (column, right, shown), outcome.kind))
+        body.append(f'<rect class="flow {outcome.kind}" x="{column:g}" y="{right:.1f}" width="{BAR}" '
+                    f'height="{shown:.1f}"/>')  # fmt: skip
+        room = last - column - 40 if outcome.name == "evaluated" and flow["raced"] else width - column - BAR - 8
+        body.append(_outcome_label(column + BAR + 8, right + max(shown, ROW) / 2 + 4, outcome, births, room))
+        if outcome.name == "evaluated" and flow["raced"]:
+            body.append(_raced(flow["raced"], births, (column + BAR, right), last))
+        left, right = left + height, right + max(shown, ROW) + GAP
+    title = f"{births:,} births: " + ", ".join(f"{part.count:,} {part.name}" for part in parts)
+    return svg(width, max(right, TOP + TOTAL + 4), title, "".join(body))
+
+
+def _raced(count: int, births: int, start: tuple[float, float], x: float) -> str:
+    height = TOTAL * count / births
+    shown = max(1.5, height)
+    bar = f'<rect class="flow best" x="{x:g}" y="{start[1]:.1f}" width="{BAR}" height="{shown:.1f}"/>'
+    ribbon = _ribbon((start[0], start[1], shown), (x, start[1], shown), "best")
+    return ribbon + bar + label(x + BAR + 8, start[1] + max(shown, ROW) / 2 + 4, f"{count:,} raced", "halo")
+
+
+def _ribbon(start: tuple[float, float, float], end: tuple[float, float, float], kind: str) -> str:
+    (x, y, height), (to_x, to_y, to_height) = start, end
+    middle = (x + to_x) / 2
+    return (
+        f'<path class="ribbon {kind}" d="M{x:.1f},{y:.1f}C{middle:.1f},{y:.1f} {middle:.1f},{to_y:.1f} '
+        f"{to_x:.1f},{to_y:.1f}V{to_y + to_height:.1f}C{middle:.1f},{to_y + to_height:.1f} "
+        f'{middle:.1f},{y + height:.1f} {x:.1f},{y + height:.1f}Z"/>'
+    )
+
+
+def _outcome_label(x: float, y: float, outcome: Outcome, births: int, room: float) -> str:
+    share = 100 * outcome.count / births
+    words = f"{outcome.count:,} {outcome.name}" + (f" ({share:.1f} %)" if room > 200 else "")
+    most = int(room / (0.62 * DETAIL_SIZE * 1.2))
+    short = words if len(words) <= most else words[: most - 1] + "…"
+    return f"<g><title>{text(words)}</title>{label(x, y, short, 'halo')}</g>"

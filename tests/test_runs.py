@@ -1,0 +1,434 @@
+"""Whole runs through the command line: what they end with, that they are one and the same however they were carried
+out, and that what a user can do wrong gets one sentence.
+
+One finished run is shared by all test processes. ``KDZERO_LONG=1`` kills runs twenty times instead of three.
+"""
+
+import ast
+import contextlib
+import fcntl
+import io
+import json
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdzero_gp.cli import main
+
+pytestmark = [
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"),
+]
+
+COMMAND = [str(Path(sys.executable).parent / "kdzero-gp")]
+# The command with a smaller plan for digits, so that a run takes seconds. The run keeps its plan, so that the true
+# command resumes and shows it.
+_QUICK = """
+from dataclasses import replace
+from kdzero_gp.cli import main
+from kdzero_gp.runner import PLANS
+plan = PLANS["digits"]
+PLANS["digits"] = replace(plan, teacher_recipe=replace(plan.teacher_recipe, epochs=8), zoo_factors=(1.0,),
+                          baseline_seeds=2, race=replace(plan.race, epochs=6))
+main(prog_name="kdzero-gp")
+"""
+QUICK = [sys.executable, "-c", _QUICK]
+SMALL = ("evolve", "--generations", "4", "--pop", "5", "--race-top", "2", "--race-seeds", "2", "--images", "128",
+         "--validation-images", "64", "--seed", "3")  # fmt: skip
+KILLS = 20 if os.environ.get("KDZERO_LONG") else 3
+TABLES = ("facts", "births", "evaluations", "measurements")
+# What orphaned workers may take to notice; they look every second, if the machine lets them.
+LEAVING = 8.0
+STARTING = 60.0
+
+
+def started(*arguments, **options):
+    """The command in a process group of its own, as a terminal has it; ``evolve`` with the smaller plan."""
+    return subprocess.Popen(
+        [*(QUICK if arguments[0] == "evolve" else COMMAND), *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def finished(*arguments, **options):
+    """Exit code, standard output and standard error of the command."""
+    process = started(*arguments, **options)
+    output, errors = process.communicate(timeout=600)
+    return process.returncode, output, errors
+
+
+def inside(*arguments):
+    """The same in this process, for commands that start no workers."""
+    output, errors = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as left:
+        main.main(args=[str(argument) for argument in arguments], prog_name="kdzero-gp")
+    return left.value.code, output.getvalue(), errors.getvalue()
+
+
+def rows(folder):
+    """All that a run found, table by table; costs are times and take no part."""
+    with contextlib.closing(sqlite3.connect(f"file:{folder / 'run.sqlite'}?mode=ro", uri=True)) as database:
+        found = {table: database.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall() for table in TABLES}
+        found["facts"].sort()
+        counts = [database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in (*TABLES[2:], "costs")]
+    assert counts[2] == counts[0] + counts[1], "every training is paid for once"
+    return found
+
+
+def content(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def children(process):
+    """The process ids of a process's children."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if stat.read_text().rpartition(")")[2].split()[1] == str(process):
+                found.append(int(stat.parent.name))
+    return found
+
+
+def alive(process):
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def wait_until(condition, seconds, what):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} took longer than {seconds:g} s"
+        time.sleep(0.05)
+
+
+def measured(folder):
+    with contextlib.suppress(sqlite3.Error):
+        return len(rows(folder)["measurements"])
+    return 0
+
+
+@pytest.fixture(scope="session")
+def reference(tmp_path_factory):
+    """A finished run with one worker: its folder, what it printed, and how long it took."""
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    folder, told = base / "reference" / "run", base / "reference.json"
+    with (base / "reference.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            begin = time.monotonic()
+            code, output, errors = finished(*SMALL, "--workers", 1, "--out", folder)
+            assert code == 0, output + errors
+            told.write_text(json.dumps([output, errors, time.monotonic() - begin]))
+    return folder, *json.loads(told.read_text())
+
+
+@pytest.fixture
+def unfinished(reference, tmp_path):
+    """A run that has its teacher and its warm student and nothing else yet."""
+    folder = shutil.copytree(reference[0], tmp_path / "run")
+    (folder / "distiller.py").unlink()
+    with contextlib.closing(sqlite3.connect(folder / "run.sqlite")) as database, database:
+        for table in (*TABLES[1:], "costs"):
+            database.execute(f"DELETE FROM {table}")
+        database.execute("DELETE FROM facts WHERE name NOT IN ('settings', 'versions')")
+    return folder
+
+
+# --- what a run ends with -------------------------------------------------------------------------------------
+
+
+def test_evolve_ends_with_a_race_an_exported_file_and_the_next_commands(reference):
+    folder, output, errors, _ = reference
+    assert errors == ""
+    assert "race, 2 fresh seeds, mean ± 95 % interval" in output
+    for competitor in ("kd", "dist", "fitnet", "cross-entropy alone"):
+        assert f"│ {competitor} " in output
+    assert re.search(r"teacher digits_cnn_32: \d\d\.\d\d % on test images", output)
+    assert re.search(
+        r"births: 20/20, took \d+:\d\d, best \d\.\d{4}, \d+ evaluated, \d+ rejected, \d+ duplicate", output
+    )
+    assert f"exported to {folder / 'distiller.py'}" in output
+    assert output.splitlines()[-1].startswith(f"next: kdzero-gp show {folder}")
+    assert {path.name for path in folder.iterdir()} == {
+        "run.sqlite", "lock", "bench.pt", "teacher.safetensors", "distiller.py"
+    }  # fmt: skip
+
+
+def test_output_to_a_pipe_has_plain_lines(reference):
+    _, output, _, _ = reference
+    assert "\x1b" not in output and "\r" not in output
+    assert all(line.isprintable() for line in output.splitlines())
+
+
+_USES_THE_EXPORT = """
+import sys
+sys.modules["kdzero_gp"] = sys.modules["primitives"] = sys.modules["deap"] = None
+sys.path.insert(0, sys.argv[1])
+import torch
+from distiller import Distiller
+shapes = {"logits": ((10,), (10,)), "emb": ((8,), (64,)), "feat": ((8, 4, 4), (64, 4, 4))}
+student = {name: torch.randn(6, *shape[0], requires_grad=True) for name, shape in shapes.items()}
+teacher = {name: torch.randn(6, *shape[1], requires_grad=True) for name, shape in shapes.items()}
+loss = Distiller()(student, teacher, torch.arange(6))
+loss.backward()
+assert loss.shape == () and loss.isfinite() and any(x.grad is not None for x in student.values())
+assert all(x.grad is None for x in teacher.values())
+"""
+
+
+def test_the_exported_file_works_where_kdzero_gp_is_not(reference):
+    folder = reference[0]
+    used = subprocess.run([sys.executable, "-c", _USES_THE_EXPORT, folder], capture_output=True, text=True)
+    assert used.returncode == 0, used.stderr
+    imported = {alias.name for node in ast.walk(ast.parse((folder / "distiller.py").read_text()))
+                if isinstance(node, ast.Import) for alias in node.names}  # fmt: skip
+    assert imported <= {"torch", "torch.nn.functional", "math"}
+
+
+def test_show_ranks_the_run_in_a_table_and_as_json(reference):
+    folder = reference[0]
+    code, output, errors = finished("show", folder)
+    assert code == 0 and errors == "" and "\x1b" not in output
+    assert f"{folder}: finished, 20 births" in output and "cross-entropy alone" in output
+    code, output, _ = inside("show", folder, "--top", "3", "--json")
+    found = json.loads(output)
+    assert code == 0 and found["finished"] is True and found["counts"]["births"] == 20
+    assert [entry["fitness"] for entry in found["top"]] == sorted(entry["fitness"] for entry in found["top"])
+    assert len(found["top"]) == 3 and {entry["kind"] for entry in found["race"]} == {"evolved", "zoo", "baseline"}
+
+
+@pytest.mark.parametrize("suffix, begins", [("svg", "<"), ("png", "\x89PNG"), ("dot", "digraph"), ("mmd", "")])
+def test_inspect_draws_the_winner(reference, tmp_path, suffix, begins):
+    code, output, errors = inside("inspect", reference[0], "-o", tmp_path / f"tree.{suffix}")
+    assert code == 0 and errors == "" and f"wrote {tmp_path / f'tree.{suffix}'}" in output
+    drawn = (tmp_path / f"tree.{suffix}").read_bytes()
+    assert drawn.startswith(begins.encode("latin1")) and len(drawn) > 100
+
+
+def test_export_writes_the_winner_again_and_other_ranks(reference, tmp_path):
+    folder = reference[0]
+    assert inside("export", folder, "-o", tmp_path / "first.py")[0] == 0
+    assert (tmp_path / "first.py").read_text() == (folder / "distiller.py").read_text()
+    assert inside("export", folder, "--rank", "2", "-o", tmp_path / "second.py")[0] == 0
+    assert (tmp_path / "second.py").read_text() != (tmp_path / "first.py").read_text()
+
+
+# --- one run, however it is carried out ---------------------------------------------------------------------------
+
+
+def assert_same_run(folder, reference):
+    found, expected = rows(folder), rows(reference[0])
+    for table in TABLES:
+        assert found[table] == expected[table], table
+    assert (folder / "distiller.py").read_text() == (reference[0] / "distiller.py").read_text()
+
+
+def test_two_workers_find_row_by_row_what_one_finds(reference, tmp_path):
+    folder = tmp_path / "run"
+    code, output, errors = finished(*SMALL, "--workers", 2, "--out", folder)
+    assert code == 0, output + errors
+    assert_same_run(folder, reference)
+
+
+@pytest.mark.parametrize("kill", range(KILLS))
+def test_a_run_that_was_killed_and_resumed_equals_the_uninterrupted_one(reference, tmp_path, kill):
+    folder, seconds = tmp_path / "run", reference[3]
+    moment = (kill + random.random()) / KILLS * seconds
+    evolve = (*SMALL, "--workers", 1 + kill % 2, "--out", folder)
+    process = started(*evolve)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.communicate(timeout=moment)
+    workers = children(process.pid)
+    process.kill()
+    process.communicate()
+    where = f"killed after {moment:.2f} of {seconds:.2f} s"
+    # without a database the run had not begun, and the same command starts it
+    code, output, errors = finished("resume", folder) if (folder / "run.sqlite").exists() else finished(*evolve)
+    assert code == 0, where + output + errors
+    assert_same_run(folder, reference)
+    wait_until(lambda: not any(map(alive, workers)), STARTING, f"workers after a run {where}")
+
+
+def test_resuming_a_finished_run_repeats_its_end_and_changes_nothing(reference, tmp_path):
+    folder = shutil.copytree(reference[0], tmp_path / "run")
+    code, output, _ = inside("resume", folder)
+    assert code == 0 and f"next: kdzero-gp show {folder}" in output
+    assert_same_run(folder, reference)
+
+
+# --- interruptions -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("moment", ["starting", "working"])
+def test_ctrl_c_ends_with_a_hint_and_without_a_traceback_or_workers(unfinished, moment):
+    process = started("resume", unfinished, "--workers", 2)
+    wait_until(lambda: len(children(process.pid)) >= 2, STARTING, "the start of the workers")
+    if moment == "working":
+        wait_until(lambda: measured(unfinished), STARTING, "the first evaluation")
+        code, output, _ = inside("show", unfinished)
+        assert code == 0 and "not finished" in output and f"go on with: kdzero-gp resume {unfinished}" in output
+        code, _, errors = inside("resume", unfinished)
+        assert code == 2 and "another process is working on" in errors
+    workers = children(process.pid)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert errors.splitlines() == [
+        f"interrupted; nothing that was computed is lost, go on with: kdzero-gp resume {unfinished}"
+    ]
+    wait_until(lambda: not any(map(alive, workers)), LEAVING, "the end of the workers")
+
+
+def test_no_workers_remain_when_their_parent_is_killed(unfinished):
+    process = started("resume", unfinished, "--workers", 2)
+    wait_until(lambda: measured(unfinished), STARTING, "the first evaluation")
+    workers = children(process.pid)
+    assert len(workers) >= 2
+    process.kill()
+    process.communicate()
+    wait_until(lambda: not any(map(alive, workers)), LEAVING, "the end of the workers")
+
+
+def full_disk(size):
+    """Options that let no file grow beyond ``size`` bytes, as on a full disk."""
+    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))}
+
+
+def assert_one_sentence(code, errors, *words):
+    assert code == 2
+    assert errors.startswith("Error: ") and errors.count("\n") == 1, errors
+    assert "(unexpected;" not in errors and "Traceback" not in errors
+    for word in words:
+        assert word in errors
+
+
+@pytest.mark.parametrize("size, file", [(1_000, "run.sqlite"), (100_000, "bench.pt")])
+def test_a_disk_that_is_full_at_the_start_gives_one_sentence(tmp_path, size, file):
+    code, _, errors = finished(*SMALL, "--out", tmp_path / "run", **full_disk(size))
+    assert_one_sentence(code, errors, file, "space")
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_a_disk_that_fills_up_gives_one_sentence_and_the_run_goes_on_afterwards(unfinished, reference):
+    code, _, errors = finished("resume", unfinished, **full_disk(65_536))
+    assert_one_sentence(code, errors, "run.sqlite", "space")
+    done = measured(unfinished)
+    assert done > 0
+    code, output, errors = finished("resume", unfinished)
+    assert code == 0, output + errors
+    assert_same_run(unfinished, reference)
+
+
+# --- wrong input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def weights_of_another_network(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "other.pt"
+    torch.save({"layer.weight": torch.zeros(3, 3)}, path)
+    return path
+
+
+WRONG = {
+    "task": (("--task", "digit"), ("digit", "--task")),
+    "data-missing": (("--task", "cifar100", "--data", "/nowhere/cifar100.zip"), ("/nowhere/cifar100.zip", "--data")),
+    "data-not-given": (("--task", "cifar100"), ("--data",)),
+    "data-not-taken": (("--data", "/nowhere"), ("--data",)),
+    "teacher": (("--teacher", "digits_cnn_33"), ("digits_cnn_33", "did you mean")),
+    "teacher-weights-missing": (("--teacher-weights", "/nowhere/weights.pt"), ("/nowhere/weights.pt",)),
+    "student": (("--student", "nobody"), ("nobody", "built in are")),
+    "space": (("--space", "small"), ("--space", "open, kdzero")),
+    "tap-text": (("--student-tap", "feat"), ("NAME=LAYER",)),
+    "tap-layer": (("--student-tap", "feat=layer9"), ("layer9", "feat")),
+    "tap-name": (("--teacher-tap", "feature=stage1"), ("feature", "logits")),
+    "pop": (("--pop", "1"), ("--pop", "at least 2")),
+    "generations": (("--generations", "0"), ("--generations", "at least 1")),
+    "workers": (("--workers", "0"), ("--workers", "at least 1")),
+    "seed": (("--seed", str(10**20)), ("--seed",)),
+    "timeout": (("--timeout", "0"), ("--timeout", "more than 0")),
+    "patience": (("--patience", "0"), ("--patience", "at least 1")),
+    "sample-ratio": (("--sample-ratio", "0"), ("--sample-ratio",)),
+    "race-seeds": (("--race-seeds", "0"), ("--race-seeds",)),
+    "images": (("--images", "3"), ("--images", "at least 64")),
+    "weights": (("--ce-weight", "-1"), ("fitness weights",)),
+    "magnitude": (("--magnitude", "big"), ("--magnitude",)),
+    "device": (("--device", "tpu"), ("--device", "cpu")),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_option_gives_one_sentence_and_leaves_nothing_behind(tmp_path, name):
+    options, words = WRONG[name]
+    code, _, errors = inside("evolve", *options, "--out", tmp_path / "run")
+    assert_one_sentence(code, errors, *words)
+    assert list(tmp_path.iterdir()) == [], "the mended command could not be given again"
+
+
+def test_weights_of_another_network_give_one_sentence(tmp_path, weights_of_another_network):
+    options = ("--teacher-weights", weights_of_another_network, "--out", tmp_path / "run")
+    code, _, errors = inside("evolve", *options)
+    assert_one_sentence(code, errors, str(weights_of_another_network), "does not fit")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_holds_something_is_left_as_it_is(reference, tmp_path):
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "thesis.txt").write_text("mine")
+    run = shutil.copytree(reference[0], tmp_path / "run")
+    before = content(tmp_path)
+    code, _, errors = inside("evolve", "--out", tmp_path / "foreign")
+    assert_one_sentence(code, errors, "is no run of kdzero-gp", "--out")
+    code, _, errors = inside("evolve", "--out", run)
+    assert_one_sentence(code, errors, "already holds a run", f"kdzero-gp resume {run}")
+    code, _, errors = inside("evolve", "--out", tmp_path / "foreign" / "thesis.txt")
+    assert_one_sentence(code, errors, "thesis.txt", "--out")
+    code, _, errors = inside("evolve", "--out", tmp_path / "foreign" / "thesis.txt" / "run")
+    assert_one_sentence(code, errors, "thesis.txt", "--out")
+    for command in ("resume", "show"):
+        assert_one_sentence(*inside(command, tmp_path / "foreign")[::2], "holds no run")
+    assert content(tmp_path) == before
+
+
+def test_wrong_names_and_files_give_one_sentence_and_write_nothing(reference, tmp_path):
+    folder = reference[0]
+    for arguments, words in (
+        (("resume", tmp_path / "nothing"), ("holds no run", "kdzero-gp evolve")),
+        (("show", tmp_path / "nothing"), ("holds no run",)),
+        (("show", folder, "--top", 0), ("--top",)),
+        (("export", "nobody", "-o", tmp_path / "a.py"), ("nobody", "the zoo has kd")),
+        (("export", "zoo:nobody", "-o", tmp_path / "a.py"), ("nobody",)),
+        (("export", folder, "--rank", 999, "-o", tmp_path / "a.py"), ("--rank 999",)),
+        (("export", "times(no(l2(logits)), 3)", "-o", tmp_path / "a.py"), ("not a listed magnitude", "position 22")),
+        (("export", "kd", "--shape", "logits=ten", "-o", tmp_path / "a.py"), ("--shape", "ten")),
+        (("inspect", folder, "-o", tmp_path / "a.gif"), (".gif", ".svg")),
+        (("inspect", folder, "-o", tmp_path / "a"), ("no suffix",)),
+        (("inspect", folder, "-o", tmp_path / "missing" / "a.svg"), ("cannot write",)),
+        (("primitives", "nobody"), ("nobody",)),
+    ):
+        assert_one_sentence(*inside(*arguments)[::2], *words)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_option_or_command_is_named():
+    for arguments in (("evolve", "--population", "3"), ("evolv",), ("evolve", "--pop", "many")):
+        code, _, errors = inside(*arguments)
+        assert code == 2 and arguments[-1 if "many" in arguments else min(1, len(arguments) - 1)] in errors

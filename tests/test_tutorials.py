@@ -1,0 +1,65 @@
+"""Every command and every block of Python of the tutorials runs, in the order of the page, in an empty folder.
+
+A block whose first line says ``python file=NAME`` is a file that the reader saves. All blocks of Python of one page
+share one session, as in a notebook.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
+BLOCK = re.compile(r"^```(bash|python)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+# The session: reads the page itself, so that errors name the line of the page.
+SESSION = """
+import re, subprocess, sys
+from pathlib import Path
+page, pattern = Path(sys.argv[1]), re.compile(sys.argv[2], re.MULTILINE | re.DOTALL)
+sys.path.insert(0, "")
+text, names = page.read_text(encoding="utf-8"), {"__name__": "__main__"}
+for block in pattern.finditer(text):
+    language, file, code = block.groups()
+    if file:
+        Path(file).write_text(code, encoding="utf-8")
+    elif language == "bash":
+        subprocess.run(["bash", "-euc", code], check=True, stdin=subprocess.DEVNULL)
+    else:
+        line = text.count("\\n", 0, block.start(3))
+        exec(compile("\\n" * line + code, str(page), "exec"), names)
+"""
+
+
+def environment():
+    """That of the tests, with their programs first and no more threads than tests have cores."""
+    programs = str(Path(sys.executable).parent)
+    return os.environ | {"PATH": os.pathsep.join([programs, os.environ["PATH"]]), "OMP_NUM_THREADS": "1"}
+
+
+def test_there_is_a_page_for_each_kind_of_user():
+    assert {page.name for page in PAGES} == {"own-pair.md", "study.md", "using-the-zoo.md"}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_the_page_runs_as_it_is_written(page, tmp_path):
+    if page.stem == "study":
+        pytest.importorskip("pandas")
+    text = page.read_text(encoding="utf-8")
+    assert text.count("\n```") == 2 * len(BLOCK.findall(text)), "a block in another language is not run"
+    done = subprocess.run(
+        [sys.executable, "-c", SESSION, str(page), BLOCK.pattern], cwd=tmp_path, env=environment(), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-4000:]
+    print(done.stdout)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    for target in LINK.findall(page.read_text(encoding="utf-8")):
+        assert (page.parent / target).exists(), target

@@ -15,17 +15,18 @@ from kdzero_gp.compiler import (
 )
 from kdzero_gp.compiler import compile_distiller as compile
 from kdzero_gp.errors import ExpressionError, KdzeroError
+from kdzero_gp.version import __version__
 from primitives import CATALOGUE as catalogue
 
 if TYPE_CHECKING:
     from kdzero_gp.report.run import Run
 
-__version__ = "0.1.0"
 
 __all__ = [
     "Expression",
     "KdzeroError",
     "Run",
+    "__version__",
     "canonical",
     "catalogue",
     "check",
@@ -49,9 +50,11 @@ def __getattr__(name: str) -> Any:
 
 def _picture(expression: Expression) -> str | None:
     """A notebook shows a distiller as its picture, and a tree that is no distiller as text."""
+    from kdzero_gp.compiler import type_of
     from kdzero_gp.draw import to_svg
 
     try:
+        type_of(expression)
         return to_svg(expression)
     except ExpressionError:
         return None

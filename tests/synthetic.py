@@ -49,7 +49,9 @@ def synthetic_run(
     """Make a run of ``births`` births in ``folder``; with none, the folder of a run that has only just begun."""
     folder.mkdir(parents=True, exist_ok=True)
     search = SearchSettings(generations=max(1, births // population), population=population, seed=seed)
-    settings = replace(RunSettings(teacher="digits_cnn_32", student="digits_cnn_4", search=search), plan=PLANS["digits"])
+    settings = replace(
+        RunSettings(teacher="digits_cnn_32", student="digits_cnn_4", search=search), plan=PLANS["digits"]
+    )
     with Database.create(folder) as database:
         database.set_fact("settings", settings.as_dict())
         database.set_fact("versions", {"kdzero_gp": "0.1.0", "torch": "2.14.1", "python": "3.11.7"})

@@ -1,6 +1,6 @@
 """The command line. Each command reads its options, calls one function below, and says what to run next."""
 
-from kdzero_gp.cli import catalogue, look, search
+from kdzero_gp.cli import catalogue, look, report, search
 from kdzero_gp.cli.frame import main
 
 for command in (
@@ -9,6 +9,8 @@ for command in (
     look.show,
     look.inspect,
     look.export,
+    report.report,
+    report.watch,
     catalogue.primitives,
     catalogue.zoo,
 ):

@@ -8,6 +8,8 @@ from kdzero_gp.report.facts import (
     pair_success,
     success_over_time,
 )
+from kdzero_gp.report.page import write_report
+from kdzero_gp.report.watch import watch
 
 __all__ = [
     "candidate_flow",
@@ -16,4 +18,6 @@ __all__ = [
     "operation_success",
     "pair_success",
     "success_over_time",
+    "watch",
+    "write_report",
 ]

@@ -47,7 +47,7 @@ class Row:
         return "same operation" if step_text(self.a) == step_text(self.b) else "changed"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Two distillers side by side. ``rows`` go through the terms from the knowledge to the magnitude; ``shared`` are
     the largest subtrees that stand in both. ``name_a`` and ``name_b`` are how the two are called."""
@@ -71,7 +71,7 @@ class Comparison:
         sizes = sum(row.a is not None for row in self.rows) + sum(row.b is not None for row in self.rows)
         return 2 * same / sizes
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         lines = [f"a, {self.name_a}: {self.a}", f"b, {self.name_b}: {self.b}"]
         lines.append(f"similarity {self.similarity:.2f}; shared: {', '.join(map(str, self.shared)) or 'nothing'}")
         for before, row in zip([None, *self.rows], self.rows, strict=False):

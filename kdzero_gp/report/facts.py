@@ -12,6 +12,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations, pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ _NUMBER = re.compile(r"\d[\d.,]*(?:e[+-]?\d+)?")
 _MAGNITUDE, _SUM = "times", "add"
 
 
+@lru_cache(maxsize=4096)
 def role_of(name: str) -> str:
     """``knowledge``, ``transform``, ``distance``, ``calibration``, ``combination``, or ``unknown``.
 
@@ -50,7 +52,7 @@ def names_in(expression: str) -> tuple[str, ...]:
     >>> names_in("times(no(kl(softmax_C(logits, 4))), 1)")
     ('times', 'no', 'kl', 'softmax_C', 'logits')
     """
-    return tuple(sys.intern(name) for name in _NAME.findall(expression))
+    return tuple(map(sys.intern, _NAME.findall(expression)))
 
 
 def terms_in(names: Sequence[str]) -> Iterator[list[str]]:
@@ -128,7 +130,7 @@ def candidate_flow(
     births: Sequence[StoredBirth], evaluations: Sequence[StoredEvaluation], raced: Collection[str] = ()
 ) -> dict[str, int]:
     """Where the births went: ``births`` = ``duplicates`` + ``evaluated`` + ``rejected`` + ``waiting``; each class of
-    reasons as ``rejected: CLASS``, the most frequent first; ``raced``, how many digests of the argument ``raced`` were born."""
+    reasons as ``rejected: CLASS``, the most frequent first; ``raced``: how many of the digests so given were born."""
     known = {evaluation.digest: evaluation for evaluation in evaluations}
     flow = {"births": len(births), "duplicates": 0, "evaluated": 0, "rejected": 0, "waiting": 0}
     reasons: Counter[str] = Counter()
@@ -204,26 +206,25 @@ def pair_success(births: Sequence[StoredBirth], evaluations: Sequence[StoredEval
 
 def _success(births: Sequence[StoredBirth], table: Ranked, things_in: Any) -> dict[Any, dict[str, Any]]:
     count_births = Counter(birth.digest for birth in births)
-    born: Counter[Any] = Counter()
-    used: Counter[Any] = Counter()
-    winning: Counter[Any] = Counter()
-    ranks: dict[Any, float] = defaultdict(float)
-    best: dict[Any, float] = {}
+    # of each thing: births, distillers, distillers among the best, sum of percentiles, best fitness
+    tallies: dict[Any, list[float]] = {}
     for digest, names in table.names.items():
+        born, wins, percentile = count_births[digest], digest in table.best, table.percentile[digest]
         for thing in things_in(names):
-            born[thing] += count_births[digest]
-            used[thing] += 1
-            winning[thing] += digest in table.best
-            ranks[thing] += table.percentile[digest]
-            best.setdefault(thing, table.fitness[digest])  # the fittest come first
+            tally = tallies.get(thing)
+            if tally is None:  # the fittest come first
+                tally = tallies[thing] = [0, 0, 0, 0.0, table.fitness[digest]]
+            tally[0] += born
+            tally[1] += 1
+            tally[2] += wins
+            tally[3] += percentile
     total, top = max(1, len(table.names)), max(1, len(table.best))
     return {
         thing: {
-            "births": born[thing], "distillers": count, "percentile": ranks[thing] / count,
-            "share_best": winning[thing] / top, "share": count / total,
-            "lift": (winning[thing] / top) / (count / total), "best": best[thing],
+            "births": born, "distillers": used, "percentile": ranks / used, "share_best": winning / top,
+            "share": used / total, "lift": (winning / top) / (used / total), "best": best,
         }
-        for thing, count in used.items()
+        for thing, (born, used, winning, ranks, best) in tallies.items()
     }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from html import escape
 from typing import Any
@@ -28,14 +28,14 @@ _MARGIN = 12.0
 _FILLS = {"zoo": "#cfe3f2", "random": "#f7f0a6", "folded": "#eeeeee"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Genealogy:
     """A birth and all its ancestors. ``graph`` is a networkx DiGraph from parents to children with the node attributes
     ``generation``, ``operator``, ``expression``, ``digest`` and ``fitness``."""
 
     birth: int
     graph: networkx.DiGraph
-    knowledge: KnowledgeTypes | None = field(default=None, repr=False)
+    knowledge: KnowledgeTypes | None = None
 
     @property
     def counts(self) -> dict[str, int]:
@@ -67,7 +67,7 @@ class Genealogy:
         new = short(own) if before is None else change(before, own)
         return [f"#{node} {facts['operator'].replace('_', ' ')}", f"fitness {_number(facts['fitness'])}", new]
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         generations = self.graph.nodes[self.birth]["generation"]
         ancestors = len(self.graph) - 1
         counts = ", ".join(f"{count} {name}" for name, count in self.counts.items())

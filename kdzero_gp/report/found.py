@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, overload
@@ -27,7 +27,7 @@ def percent(value: float, interval: float = float("nan")) -> str:
     return f"{100 * value:.2f}" + ("" if interval != interval else f" ± {100 * interval:.2f}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Found:
     """One distiller of a run.
 
@@ -36,7 +36,7 @@ class Found:
     ``birth`` is the number of the birth that first had it.
     """
 
-    folder: Path = field(repr=False)
+    folder: Path
     rank: int
     expression: Expression
     digest: str
@@ -45,7 +45,7 @@ class Found:
     magnitudes: tuple[float, ...]
     birth: int | None
     generation: int | None
-    standing: Standing | None = field(default=None, repr=False)
+    standing: Standing | None = None
 
     @cached_property
     def sentence(self) -> str:
@@ -91,7 +91,7 @@ class Found:
             shown["born"] = f"number {self.birth}, generation {self.generation}"
         return shown
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         fitness = "–" if self.fitness is None else f"{self.fitness:.4f}"
         return f"rank {self.rank}, fitness {fitness}: {self.expression}"
 

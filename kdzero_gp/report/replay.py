@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,16 @@ from kdzero_gp.runner import Machine
 from kdzero_gp.runner.prepare import BENCH
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Replay:
     """A proxy training, step by step. Each row of ``curve`` has ``step``, ``learning_rate``, ``cross_entropy`` (on the
     training batch), ``term_1`` … (the distiller's losses with their magnitudes), ``distillation`` (their sum) and
     ``loss``. ``metrics`` are those at the end, on the validation images; ``stored`` are the run's."""
 
     name: str
-    curve: tuple[dict[str, float], ...] = field(repr=False)
+    curve: tuple[dict[str, float], ...]
     metrics: Mapping[str, float]
-    stored: Mapping[str, float] = field(repr=False)
+    stored: Mapping[str, float]
     magnitudes: tuple[float, ...] = ()
 
     @property
@@ -44,6 +44,14 @@ class Replay:
 
         return frame(self.curve).set_index("step")
 
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
+        return f"replay of {self.name}, {len(self.curve)} steps: {found}; {self._verdict}"
+
+    @property
+    def _verdict(self) -> str:
+        return "the same numbers as in the run" if self.equal else "other numbers than in the run"
+
     def _repr_svg_(self) -> str:
         names = [name for name in self.curve[0] if name == "cross_entropy" or name.startswith("term_")]
         lines = []
@@ -55,10 +63,9 @@ class Replay:
 
     def _repr_html_(self) -> str:
         rows = [[markup.text(n), f"{v:.6f}", f"{self.stored.get(n, math.nan):.6f}"] for n, v in self.metrics.items()]
-        same = "the same numbers as in the run" if self.equal else "other numbers than in the run"
         return (
             f"{markup.shrinking(self._repr_svg_())}{markup.table(['metric', 'replay', 'run'], rows)}"
-            f"<p>{len(self.curve)} steps; {same}.</p>"
+            f"<p>{len(self.curve)} steps; {self._verdict}.</p>"
         )
 
 

@@ -243,15 +243,15 @@ def _speed(watched: Watched) -> str:
 
 
 def _last_births(watched: Watched) -> Table:
-    table = Table(title="last births", title_justify="left", box=None, padding=(0, 2, 0, 0))
-    table.add_column("birth", justify="right")
-    table.add_column("operator")
-    table.add_column("fitness", justify="right")
-    table.add_column("distiller", no_wrap=True, overflow="ellipsis")
+    table = Table(title="last births", title_justify="left", box=None, padding=(0, 2, 0, 0), expand=True)
+    table.add_column("birth", justify="right", width=9)
+    table.add_column("operator", width=9)
+    table.add_column("fitness", justify="right", width=9)
+    table.add_column("distiller", no_wrap=True, overflow="ellipsis", ratio=1)
     for birth, found in reversed(watched.last):
         fitness = "duplicate" if birth.duplicate_of is not None else "–"
         if found is not None and birth.duplicate_of is None:
-            fitness = f"{found.fitness:.4f}" if found.fitness is not None else f"rejected: {found.reason}"
+            fitness = f"{found.fitness:.4f}" if found.fitness is not None else "rejected"
         table.add_row(f"{birth.number:,}", birth.operator, Text(fitness), Text(birth.expression))
     return table
 

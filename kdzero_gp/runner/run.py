@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 
-import kdzero_gp
 import kdzero_gp.compiler as language
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
 from kdzero_gp.errors import RunError, SettingError
@@ -27,6 +26,7 @@ from kdzero_gp.runner.progress import Progress
 from kdzero_gp.runner.race import CROSS_ENTROPY, Entry, Standing, entries, run_race, standings
 from kdzero_gp.runner.settings import RunSettings
 from kdzero_gp.storage import DATABASE, LOCK, Database, StoredBirth, StoredEvaluation, StoredMeasurement
+from kdzero_gp.version import __version__
 from primitives import MAGNITUDES
 
 WINNER = "distiller.py"
@@ -109,7 +109,7 @@ def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> 
 
 
 def _versions() -> dict[str, str]:
-    return {"kdzero_gp": kdzero_gp.__version__, "torch": torch.__version__, "python": platform.python_version()}
+    return {"kdzero_gp": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
 class _Work:

@@ -186,7 +186,8 @@ def _place(
 
 def steps(graph: networkx.DiGraph, node: Shown) -> list[dict[str, Any]]:
     """What is told of a node's births: number, generation, operator, fitness and expression of each."""
+    names = ("generation", "operator", "fitness", "expression")
     return [
-        {"number": number, **{name: graph.nodes[number][name] for name in ("generation", "operator", "fitness", "expression")}}
+        {"number": number, **{name: graph.nodes[number][name] for name in names}}
         for number in node.members[:TOLD_STEPS]
-    ]  # fmt: skip
+    ]

@@ -29,7 +29,7 @@ def fitness_panel(snapshot: Snapshot) -> str:
         "Lower is better; 1 is a student trained by cross-entropy alone. The blue line is the best distiller so far, "
         "the bands hold the middle 50 % and 80 % of each generation’s births."
     )
-    rows = [row for row in fitness_over_generations(snapshot.births, snapshot.evaluations)]
+    rows = fitness_over_generations(snapshot.births, snapshot.evaluations)
     if not any(math.isfinite(row["best_so_far"]) for row in rows):
         return section("fitness", "Fitness over generations", caption, nothing("No distiller has a fitness yet."))
     drawn = grouped(rows, COLUMNS)
@@ -162,7 +162,18 @@ def _points(places: Sequence[tuple[float, float]]) -> str:
 
 
 def _table(rows: Sequence[Row]) -> str:
-    headers = ["generations", "births", "best so far", "10 %", "25 %", "median", "75 %", "90 %", "rejected", "duplicates"]
+    headers = [
+        "generations",
+        "births",
+        "best so far",
+        "10 %",
+        "25 %",
+        "median",
+        "75 %",
+        "90 %",
+        "rejected",
+        "duplicates",
+    ]
     body = [
         [
             Cell(f"{row['generation']}" + (f"–{row['until']}" if row["until"] > row["generation"] else ""),

@@ -46,7 +46,10 @@ def lineage_panel(snapshot: Snapshot) -> str:
 
 def _viewer(graph: networkx.DiGraph, found: Ancestry) -> str:
     picture = _picture(graph, found)
-    told = {key: {"title": _title(node), "count": node.count, "steps": _told(graph, node)} for key, node in found.nodes.items()}
+    told = {
+        key: {"title": _title(node), "count": node.count, "steps": _told(graph, node)}
+        for key, node in found.nodes.items()
+    }
     # the script element ends at the first "</", whatever it stands in
     data = json.dumps(told, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
     buttons = "".join(
@@ -76,7 +79,8 @@ def _told(graph: networkx.DiGraph, node: Shown) -> list[dict[str, Any]]:
         origin = operator + (f" of {parents}" if parents else "")
         found.append({
             "number": f"{step['number']:,}", "generation": step["generation"], "origin": origin,
-            "fitness": "rejected" if step["fitness"] is None else real(step["fitness"]), "expression": step["expression"],
+            "fitness": "rejected" if step["fitness"] is None else real(step["fitness"]),
+            "expression": step["expression"],
         })  # fmt: skip
     return found
 
@@ -116,9 +120,7 @@ def _edge(found: Ancestry, centres: dict[str, tuple[float, float]], parent: str,
     return f'<path class="{kind}" d="{way}"/>'
 
 
-def _node(
-    graph: networkx.DiGraph, found: Ancestry, key: str, centre: tuple[float, float], parents: list[str]
-) -> str:
+def _node(graph: networkx.DiGraph, found: Ancestry, key: str, centre: tuple[float, float], parents: list[str]) -> str:
     node = found.nodes[key]
     upper, lower = _lines(graph, node)
     kinds = ["node", node.kind, *(["main"] if node.main else []), *(["improved"] if node.improved else [])]
@@ -129,7 +131,7 @@ def _node(
     return (
         f'<g class="{" ".join(kinds)}" data-key="{key}" data-parents="{" ".join(parents)}" tabindex="-1" role="button" '
         f'aria-label="{text(f"{_title(node)}, {upper}, {lower}")}"><rect {box}/>{mark}'
-        f'{label(x - 66, y - 4, upper, "upper")}{label(x - 66, y + 12, lower, "lower")}</g>'
+        f"{label(x - 66, y - 4, upper, 'upper')}{label(x - 66, y + 12, lower, 'lower')}</g>"
     )
 
 

@@ -130,7 +130,10 @@ def time_panel(snapshot: Snapshot) -> str:
     legend = "".join(
         f'<li><i class="swatch dot {kind}"></i>{words}</li>'
         for kind, words in (
-            ("s0", f"best {100 * RANKS[0]:.0f} %"), ("s1", ""), ("s2", "middle"), ("s3", ""),
+            ("s0", f"best {100 * RANKS[0]:.0f} %"),
+            ("s1", ""),
+            ("s2", "middle"),
+            ("s3", ""),
             ("s4", f"worst {100 - 100 * RANKS[-1]:.0f} %"),
         )
     )
@@ -149,7 +152,9 @@ def _time_card(role: str, rows: Sequence[Row]) -> str:
     order = sorted(by_name, key=lambda name: (-sum(row["share"] for row in by_name[name]), name))
     shown = order[:MOST_ROWS]
     left_out = f'<p class="small">and {len(order) - len(shown)} less used</p>' if len(order) > len(shown) else ""
-    return f'<div class="card"><h3>{TITLES[role]}</h3>{_dots(TITLES[role], [by_name[n] for n in shown])}{left_out}</div>'
+    return (
+        f'<div class="card"><h3>{TITLES[role]}</h3>{_dots(TITLES[role], [by_name[n] for n in shown])}{left_out}</div>'
+    )
 
 
 def _dots(title: str, lines: Sequence[Sequence[Row]]) -> str:
@@ -173,7 +178,7 @@ def _dot(x: float, y: float, row: Row) -> str:
     radius = max(1.2, MOST_RADIUS * math.sqrt(row["share"]))
     colour = bisect.bisect(RANKS, row["percentile"])
     words = (
-        f"{row['name']}, births {row['first']:,}–{row['last']:,}: {row['births']:,} births ({100 * row['share']:.0f} %), "
-        f"mean rank {100 * row['percentile']:.0f} %"
+        f"{row['name']}, births {row['first']:,}–{row['last']:,}: {row['births']:,} births "
+        f"({100 * row['share']:.0f} %), mean rank {100 * row['percentile']:.0f} %"
     )
     return f'<circle class="s{colour}" cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}"><title>{text(words)}</title></circle>'

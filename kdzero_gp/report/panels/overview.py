@@ -45,7 +45,8 @@ def verdict(snapshot: Snapshot) -> str:
         best = snapshot.winner
         if best is None:
             return "Nothing to compare yet."
-        return f"No race yet. The best distiller so far has a fitness of <b>{real(best.fitness)}</b>; cross-entropy alone has 1."
+        fitness = f"<b>{real(best.fitness)}</b>"
+        return f"No race yet. The best distiller so far has a fitness of {fitness}; cross-entropy alone has 1."
     seeds = f"{evolved.seeds} fresh seeds" if evolved.seeds != 1 else "one seed"
     words = (
         f"Over {seeds} the best evolved distiller reaches <b>{_accuracy(evolved)} %</b> validation accuracy"

@@ -20,10 +20,10 @@ def race_panel(snapshot: Snapshot) -> str:
     raced = snapshot.raced
     plan = snapshot.settings.plan
     caption = (
-        f"The best evolved distillers, every published method at its tuned magnitude, and cross-entropy alone, each "
+        "The best evolved distillers, the published methods at their tuned magnitudes, and cross-entropy alone, each "
         f"trained {'from scratch' if snapshot.bench.get('race_from_scratch') else 'from the warm student'} on up to "
-        f"{plan.race_seeds} fresh seeds: means with 95 % intervals. Validation accuracy decides the rank; test accuracy "
-        "decides nothing."
+        f"{plan.race_seeds} fresh seeds: means with 95 % intervals. Validation accuracy decides the rank; test "
+        "accuracy decides nothing."
     )
     if not raced:
         failed = [s for s in snapshot.table if s.reason and s.reason != "not raced yet"]

@@ -63,8 +63,8 @@ def read_snapshot(folder: Path) -> Snapshot:
         if stored is None:
             raise RunError(f"{folder} has no settings yet; wait a moment, or start anew with: kdzero-gp evolve")
         settings = RunSettings.from_dict(stored)
-        births, evaluations = database.births(), database.evaluations()
-        table = standings(database, entries(database, settings))
+        table = standings(database, entries(database, settings))  # reads and drops all rows, so before ours
+        births, evaluations = database.births(), database.evaluations()  # in this order: every birth is judged
         bench = database.fact("bench") or {}
         return Snapshot(
             folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,

@@ -31,7 +31,9 @@ def trees_panel(snapshot: Snapshot) -> str:
 def _numbers(snapshot: Snapshot, entry: Entry) -> str:
     standing = snapshot.standing(entry)
     raced = (
-        f"{percent(standing.accuracy, standing.accuracy_interval)} % in the race" if standing is not None else "not raced"
+        f"{percent(standing.accuracy, standing.accuracy_interval)} % in the race"
+        if standing is not None
+        else "not raced"
     )
     return f"{raced}, fitness {real(entry.fitness)}"
 

@@ -40,6 +40,7 @@ def test_what_is_to_be_seen_is_saved(saved, beginning):
     assert [data for _, data in kinds_of_outputs(cell) if SHOWN[beginning] in data]
 
 
+@pytest.mark.timeout(900)  # half a minute of work, more on a busy machine
 def test_the_notebook_executes_and_shows_the_same_kinds_of_output(saved, tmp_path, monkeypatch):
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
@@ -49,6 +50,6 @@ def test_the_notebook_executes_and_shows_the_same_kinds_of_output(saved, tmp_pat
         monkeypatch.setitem(os.environ, variable, str(tmp_path / variable.lower()))
     notebook = nbformat.reads(NOTEBOOK.read_text(encoding="utf-8"), as_version=4)
     where = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(notebook, timeout=180, kernel_name="python3", resources=where).execute()
+    nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=where).execute()
     for cell, before in zip(code_cells(notebook), code_cells(saved), strict=True):
         assert kinds_of_outputs(cell) == kinds_of_outputs(before), cell["source"]

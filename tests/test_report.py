@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from html import unescape
 
 import pytest
@@ -61,6 +62,13 @@ def large(tmp_path_factory):
 def rows_of(folder):
     with Database.read(folder) as database:
         return database.births(), database.evaluations()
+
+
+def with_duplicate(run):
+    """The rows of a run with one more birth, which repeats an earlier one that has a fitness."""
+    _, births, evaluations = run
+    first = next(b for b in births if b.digest == evaluations[0].digest)
+    return [*births, replace(first, number=len(births), duplicate_of=first.number)], evaluations
 
 
 def birth(number, expression, digest, parents=(), generation=0, duplicate_of=None):
@@ -149,7 +157,7 @@ def naive_pairs(tree):
 
 
 def test_operations_alone_are_counted_as_in_the_parsed_trees(small):
-    _, births, evaluations = small
+    births, evaluations = with_duplicate(small)
     naive = naive_success(births, evaluations, lambda tree: {node.name for node in tree.walk()})
     rows = operation_success(births, evaluations)
     assert {row["name"] for row in rows} == set(naive)
@@ -160,7 +168,7 @@ def test_operations_alone_are_counted_as_in_the_parsed_trees(small):
 
 
 def test_pairs_are_counted_within_terms_as_in_the_parsed_trees(small):
-    _, births, evaluations = small
+    births, evaluations = with_duplicate(small)
     naive = naive_success(births, evaluations, naive_pairs)
     rows = pair_success(births, evaluations)
     assert {(row["first"], row["second"]) for row in rows} == set(naive)
@@ -178,7 +186,7 @@ def test_equal_fitness_has_equal_percentiles():
 
 
 def test_success_over_time_sums_up_to_the_whole_run(small):
-    _, births, evaluations = small
+    births, evaluations = with_duplicate(small)
     rows = success_over_time(births, evaluations, bins=7)
     whole = {row["name"]: row["births"] for row in operation_success(births, evaluations)}
     summed = Counter()

@@ -23,8 +23,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from kdzero_gp.cli import main
+from kdzero_gp.cli.progress import progress_for
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -306,6 +308,16 @@ def test_no_workers_remain_when_their_parent_is_killed(unfinished):
     process.kill()
     process.communicate()
     wait_until(lambda: not any(map(alive, workers)), LEAVING, "the end of the workers")
+
+
+def test_an_interrupted_bar_gives_the_cursor_back():
+    screen = io.StringIO()
+    with pytest.raises(KeyboardInterrupt), progress_for(Console(file=screen, force_terminal=True)) as progress:
+        progress.begin("births", 10)
+        progress.advance(3, best=0.5)
+        raise KeyboardInterrupt
+    hidden, shown = screen.getvalue().rfind("\x1b[?25l"), screen.getvalue().rfind("\x1b[?25h")
+    assert 0 <= hidden < shown
 
 
 def full_disk(size):

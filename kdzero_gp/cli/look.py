@@ -67,7 +67,7 @@ def show(folder: Path, top: int, as_json: bool) -> None:
 
 def _expression_of(what: str, rank: int) -> tuple[Any, Any]:
     """An expression from a run folder, a zoo name or a text, and its entry where it comes from a run."""
-    from kdzero_gp.compiler import parse, zoo
+    from kdzero_gp.compiler import pair_shapes, parse, zoo
     from kdzero_gp.runner import Entry, RunSettings, entries, standings
     from kdzero_gp.storage import Database
 
@@ -82,6 +82,7 @@ def _expression_of(what: str, rank: int) -> tuple[Any, Any]:
         return parse(what), None
     with Database.read(Path(what)) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
+        bench = database.fact("bench")
         raced = [s.entry for s in standings(database, entries(database, settings)) if not s.reason]
         ranked = [entry for entry in raced if entry.kind == "evolved"]
         known = {entry.name for entry in ranked}
@@ -92,7 +93,8 @@ def _expression_of(what: str, rank: int) -> tuple[Any, Any]:
         ]
     if rank > len(ranked):
         raise SettingError(f"{what} has {len(ranked)} distillers, so there is no --rank {rank}")
-    return parse(ranked[rank - 1].expression), ranked[rank - 1]
+    types = pair_shapes(bench["student_shapes"], bench["teacher_shapes"]).types
+    return parse(ranked[rank - 1].expression, types), ranked[rank - 1]
 
 
 @click.command()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from rich.console import Console
@@ -111,6 +113,14 @@ class LineProgress(Silent):
         self.note(f"{self.what}: {self.done}/{self.total}, {text}{more}")
 
 
-def progress_for(console: Console) -> Silent:
-    """The progress that suits where the output goes."""
-    return BarProgress(console) if console.is_terminal else LineProgress(console)
+@contextlib.contextmanager
+def progress_for(console: Console) -> Iterator[Silent]:
+    """The progress that suits where the output goes. However the work ends, no bar stays and the cursor is back."""
+    if not console.is_terminal:
+        yield LineProgress(console)
+        return
+    bar = BarProgress(console)
+    try:
+        yield bar
+    finally:
+        bar.end()

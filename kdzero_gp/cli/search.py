@@ -25,7 +25,9 @@ def evolve(ctx: click.Context, **options: Any) -> None:
     ctx.obj["folder"] = folder
     machine = Machine(options["workers"], options["device"], options["timeout"])
     console.print(f"run folder: {folder}", highlight=False, markup=False, soft_wrap=True)
-    _conclude(start(folder, settings, machine, progress_for(console)))
+    with progress_for(console) as progress:
+        result = start(folder, settings, machine, progress)
+    _conclude(result)
 
 
 def _settings(options: dict[str, Any]) -> Any:
@@ -98,4 +100,6 @@ def resume(ctx: click.Context, folder: Path, workers: int | None, device: str, t
     from kdzero_gp.runner import resume as resume_run
 
     ctx.obj["folder"] = folder
-    _conclude(resume_run(folder, Machine(workers, device, timeout), progress_for(console)))
+    with progress_for(console) as progress:
+        result = resume_run(folder, Machine(workers, device, timeout), progress)
+    _conclude(result)

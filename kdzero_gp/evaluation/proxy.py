@@ -55,6 +55,10 @@ class Outcome:
     step_milliseconds: float = 0.0
 
 
+# A gradient smaller than this share of the cross-entropy's is rounding noise in float32 (PKT's is 5·10⁻⁵ of it).
+LEAST_GRADIENT = 1e-7
+
+
 class Rejected(Exception):
     """A candidate that cannot be trained; the message is the reason that the run keeps."""
 
@@ -174,7 +178,7 @@ class Evaluator:
         for norm in terms:
             if not math.isfinite(norm):
                 raise Rejected("a gradient is not finite on the first batch")
-            if norm < 1e-12:
+            if norm < LEAST_GRADIENT * hard:
                 raise Rejected("no gradient reaches the student")
         if request.magnitude == "absolute":
             return tuple(request.factor * m for m in given)

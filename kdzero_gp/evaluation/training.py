@@ -84,14 +84,7 @@ def train(
     rates = recipe.rates(len(order))
     parameters = [p for p in student.parameters() if p.requires_grad]
     trained = parameters + (list(distiller.parameters()) if distiller is not None else [])
-    optimizer = torch.optim.SGD(
-        trained,
-        lr=rates[0],
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=True,
-        fused=True,
-    )
+    optimizer = _optimizer(trained, recipe, rates[0])
     targets = _all_targets(distiller, part)
     student.train()
     loss = torch.zeros(())
@@ -102,10 +95,7 @@ def train(
         loss = hard = F.cross_entropy(found["logits"], labels)
         soft: Tensor | None = None
         if distiller is not None:
-            if targets is None:
-                now = prepared(distiller, part, indices)
-            else:
-                now = {name: tensor[indices] for name, tensor in targets.items()}
+            now = _targets_of(distiller, part, indices, targets)
             soft = distiller.loss(found, now, labels)  # type: ignore[operator]
             loss = hard + soft
         optimizer.zero_grad(set_to_none=True)
@@ -118,6 +108,17 @@ def train(
             _must_be_finite(loss, step)
     _must_be_finite(loss, len(order) - 1)
     return len(order)
+
+
+def _optimizer(parameters: Sequence[Tensor], recipe: Recipe, rate: float) -> torch.optim.SGD:
+    momentum, decay = recipe.momentum, recipe.weight_decay
+    return torch.optim.SGD(parameters, rate, momentum, weight_decay=decay, nesterov=True, fused=True)
+
+
+def _targets_of(distiller: nn.Module, part: Part, indices: Tensor, known: Outputs | None) -> Outputs:
+    if known is None:
+        return prepared(distiller, part, indices)
+    return {name: tensor[indices] for name, tensor in known.items()}
 
 
 def _all_targets(distiller: nn.Module | None, part: Part) -> Outputs | None:

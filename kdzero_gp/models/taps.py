@@ -72,7 +72,8 @@ def _feature_reading(name: str, layer: str, tensor: Tensor, square: bool) -> Rea
         return as_tokens_without_class if has_class_token else as_tokens
     raise ModelError(
         f"The tap {name}={layer} gives a tensor of shape {tuple(tensor.shape)} and a feature needs NxCxHxW "
-        f"or tokens NxMxC; name another layer, as in taps={{{name!r}: 'layer3'}} (--tap {name}=layer3)."
+        f"or tokens NxMxC; name another layer, as in taps={{{name!r}: 'layer3'}} "
+        f"(--student-tap or --teacher-tap {name}=layer3)."
     )
 
 
@@ -80,7 +81,7 @@ def _embedding_reading(layer: str, tensor: Tensor) -> Reading | None:
     if tensor.dim() < 2 or tensor.shape[1] != tensor[0].numel():
         raise ModelError(
             f"The tap emb={layer} gives a tensor of shape {tuple(tensor.shape)} and an embedding needs NxD; "
-            "name another layer, as in taps={'emb': 'pool'} (--tap emb=pool)."
+            "name another layer, as in taps={'emb': 'pool'} (--student-tap or --teacher-tap emb=pool)."
         )
     return as_embedding if tensor.dim() > 2 else None
 
@@ -201,7 +202,7 @@ def _probed(probe: Probe, name: str, layer: str) -> Tensor:
     if not isinstance(tensor, Tensor):
         raise ModelError(
             f"The tap {name}={layer or '(output)'} gives no tensor in a forward pass; name a layer that runs "
-            f"and returns one tensor, as in taps={{{name!r}: 'head'}} (--tap {name}=head)."
+            f"and returns one tensor, as in taps={{{name!r}: 'head'}} (--student-tap or --teacher-tap {name}=head)."
         )
     return tensor
 
@@ -213,7 +214,7 @@ def _complete(probe: Probe, named: Mapping[str, str]) -> dict[str, str]:
     if logits.dim() != 2:
         raise ModelError(
             f"The logits have shape {tuple(logits.shape)} and a classifier gives NxK; name the layer that "
-            "does, as in taps={'logits': 'head'} (--tap logits=head)."
+            "does, as in taps={'logits': 'head'} (--student-tap or --teacher-tap logits=head)."
         )
     found = probing.classifier(probe, logits)
     if found is not None and "logits" not in named and probing.is_normalised_by(found, logits):
@@ -228,7 +229,7 @@ def _complete(probe: Probe, named: Mapping[str, str]) -> dict[str, str]:
         raise ModelError(
             f"No classifier was found: no nn.Linear of the network gives its output of shape "
             f"{tuple(logits.shape)}; name the layer whose output is the embedding, as in "
-            "taps={'emb': 'pool'} (--tap emb=pool)."
+            "taps={'emb': 'pool'} (--student-tap or --teacher-tap emb=pool)."
         )
     return taps | _feature_taps(probe, named)
 

@@ -26,6 +26,8 @@ SPARKS = "▁▂▃▄▅▆▇█"
 SPARKLINE_WIDTH = 60
 # The rate is that of the last this many seconds.
 RATE_WINDOW = 60.0
+# Without a terminal: a line for every new stage and new best, and otherwise this many seconds apart.
+LINE_EVERY = 10.0
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Watched:
 
 def watch(folder: Path, console: Console, every: float = 1.0, tensorboard: Path | None = None) -> None:
     """Show a run until it is finished or Ctrl-C is pressed: redrawn ``every`` so many seconds in a terminal, a line
-    for every change elsewhere. ``tensorboard`` is a folder for event files with every birth's scalars.
+    now and then elsewhere. ``tensorboard`` is a folder for event files with every birth's scalars.
 
     Raises ``RunError`` where there is no run and ``SettingError`` for a period that is no positive number or where
     TensorBoard is not installed.
@@ -171,19 +173,20 @@ def _scalars(folder: Path | None) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def _shown(watched: Watched, console: Console) -> Iterator[Any]:
-    """A function that shows the present state: in place in a terminal, elsewhere as a line where it changed."""
+    """A function that shows the present state: in place in a terminal, elsewhere as a line now and then."""
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=False) as live:
             yield lambda: live.update(view(watched), refresh=True)
         return
-    before = ""
+    before: tuple[str, float] | None = None
+    last = -math.inf
 
     def line() -> None:
-        nonlocal before
-        now = summary(watched)
-        if now != before:
-            console.print(now, markup=False, highlight=False, soft_wrap=True)
-        before = now
+        nonlocal before, last
+        news = watched.stage.split(",")[0], watched.best_fitness
+        if news != before or time.monotonic() - last >= LINE_EVERY:
+            console.print(summary(watched), markup=False, highlight=False, soft_wrap=True)
+            before, last = news, time.monotonic()
 
     yield line
 

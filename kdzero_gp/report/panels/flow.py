@@ -93,7 +93,7 @@ def _ribbon(start: tuple[float, float, float], end: tuple[float, float, float], 
 
 def _outcome_label(x: float, y: float, outcome: Outcome, births: int, room: float) -> str:
     share = 100 * outcome.count / births
-    words = f"{outcome.count:,} {outcome.name}" + (f" ({share:.1f} %)" if room > 200 else "")
+    words = f"{outcome.count:,} {outcome.name}" + (f" ({share:.1f} %)" if room > 260 else "")
     most = int(room / (0.62 * DETAIL_SIZE * 1.2))
     short = words if len(words) <= most else words[: most - 1] + "…"
     return f"<g><title>{text(words)}</title>{label(x, y, short, 'halo')}</g>"

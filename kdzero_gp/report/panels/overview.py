@@ -17,7 +17,8 @@ def overview(snapshot: Snapshot) -> str:
     title = f"A loss for {settings.student or 'the student'}, taught by {settings.teacher or 'the teacher'}"
     head = (
         f'<p class="eyebrow">kdzero-gp report · task {text(settings.task)} · run {text(snapshot.folder.name)}</p>'
-        f"<h1>{text(title)}</h1>{_unfinished(snapshot)}<p class='verdict'>{verdict(snapshot)}</p>{_tiles(snapshot)}"
+        f"<h1>{text(title)}</h1>{_unfinished(snapshot)}"
+        f'<p class="verdict">{verdict(snapshot)}</p>{_tiles(snapshot)}'
     )
     if snapshot.winner is None:
         return head + f'<div class="winner">{nothing("No distiller has a fitness yet.")}</div>'

@@ -20,7 +20,7 @@ def reproduction_panel(snapshot: Snapshot) -> str:
     command = evolve_command(snapshot.settings)
     folder = shlex.quote(str(snapshot.folder))
     commands = "".join(
-        f'<h3>{title}</h3><div class="copy"><code>{text(line)}</code>'
+        f'<h3>{title}</h3><div class="copy"><code>{_words(line)}</code>'
         '<button type="button" class="copier" hidden>Copy</button></div>'
         for title, line in (
             ("Repeat this run", command),
@@ -32,6 +32,11 @@ def reproduction_panel(snapshot: Snapshot) -> str:
     rows = [[Cell(text(name)), Cell(text(value))] for name, value in flat(snapshot.settings.as_dict())]
     settings = details(f"All {len(rows)} settings", table(("setting", "value"), rows, "Settings"))
     return section("reproduction", "Reproduction", caption, commands + facts + settings)
+
+
+def _words(line: str) -> str:
+    """A command that is not broken within a word, such as behind the hyphens of an option."""
+    return " ".join(f'<span class="word">{text(word)}</span>' for word in line.split(" "))
 
 
 def _teacher(snapshot: Snapshot) -> str:

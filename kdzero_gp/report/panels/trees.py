@@ -63,7 +63,9 @@ def _formula(loss: list[str], definitions: list[str]) -> str:
     """Each term of the loss and each function that they share on a line of its own."""
     first, *others = loss
     more = [f"+ {term}" for term in others] + definitions
-    return to_mathml(first) + "".join(to_mathml(line, "more") for line in more)
+    lines = [to_mathml(line, "more") for line in more]
+    # a plus at the beginning of a line is no sign: it keeps its space
+    return to_mathml(first) + "".join(line.replace("<mo>+</mo>", '<mo form="infix">+</mo>', 1) for line in lines)
 
 
 def _fitting(picture: str) -> str:

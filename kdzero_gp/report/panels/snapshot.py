@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +51,6 @@ class Snapshot:
         """The result of an entry in the race, None where it has none."""
         return next((s for s in self.raced if s.entry.name == entry.name), None)
 
-    def evaluation(self, digest: str) -> StoredEvaluation | None:
-        """A distiller's proxy evaluation."""
-        return next((e for e in self.evaluations if e.digest == digest), None)
-
 
 def read_snapshot(folder: Path) -> Snapshot:
     """Read a run, finished or not. Raises ``RunError`` where there is none."""
@@ -64,7 +60,8 @@ def read_snapshot(folder: Path) -> Snapshot:
             raise RunError(f"{folder} has no settings yet; wait a moment, or start anew with: kdzero-gp evolve")
         settings = RunSettings.from_dict(stored)
         table = standings(database, entries(database, settings))  # reads and drops all rows, so before ours
-        births, evaluations = database.births(), database.evaluations()  # in this order: every birth is judged
+        births = database.births()  # before the evaluations, so that every birth is judged
+        evaluations = [replace(found, metrics={}) for found in database.evaluations()]  # no panel needs them
         bench = database.fact("bench") or {}
         return Snapshot(
             folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,

@@ -96,7 +96,7 @@ class Evaluator:
             outcome = self._evaluate(request)
         except (Rejected, Diverged) as reason:
             outcome = Outcome(reason=str(reason))
-        except (RuntimeError, ValueError, ArithmeticError, MemoryError) as error:
+        except Exception as error:  # whatever a candidate does is its own end and not the search's
             first = (str(error).splitlines() or [type(error).__name__])[0]
             outcome = Outcome(reason=f"{type(error).__name__}: {first[:200]}")
         return replace(outcome, seconds=time.perf_counter() - start)

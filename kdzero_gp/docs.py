@@ -6,11 +6,15 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from kdzero_gp import draw
 from kdzero_gp.compiler import zoo
 from primitives import CATALOGUE, MAGNITUDES, TEMPERATURES, Operation, PairType
-from primitives.types import RANKS
+from primitives.types import DIMENSIONS, RANKS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 _ROLES = {
@@ -32,6 +36,58 @@ def _takes(operation: Operation) -> str:
     return f"{', '.join(ranks)}: {', '.join(kinds)}"
 
 
+# Two samples with two channels; maps have one row of three columns.
+_MATRIX = [[1.0, -2.0], [0.5, 3.0]]
+_MAP = [[[[1.0, -2.0, 0.5]], [[3.0, 0.0, -1.0]]], [[[2.0, 1.0, 0.0]], [[-1.0, 4.0, 0.5]]]]
+
+
+def _example_input(given: PairType) -> Tensor:
+    """The example tensor of a type: the numbers above, normalised where the type is a distribution."""
+    x = torch.tensor(_MATRIX if given.rank in ("matrix", "relation", "columns") else _MAP)
+    if given.rank == "plane":
+        x = x[:, :1]
+    if given.rank == "tokens":
+        x = x.flatten(2)
+    if given.axis:
+        dimensions = DIMENSIONS[given.rank, given.axis]
+        x = (
+            torch.log_softmax(x.flatten(2), 2).view_as(x)
+            if len(dimensions) > 1
+            else torch.log_softmax(x, dimensions[0])
+        )
+    return x.exp() if given.kind == "probability" else x
+
+
+def _written(x: Tensor) -> str:
+    """A tensor in two decimals, its samples apart."""
+    rows = x.reshape(x.shape[0], -1).tolist() if x.dim() > 1 else [x.reshape(-1).tolist()]
+    return "; ".join(" ".join(f"{number:.2f}".replace("-0.00", "0.00") for number in row) for row in rows)
+
+
+def _example(operation: Operation) -> str:
+    """An input and its value. Distances compare the example with its double (distributions: with its reversal)."""
+    labels = torch.tensor([0, 1])
+    arguments: tuple[Any, ...]
+    if operation.role == "combination":
+        return f"2, 3 → {float(operation.function(torch.tensor(2.0), 3.0)):g}"
+    if operation.role == "calibration":
+        logits, losses = torch.tensor(_MATRIX), torch.tensor([1.0, 2.0])
+        arguments = (losses,) if operation.name == "no" else (losses, logits, 2.0 * logits, labels)
+        return f"1 2 → {float(operation.function(*arguments)):.2f}"
+    given = next(overload[0] for overload in operation.overloads)
+    assert isinstance(given, PairType)
+    x = _example_input(given)
+    if operation.role == "distance":
+        teacher = x.flip(1) if given.axis else 2.0 * x
+        more = (given,) if operation.specialise else ()
+        return f"{_written(x)} → {_written(operation.function(x, teacher, *more))}"
+    arguments = (2.0,) * len(operation.parameters) + ((labels,) if operation.needs_labels else ())
+    if operation.noise is not None:
+        torch.manual_seed(0)
+        arguments += (operation.noise(x),)
+    return f"{_written(x)} → {_written(operation.function(x, *arguments))}"
+
+
 def catalogue_page() -> str:
     """Every operation with formula, shapes, types and source."""
     listed = ", ".join(f"{t:g}" for t in TEMPERATURES), ", ".join(f"{m:g}" for m in MAGNITUDES)
@@ -43,10 +99,12 @@ def catalogue_page() -> str:
         f"Temperatures T: {listed[0]}. Magnitudes γ: {listed[1]}.",
     ]
     for role, title in _ROLES.items():
-        lines += ["", f"## {title}", "", "| name | formula | shapes | defined for | source |", "|---|---|---|---|---|"]
+        header = "| name | formula | shapes | defined for | example (T = 2; samples apart by ;) | source |"
+        lines += ["", f"## {title}", "", header, "|---|---|---|---|---|---|"]
         for operation in CATALOGUE.of_role(role):
             rest = " ".join(line.strip() for line in (inspect.getdoc(operation.function) or "").splitlines()[2:])
-            cells = [f"`{operation.name}`", operation.formula, rest, _takes(operation), operation.source]
+            cells = [f"`{operation.name}`", operation.formula, rest, _takes(operation), _example(operation)]
+            cells.append(operation.source)
             lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines) + "\n"
 

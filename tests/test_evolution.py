@@ -27,8 +27,8 @@ from strategies import KNOWLEDGE, TOKEN_KNOWLEDGE
 
 WITHOUT_MAPS = {name: KNOWLEDGE[name] for name in ("logits", "emb")}
 PAIRS = {"convolutional": KNOWLEDGE, "without-maps": WITHOUT_MAPS, "tokens": TOKEN_KNOWLEDGE}
-TREES = 300
-VARIATIONS = 400
+TREES = 200
+VARIATIONS = 250
 
 every_space = pytest.mark.parametrize("space", SPACES)
 every_pair = pytest.mark.parametrize("pair", PAIRS)
@@ -100,7 +100,7 @@ def test_a_canonical_form_stays_in_the_space_and_few_new_trees_break_the_limits(
 def test_every_operation_of_a_space_is_grown_sooner_or_later(space, pair):
     grammar = grammar_of(space, pair)
     offered = {operation.name for operation, _, _ in grammar.rules}
-    trees = [grammar.to_expression(nodes) for nodes in grown(grammar, 1500)]
+    trees = [grammar.to_expression(nodes) for nodes in grown(grammar, 1000)]
     found = {node.name for tree in trees for node in tree.walk()}
     assert len(offered - found) <= len(offered) // 20, f"never grown: {sorted(offered - found)}"
 

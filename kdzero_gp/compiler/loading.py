@@ -101,6 +101,8 @@ def export(
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write a file so that a crash leaves the old one or the new one. Raises ``RunError`` where it cannot."""
+    if not path.name or path.is_dir():
+        raise RunError(f"cannot write {path}: it is a folder; name a file with -o")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         if isinstance(content, str):

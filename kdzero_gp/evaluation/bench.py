@@ -64,7 +64,9 @@ class Bench:
             temporary.replace(path)
         except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
-            raise RunError(f"cannot write {path}: {error}; free space or choose another place with --out") from None
+            # torch reports a full disk as an internal check that failed
+            reason = error.strerror if isinstance(error, OSError) else "the disk may be full"
+            raise RunError(f"cannot write {path}: {reason}; free space or choose another place with --out") from None
 
     @classmethod
     def load(cls, path: Path) -> Bench:

@@ -33,5 +33,9 @@ def fitness(metrics: Mapping[str, float], baseline: Mapping[str, float], weights
     """
     shares = {name: share for name, share in vars(weights).items() if share > 0 and name in metrics}
     total = sum(shares.values())
+    if total == 0:
+        raise SettingError(
+            f"the pair has none of the weighted metrics; it has {', '.join(metrics)}: change the weights"
+        )
     # a floor keeps a gap that the baseline closed by chance from deciding everything
     return sum(share / total * metrics[name] / max(baseline[name], 1e-3) for name, share in shares.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -73,13 +72,7 @@ def _layout(raw: Shape, seen: Shape) -> str:
     """What turns a raw tensor into the leaf's layout: a map into tokens, or square tokens into a map."""
     if len(raw) == len(seen):
         return ""
-    return ".flatten(2)" if len(raw) > len(seen) else f".unflatten(2, ({', '.join(map(str, seen_side(raw)))}))"
-
-
-def seen_side(raw: Shape) -> Shape:
-    """Height and width of square tokens N×C×M."""
-    side = math.isqrt(raw[2])
-    return (side, side)
+    return ".flatten(2)" if len(raw) > len(seen) else f".unflatten(2, {seen[2:]})"
 
 
 class _Lowering:

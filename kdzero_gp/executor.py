@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, resource_tracker
@@ -33,14 +33,26 @@ class Executor:
     (say, for lack of memory) is replaced and its evaluation tried once more.
     """
 
-    def __init__(self, bench: Path, workers: int, device: str = "cpu", timeout: float = 600.0):
+    def __init__(
+        self,
+        bench: Path,
+        workers: int,
+        device: str = "cpu",
+        timeout: float = 600.0,
+        fingerprints: Path | None = None,
+    ):
         self.timeout = timeout
         self._pool = ProcessPool(
             max_workers=workers,
             initializer=_start_worker,
-            initargs=(str(bench), device, os.getpid()),
+            initargs=(bench, device, os.getpid(), fingerprints),
             context=get_context("spawn"),
         )
+
+    def submit(self, request: Request) -> Callable[[], Outcome]:
+        """Start one evaluation; the function it gives waits for the outcome."""
+        future = self._schedule(_evaluate, request)
+        return lambda: self._outcome(future, request)
 
     def map(self, requests: Sequence[Request]) -> Iterator[Outcome]:
         """The outcomes of ``requests``, each as soon as it and all before it are there."""
@@ -118,19 +130,20 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start_worker(bench: str, device: str, parent: int) -> None:
+def _start_worker(bench: Path, device: str, parent: int, fingerprints: Path | None) -> None:
     """Load the bench once per process. Ctrl-C is the parent's business; without a parent there is nothing to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     import torch
 
-    from kdzero_gp.evaluation import Bench, Evaluator
+    from kdzero_gp.evaluation import Bench, Evaluator, Fingerprints
     from kdzero_gp.models.pair import student_builder
 
     torch.set_num_threads(1)
     global _evaluator
-    loaded = Bench.load(Path(bench))
-    _evaluator = Evaluator(loaded, student_builder(loaded.student, loaded.train.images[:2]), device)
+    loaded = Bench.load(bench)
+    build = student_builder(loaded.student, loaded.train.images[:2])
+    _evaluator = Evaluator(loaded, build, device, Fingerprints(fingerprints) if fingerprints else None)
 
 
 def _leave_with(parent: int) -> None:

@@ -6,13 +6,13 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdzero_gp.errors import RunError
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 DATABASE = "run.sqlite"
 LOCK = "lock"
 _APPLICATION_ID = 0x6B647A67  # 'kdzg', so that a foreign database is told apart
@@ -24,13 +24,15 @@ CREATE TABLE births (
     expression TEXT NOT NULL, digest TEXT NOT NULL, duplicate_of INTEGER);
 CREATE TABLE evaluations (
     digest TEXT PRIMARY KEY, expression TEXT NOT NULL, fitness REAL, reason TEXT NOT NULL,
-    metrics TEXT NOT NULL, magnitudes TEXT NOT NULL);
+    metrics TEXT NOT NULL, magnitudes TEXT NOT NULL, screen TEXT NOT NULL, equivalent_to TEXT NOT NULL,
+    short TEXT NOT NULL, fingerprint BLOB NOT NULL);
 CREATE TABLE measurements (
     kind TEXT NOT NULL, name TEXT NOT NULL, seed INTEGER NOT NULL, factor REAL NOT NULL,
     reason TEXT NOT NULL, metrics TEXT NOT NULL, magnitudes TEXT NOT NULL,
     PRIMARY KEY (kind, name, seed, factor));
 CREATE TABLE costs (
-    kind TEXT NOT NULL, name TEXT NOT NULL, seconds REAL NOT NULL, step_milliseconds REAL NOT NULL);
+    kind TEXT NOT NULL, name TEXT NOT NULL, seconds REAL NOT NULL, step_milliseconds REAL NOT NULL,
+    stages TEXT NOT NULL);
 CREATE INDEX births_by_digest ON births (digest);
 """
 
@@ -50,7 +52,12 @@ class StoredBirth:
 
 @dataclass(frozen=True)
 class StoredEvaluation:
-    """One row of ``evaluations``: a distiller's fitness (None when it was rejected), metrics and magnitudes."""
+    """One row of ``evaluations``: a distiller's fitness (None when it was rejected, by ``screen`` or, where that is
+    empty, by its training), metrics and magnitudes.
+
+    ``equivalent_to``: the digest of an earlier distiller with the same gradient, whose fitness and metrics these are.
+    ``short``: metrics and fitness of the short proxy. ``fingerprint``: the gradient folded, float32.
+    """
 
     digest: str
     expression: str
@@ -58,6 +65,10 @@ class StoredEvaluation:
     reason: str
     metrics: dict[str, float]
     magnitudes: tuple[float, ...]
+    screen: str = ""
+    equivalent_to: str = ""
+    short: dict[str, float] = field(default_factory=dict)
+    fingerprint: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -194,8 +205,14 @@ class Database:
             ],
         )  # fmt: skip
 
-    def add_evaluation(self, found: StoredEvaluation, seconds: float, step_milliseconds: float) -> None:
-        """Append an evaluation and what it cost."""
+    def add_evaluation(
+        self,
+        found: StoredEvaluation,
+        seconds: float,
+        step_milliseconds: float,
+        stages: Mapping[str, float] | None = None,
+    ) -> None:
+        """Append an evaluation and what it cost, also by stage."""
         row = (
             found.digest,
             found.expression,
@@ -203,10 +220,14 @@ class Database:
             found.reason,
             _dump(found.metrics),
             _dump(found.magnitudes),
+            found.screen,
+            found.equivalent_to,
+            _dump(found.short),
+            found.fingerprint,
         )
         with _sentences(self.path), self.connection:
-            self.connection.execute("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?)", row)
-            self._cost("evaluation", found.digest, seconds, step_milliseconds)
+            self.connection.execute("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
+            self._cost("evaluation", found.digest, seconds, step_milliseconds, stages or {})
 
     def add_measurement(self, found: StoredMeasurement, seconds: float, step_milliseconds: float) -> None:
         """Append a measurement and what it cost."""
@@ -221,10 +242,13 @@ class Database:
         )
         with _sentences(self.path), self.connection:
             self.connection.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            self._cost(found.kind, found.name, seconds, step_milliseconds)
+            self._cost(found.kind, found.name, seconds, step_milliseconds, {})
 
-    def _cost(self, kind: str, name: str, seconds: float, step_milliseconds: float) -> None:
-        self.connection.execute("INSERT INTO costs VALUES (?, ?, ?, ?)", (kind, name, seconds, step_milliseconds))
+    def _cost(
+        self, kind: str, name: str, seconds: float, step_milliseconds: float, stages: Mapping[str, float]
+    ) -> None:
+        row = (kind, name, seconds, step_milliseconds, _dump(stages))
+        self.connection.execute("INSERT INTO costs VALUES (?, ?, ?, ?, ?)", row)
 
     # --- reading --------------------------------------------------------------------------------------------
 
@@ -266,6 +290,13 @@ class Database:
     def costs(self, kind: str) -> list[tuple[float, float]]:
         """Seconds and milliseconds a step of all trainings of one kind."""
         return [(s, m) for s, m in self._rows("SELECT seconds, step_milliseconds FROM costs WHERE kind = ?", kind)]
+
+    def stages(self) -> dict[str, tuple[int, float]]:
+        """How many evaluations went through each screen and training, and their seconds together."""
+        statement = (
+            "SELECT key, count(*), sum(value) FROM costs, json_each(stages) WHERE kind = 'evaluation' GROUP BY key"
+        )
+        return {name: (count, seconds) for name, count, seconds in self._rows(statement)}
 
     def _rows(self, statement: str, *values: Any) -> list[Any]:
         with _sentences(self.path):
@@ -336,8 +367,11 @@ def _birth(row: tuple[Any, ...]) -> StoredBirth:
 
 
 def _evaluation(row: tuple[Any, ...]) -> StoredEvaluation:
-    digest, expression, fitness, reason, metrics, magnitudes = row
-    return StoredEvaluation(digest, expression, fitness, reason, json.loads(metrics), tuple(json.loads(magnitudes)))
+    digest, expression, fitness, reason, metrics, magnitudes, screen, equivalent_to, short, fingerprint = row
+    return StoredEvaluation(
+        digest, expression, fitness, reason, json.loads(metrics), tuple(json.loads(magnitudes)), screen, equivalent_to,
+        json.loads(short), fingerprint,
+    )  # fmt: skip
 
 
 def _measurement(row: tuple[Any, ...]) -> StoredMeasurement:

@@ -7,6 +7,7 @@ rejected, for reasons as evaluation gives them. Everything follows from the seed
 import json
 import math
 import random
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,29 +72,24 @@ def _evolve(database: Database, settings: SearchSettings) -> None:
     shapes = pair_shapes(STUDENT, TEACHER)
     rows: list[tuple[StoredEvaluation, float]] = []
 
-    def judge(births: list[Birth]) -> list[Verdict]:
-        verdicts = []
-        for birth in births:
-            text = str(birth.expression)
-            fitness = fitness_of(text, birth.digest)
-            reason = "" if fitness is not None else random.Random(text).choice(REASONS)
-            metrics = {} if fitness is None else metrics_of(fitness)
-            found = StoredEvaluation(birth.digest, text, fitness, reason, metrics, (1.0,))
-            rows.append((found, 1.0 + random.Random(text).random()))
-            verdicts.append(Verdict(1e9 if fitness is None else fitness, reason))
-        return verdicts
+    def judge(birth: Birth) -> Callable[[], Verdict]:
+        text = str(birth.expression)
+        fitness = fitness_of(text, birth.digest)
+        reason = "" if fitness is not None else random.Random(text).choice(REASONS)
+        metrics = {} if fitness is None else metrics_of(fitness)
+        found = StoredEvaluation(birth.digest, text, fitness, reason, metrics, (1.0,))
+        rows.append((found, 1.0 + random.Random(text).random()))
+        return lambda: Verdict(1e9 if fitness is None else fitness, reason)
 
     born: list[StoredBirth] = []
 
-    def keep(births: list[Birth]) -> None:
-        born.extend(
-            StoredBirth(b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)
-            for b in births
-        )
+    def keep(b: Birth) -> None:
+        row = StoredBirth(b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)
+        born.append(row)
 
     grammar = Grammar("open", shapes.types)
     seeds = [expression for expression in zoo.values() if grammar.contains(expression)]
-    for _ in Search(grammar, settings, judge, seeds, on_births=keep).run():
+    for _ in Search(grammar, settings, judge, seeds, on_birth=keep).run():
         pass
     database.connection.execute("PRAGMA synchronous=OFF")
     _store(database, born, rows)
@@ -103,14 +99,14 @@ def _store(database: Database, born: list[StoredBirth], rows: list[tuple[StoredE
     database.add_births(born)
     with database.connection as connection:
         connection.executemany(
-            "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, '', '', '{}', x'')",
             [
                 (f.digest, f.expression, f.fitness, f.reason, json.dumps(f.metrics), json.dumps(f.magnitudes))
                 for f, _ in rows
             ],
         )
         connection.executemany(
-            "INSERT INTO costs VALUES ('evaluation', ?, ?, 3.0)", [(f.digest, seconds) for f, seconds in rows]
+            "INSERT INTO costs VALUES ('evaluation', ?, ?, 3.0, '{}')", [(f.digest, seconds) for f, seconds in rows]
         )
 
 

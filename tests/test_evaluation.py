@@ -36,7 +36,7 @@ from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.taps import Tapped
 
 CLASSES = 4
-PROBE = 128
+PROBE = 64
 ONE_SENTENCE = 300
 
 
@@ -66,13 +66,13 @@ def bench():
     student = student_builder(spec, example)()
     proxy = Recipe(epochs=2, batch_size=64, learning_rate=0.05)
     return Bench(
-        part(2 * PROBE, 1, teacher),
+        part(4 * PROBE, 1, teacher),
         part(64, 2, teacher),
         part(64, 3),
         spec,
         dict(student.shapes),
         dict(teacher.shapes),
-        {"warm": proxy, "proxy": proxy, "race": replace(proxy, epochs=1)},
+        {"warm": proxy, "proxy": proxy, "short": replace(proxy, epochs=0.5), "race": replace(proxy, epochs=1)},
         warm={name: tensor.clone() for name, tensor in student.network.state_dict().items()},
     )
 

@@ -54,16 +54,17 @@ def toy_verdict(birth):
     return Verdict(1e9, "it is one of the eighth") if rejected else Verdict(int(birth.digest[:8], 16) / 2**32)
 
 
-def toy_search(grammar=None, evaluate=None, seeds=(), on_births=None, random_search=False, **settings):
+def toy_search(grammar=None, evaluate=None, seeds=(), on_birth=None, random_search=False, **settings):
     settings = SearchSettings(**({"generations": 6, "population": 8} | settings))
-    judge = evaluate or (lambda births: [toy_verdict(birth) for birth in births])
-    return Search(grammar or grammar_of(), settings, judge, seeds, random_search, on_births)
+    judge = evaluate or toy_verdict
+    # as the executor does, the verdict is only worked out when it is asked for
+    return Search(grammar or grammar_of(), settings, lambda birth: lambda: judge(birth), seeds, random_search, on_birth)
 
 
 def births_of(**options):
     """All births of a toy search, in order."""
     births = []
-    search = toy_search(on_births=births.extend, **options)
+    search = toy_search(on_birth=births.append, **options)
     collections.deque(search.run(), maxlen=0)
     return births
 
@@ -304,16 +305,16 @@ def test_a_search_neither_reads_nor_moves_the_global_generator():
 # --- aging and selection ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("step", [None, 1, 3, 8])
-def test_removal_oldest_keeps_the_latest_births(step):
-    search = toy_search(removal="oldest", births_per_step=step)
+@pytest.mark.parametrize("window", [None, 1, 3, 8])
+def test_removal_oldest_keeps_the_latest_births(window):
+    search = toy_search(removal="oldest", in_flight=window)
     for generation in search.run():
         assert [i.birth.number for i in search.population] == list(range(generation.births - 8, generation.births))
 
 
 def test_removal_worst_keeps_the_fittest_and_of_equals_the_youngest():
     kept, births = [], []
-    search = toy_search(removal="worst", births_per_step=1, on_births=births.extend)
+    search = toy_search(removal="worst", in_flight=1, on_birth=births.append)
     for generation in search.run():
         for birth in births[len(kept) and generation.births - 8 :]:
             kept.append((search.verdicts[birth.digest].fitness, -birth.number))
@@ -322,10 +323,10 @@ def test_removal_worst_keeps_the_fittest_and_of_equals_the_youngest():
 
 
 @pytest.mark.parametrize("removal", ["oldest", "worst"])
-@pytest.mark.parametrize("step", [None, 3, 100])
-def test_the_population_keeps_its_size_and_a_generation_is_that_many_births(removal, step):
+@pytest.mark.parametrize("window", [None, 3, 8])
+def test_the_population_keeps_its_size_and_a_generation_is_that_many_births(removal, window):
     births = []
-    search = toy_search(removal=removal, births_per_step=step, on_births=births.extend, seeds=list(zoo.values()))
+    search = toy_search(removal=removal, in_flight=window, on_birth=births.append, seeds=list(zoo.values()))
     for generation in search.run():
         assert len(search.population) == 8
         assert generation.births == len(births) == 8 * (generation.number + 1)
@@ -335,10 +336,10 @@ def test_the_population_keeps_its_size_and_a_generation_is_that_many_births(remo
 
 def ranks_selected(**settings):
     """The ranks (0 is the best) of many parents out of a population of 20 with different fitness."""
-    search = toy_search(population=20, generations=1, evaluate=lambda births: [Verdict(b.number) for b in births],
+    search = toy_search(population=20, generations=1, evaluate=lambda birth: Verdict(birth.number),
                         **settings)  # fmt: skip
     next(search.run())
-    return [int(search._select().fitness.values[0]) for _ in range(400)]
+    return [int(search.toolbox.select(search.population).fitness.values[0]) for _ in range(400)]
 
 
 def test_selection_prefers_the_fit_as_strongly_as_it_is_told():
@@ -358,9 +359,9 @@ def test_selection_prefers_the_fit_as_strongly_as_it_is_told():
 def test_evaluation_is_never_asked_about_a_distiller_twice():
     asked = []
 
-    def evaluate(births):
-        asked.extend(birth.digest for birth in births)
-        return [toy_verdict(birth) for birth in births]
+    def evaluate(birth):
+        asked.append(birth.digest)
+        return toy_verdict(birth)
 
     # in this small space the same distillers come again and again
     births = births_of(grammar=grammar_of("kdzero", "without-maps", Limits(size=6, depth=4)), evaluate=evaluate,
@@ -387,14 +388,14 @@ def test_the_hall_of_fame_is_sorted_without_duplicates_and_without_rejected_cand
 
 
 def test_a_search_in_which_everything_is_rejected_ends_with_an_empty_hall_of_fame():
-    search = toy_search(evaluate=lambda births: [Verdict(1e9, "no") for _ in births])
+    search = toy_search(evaluate=lambda birth: Verdict(1e9, "no"))
     assert [generation.number for generation in search.run()] == list(range(6))
     assert not len(search.hall_of_fame)
 
 
 def test_parents_are_born_before_their_children_and_the_genealogy_knows_them():
     births = []
-    search = toy_search(on_births=births.extend, seeds=[zoo["kd"]])
+    search = toy_search(on_birth=births.append, seeds=[zoo["kd"]], generations=15)
     collections.deque(search.run(), maxlen=0)
     for birth in births:
         assert search.genealogy[birth.number] == birth.parents
@@ -426,9 +427,9 @@ def test_a_seed_for_which_there_was_no_place_can_still_be_found():
 
 
 def test_patience_ends_a_search_that_finds_nothing_better():
-    flat = toy_search(evaluate=lambda births: [Verdict(1.0) for _ in births], patience=2, generations=10)
+    flat = toy_search(evaluate=lambda birth: Verdict(1.0), patience=2, generations=10)
     assert [(g.number, g.improved) for g in flat.run()] == [(0, True), (1, False), (2, False)]
-    falling = toy_search(evaluate=lambda births: [Verdict(-b.number) for b in births], patience=1, generations=5)
+    falling = toy_search(evaluate=lambda birth: Verdict(-birth.number), patience=1, generations=5)
     assert all(g.improved for g in falling.run())
     assert falling.births == 40
 
@@ -447,7 +448,11 @@ def test_patience_ends_a_search_that_finds_nothing_better():
         {"crossover": -0.1},
         {"crossover": 1.1},
         {"removal": "youngest"},
-        {"births_per_step": 0},
+        {"in_flight": 0},
+        {"in_flight": 21},
+        {"objectives": ("cka_gap",)},
+        {"objectives": ("cka_gap", "cka_gap")},
+        {"objectives": ("cka_gap", "memory"), "population": 3},
         {"patience": 0},
     ],
     ids=str,

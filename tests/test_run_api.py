@@ -104,7 +104,7 @@ def test_frames_have_a_row_for_each_stored_row(run, folder):
     ]  # fmt: skip
     assert list(run.evaluations.columns) == [
         "digest", "expression", "fitness", "reason", "cross_entropy", "accuracy", "sharpness_gap", "cka_gap",
-        "magnitudes",
+        "magnitudes", "screen", "equivalent_to",
     ]  # fmt: skip
     assert set(run.races.kind) == {"evolved", "zoo", "baseline"}
 

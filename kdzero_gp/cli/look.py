@@ -12,6 +12,9 @@ import click
 from kdzero_gp.cli.frame import console
 from kdzero_gp.errors import SettingError
 
+# How many operations that became rarer are named.
+SHRUNK = 12
+
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
@@ -20,7 +23,7 @@ from kdzero_gp.errors import SettingError
 def show(folder: Path, top: int, as_json: bool) -> None:
     """The ranking of a run, finished or not, with the published methods in the same table."""
     from kdzero_gp.cli import tables
-    from kdzero_gp.runner import RunSettings, entries, standings
+    from kdzero_gp.runner import RunSettings, entries, front, screen_rows, standings
     from kdzero_gp.storage import Database
 
     if top < 1:
@@ -30,16 +33,23 @@ def show(folder: Path, top: int, as_json: bool) -> None:
         evaluations, births = database.evaluations(), database.births()
         table = standings(database, entries(database, settings))
         finished = bool(database.fact("finished"))
+        stages, operations = database.stages(), database.fact("operations") or {}
     reasons = Counter(e.reason.split(":")[0] for e in evaluations if e.reason)
     counts = {
         "births": len(births),
         "evaluated": sum(e.fitness is not None for e in evaluations),
+        "equivalent": sum(bool(e.equivalent_to) for e in evaluations),
         "rejected": sum(e.fitness is None for e in evaluations),
         "duplicates": sum(b.duplicate_of is not None for b in births),
     }
     if as_json:
-        ranked = [vars(e) for e in evaluations[:top]]
+        ranked = [{n: v for n, v in vars(e).items() if n != "fingerprint"} for e in evaluations[:top]]
         found = {"finished": finished, "counts": counts, "reasons": reasons, "top": ranked}
+        found["screens"] = screen_rows(evaluations, stages)
+        found["operations"] = {
+            n: dict(zip(("trials", "wins", "weight"), v, strict=True)) for n, v in operations.items()
+        }
+        found["front"] = [e.digest for e in front(evaluations, settings.search.objectives)]
         found["race"] = [tables.standing_as_data(s) for s in table]
         click.echo(json.dumps(found, indent=1, default=list))
         return
@@ -59,8 +69,17 @@ def show(folder: Path, top: int, as_json: bool) -> None:
     tables.show(console, tables.plain_table(headers, rows))
     if any(not s.reason for s in table):
         tables.show(console, tables.race_table([s for s in table if not s.reason]))
+    tables.show(console, tables.screens_table(screen_rows(evaluations, stages)))
     for reason, count in reasons.most_common():
         click.echo(f"rejected {count}: {reason}")
+    shrunk = sorted((weight, name) for name, (_, _, weight) in operations.items() if weight < 1)
+    if shrunk:
+        rarer = ", ".join(f"{name} {weight:.2f}" for weight, name in shrunk[:SHRUNK])
+        click.echo(f"drawn less often, since their descendants lose: {rarer}")
+    if settings.search.objectives:
+        tables.show(
+            console, tables.front_table(front(evaluations, settings.search.objectives), settings.search.objectives)
+        )
     if not finished:
         click.echo(f"go on with: kdzero-gp resume {folder}")
 

@@ -14,6 +14,7 @@ def _option(name: str, help_text: str, default: Any = None, kind: Any = str, **m
     return click.option(name, default=default, type=kind, help=help_text, show_default=default is not None, **more)
 
 
+# fmt: off
 EVOLVE_OPTIONS = (
     _option("--generations", "A generation is --pop births.", 100, int),
     _option("--pop", "Size of the population.", 20, int),
@@ -36,6 +37,14 @@ EVOLVE_OPTIONS = (
     _option("--sample-ratio", "Select as the paper's Algorithm 1: from this share of the population …", None, float),
     _option("--top-k", "… one of the best k.", 5, int),
     _option("--removal", "Who leaves the population: oldest or worst.", "oldest"),
+    _option("--objectives", "Two or more of cross_entropy, sharpness_gap, cka_gap, step_time, memory: NSGA-II instead "
+            "of one fitness. step_time is measured, so equal seeds then no longer give equal runs."),
+    _option("--screens", "What a candidate must pass before its training: all, none, or some of duplicate, finite, "
+            "equivalence, rejection, short.", "all"),
+    click.option("--shrink/--no-shrink", default=True, show_default=True,
+                 help="Draw operations whose descendants keep losing less often."),
+    _option("--in-flight", "Births bred before the oldest of them is judged [default: a quarter of --pop]; decides the "
+            "run, and how many workers can be busy.", None, int),
     _option("--patience", "Stop after this many generations without a better distiller.", None, int),
     _option("--images", "Training images of a proxy [default: the task's].", None, int),
     _option("--validation-images", "Validation images [default: the task's].", None, int),
@@ -46,6 +55,7 @@ EVOLVE_OPTIONS = (
     _option("--cka-weight", "Share of the CKA gap in the fitness.", None, float),
     _option("--out", "The run's folder [default: runs/TASK-N].", None, click.Path(path_type=Path)),
 )
+# fmt: on
 MACHINE_OPTIONS = (
     _option("--workers", "Worker processes [default: one for each core]; results do not depend on it.", None, int),
     _option("--device", "auto, cpu or cuda.", "auto"),

@@ -48,15 +48,28 @@ def _settings(options: dict[str, Any]) -> Any:
     search = SearchSettings(
         generations=options["generations"], population=options["pop"], seed=options["seed"],
         tournament=options["tournament"], sample_ratio=options["sample_ratio"], top_k=options["top_k"],
-        removal=options["removal"], patience=options["patience"],
+        removal=options["removal"], patience=options["patience"], in_flight=options["in_flight"],
+        objectives=tuple(_names(options["objectives"])), shrink=options["shrink"],
     )  # fmt: skip
     return RunSettings(
         task=options["task"], data=options["data"], teacher=options["teacher"] or plan.teacher,
         teacher_weights=options["teacher_weights"], teacher_taps=taps(options["teacher_tap"], "--teacher-tap"),
         student=options["student"] or plan.student, student_taps=taps(options["student_tap"], "--student-tap"),
-        space=options["space"], magnitude=options["magnitude"], seed_zoo=options["seed_zoo"], search=search,
+        space=options["space"], magnitude=options["magnitude"], seed_zoo=options["seed_zoo"],
+        screens=_screens(options["screens"]), search=search,
         weights=FitnessWeights(**{name: options[o] for name, o in shares.items() if options[o] is not None}), plan=plan,
     )  # fmt: skip
+
+
+def _names(text: str | None) -> list[str]:
+    """Names separated by commas."""
+    return [name.strip() for name in (text or "").split(",") if name.strip()]
+
+
+def _screens(text: str) -> tuple[str, ...]:
+    from kdzero_gp.evaluation import SCREENS
+
+    return {"all": SCREENS, "none": ()}.get(text.strip()) or tuple(_names("" if text == "none" else text))
 
 
 def _next_folder(task: str) -> Path:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdzero_gp.runner import Standing
+from kdzero_gp.storage import StoredEvaluation
 
 
 def percent(mean: float, half_width: float = math.nan) -> str:
@@ -73,6 +74,27 @@ def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
         table.add_column(header, overflow="fold")
     for row in rows:
         table.add_row(*row)
+    return table
+
+
+def screens_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """What each screen and training took and turned away."""
+    table = Table(title="screens", title_justify="left")
+    for header in ("", "asked", "turned away", "seconds", "ms each"):
+        table.add_column(header, justify="left" if not header else "right")
+    for row in rows:
+        each = 1000 * row["seconds"] / row["asked"] if row["asked"] else 0.0
+        table.add_row(
+            row["name"], f"{row['asked']:,}", f"{row['turned_away']:,}", f"{row['seconds']:.1f}", f"{each:.1f}"
+        )
+    return table
+
+
+def front_table(evaluations: Sequence[StoredEvaluation], objectives: Sequence[str]) -> Table:
+    """The distillers that no other beats in all objectives."""
+    rows = [[*(f"{e.metrics[name]:.4g}" for name in objectives), e.expression] for e in evaluations]
+    table = plain_table([*objectives, "distiller"], rows)
+    table.title, table.title_justify = "front", "left"
     return table
 
 

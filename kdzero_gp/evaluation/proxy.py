@@ -5,29 +5,47 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.evaluation import metrics as measures
 from kdzero_gp.evaluation.bench import Bench, BuildStudent, outputs
-from kdzero_gp.evaluation.training import Diverged, OnStep, Precision, gradient_norms, prepared, train
+from kdzero_gp.evaluation.fitness import FitnessWeights, fitness
+from kdzero_gp.evaluation.screens import LEAST_GRADIENT, Fingerprints, Probed, Prober, Rejected
+from kdzero_gp.evaluation.training import Diverged, OnStep, Precision, train
 
-# Two probe batches of this many images measure the gradient norms behind relative magnitudes.
-PROBE_BATCH = 128
-PROBES = 2
 # A student whose validation cross-entropy is this many times that of guessing was destroyed.
 DESTROYED = 5.0
 
 
 @dataclass(frozen=True)
+class Screening:
+    """What stands between a candidate and its proxy training.
+
+    ``screens`` are the names of those that are on. ``known``: how many rows of the fingerprint file an equal gradient
+    is looked for in. A short proxy whose fitness, by ``weights`` relative to the metrics of cross-entropy alone after
+    the same steps (``baseline``), is above ``bound`` ends the evaluation.
+    """
+
+    screens: tuple[str, ...]
+    known: int = 0
+    bound: float = math.inf
+    baseline: dict[str, float] = field(default_factory=dict)
+    weights: FitnessWeights = field(default_factory=FitnessWeights)
+
+
+@dataclass(frozen=True)
 class Request:
-    """``source`` is a module with a class ``Distiller`` ('' for cross-entropy alone). ``recipe`` is ``proxy`` (from
-    the warm student) or ``race`` (from scratch).
+    """``source`` is a module with a class ``Distiller`` ('' for cross-entropy alone). ``recipe`` is ``proxy`` or
+    ``short`` (from the warm student) or ``race`` (from scratch). ``screening``: what is asked before (None: only that
+    the gradient can be measured).
 
     ``magnitude``: ``relative`` scales each term so that its gradient has γ times the norm of the cross-entropy's;
     ``joint`` scales the sum of all terms to ``factor`` times that norm and keeps their ratio, as a published method
@@ -39,34 +57,37 @@ class Request:
     recipe: str = "proxy"
     magnitude: str = "relative"
     factor: float = 1.0
+    screening: Screening | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an evaluation found: metrics and the terms' final magnitudes, or the ``reason`` of a rejection.
+    """What an evaluation found: metrics and the terms' final magnitudes, or the ``reason`` of a rejection and the
+    ``screen`` that it comes from ('' for the training itself).
 
-    ``seconds`` and ``step_milliseconds`` say what it cost; they are not reproducible and take no part in fitness.
+    ``fingerprint``: the gradient folded into a few numbers; where it is in the fingerprint file already, the evaluation
+    ends without metrics and without a reason. ``short``: the metrics and the fitness of the short proxy.
+    ``seconds``, ``stages`` (the same by screen and training) and ``step_milliseconds`` say what it cost; they are not
+    reproducible and take no part in fitness.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
     magnitudes: tuple[float, ...] = ()
     reason: str = ""
+    screen: str = ""
+    fingerprint: bytes = b""
+    short: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
     step_milliseconds: float = 0.0
-
-
-# A gradient smaller than this share of the cross-entropy's is rounding noise in float32 (PKT's is 5·10⁻⁵ of it).
-LEAST_GRADIENT = 1e-7
-
-
-class Rejected(Exception):
-    """A candidate that cannot be trained; the message is the reason that the run keeps."""
 
 
 class Evaluator:
     """Evaluates distillers on one bench and one device. One object serves many requests."""
 
-    def __init__(self, bench: Bench, build_student: BuildStudent, device: str = "cpu"):
+    def __init__(
+        self, bench: Bench, build_student: BuildStudent, device: str = "cpu", fingerprints: Fingerprints | None = None
+    ):
         self.device = torch.device(device)
         self.precision = Precision(bench.precision, bench.channels_last)
         self.bench = bench
@@ -74,67 +95,50 @@ class Evaluator:
         self.train_part = bench.train.to(self.device, form)
         self.validation = bench.validation.to(self.device, form)
         self.build_student = build_student
+        self.fingerprints = fingerprints
         self.student = self._fresh(0)
-        self._cross_entropy_norm: float | None = None
+        self._prober: Prober | None = None
         self.on_step: OnStep | None = None
 
     def _fresh(self, seed: int) -> nn.Module:
         torch.manual_seed(seed)
         return self.build_student().to(self.device).to(memory_format=self.precision.memory_format)
 
-    def _start(self, request: Request) -> nn.Module:
+    def start(self, request: Request) -> nn.Module:
         """The student at the start of a training: warm, or new for a race from scratch."""
         if request.recipe == "race" and self.bench.facts.get("race_from_scratch", True):
             return self._fresh(request.seed)
         self.student.network.load_state_dict(self.bench.warm)  # type: ignore[union-attr,operator]
         return self.student
 
+    def ready(self, distiller: nn.Module) -> None:
+        """Hears of a distiller when its magnitudes are set, before it is trained with."""
+
+    @property
+    def prober(self) -> Prober:
+        """What measures gradients at the warm student, made when it is first needed."""
+        if self._prober is None:
+            student = self._fresh(0)
+            student.network.load_state_dict(self.bench.warm)  # type: ignore[union-attr,operator]
+            size = self.bench.recipes["proxy"].batch_size
+            self._prober = Prober(student, self.train_part, size, self.precision)
+        return self._prober
+
     def __call__(self, request: Request) -> Outcome:
         """Evaluate one request. Never raises for what a distiller does: that becomes the outcome's reason."""
-        start = time.perf_counter()
-        try:
-            outcome = self._evaluate(request)
-        except (Rejected, Diverged) as reason:
-            outcome = Outcome(reason=str(reason))
-        except Exception as error:  # whatever a candidate does is its own end and not the search's
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            outcome = Outcome(reason=f"{type(error).__name__}: {first[:200]}")
-        return replace(outcome, seconds=time.perf_counter() - start)
+        return _Evaluation(self, request).outcome()
 
-    def _evaluate(self, request: Request) -> Outcome:
-        distiller: nn.Module | None = None
-        magnitudes: tuple[float, ...] = ()
-        if request.source:
-            distiller, magnitudes = self._distiller(request)
-        student = self._start(request)
-        begin = time.perf_counter()
-        recipe = self.bench.recipes[request.recipe]
-        steps = train(student, self.train_part, recipe, request.seed, distiller, self.precision, self.on_step)
-        per_step = (time.perf_counter() - begin) / steps * 1000.0
-        found = self._measure(student)
-        if not all(math.isfinite(value) for value in found.values()):
-            raise Rejected("the trained student gives numbers that are not finite")
-        chance = math.log(self.bench.student["classes"])
-        if found["cross_entropy"] > DESTROYED * chance:
-            raise Rejected(f"the student was destroyed: validation cross-entropy {found['cross_entropy']:.3g}")
-        if request.recipe == "race":
-            found |= self._test(student)
-        return Outcome(found, magnitudes, step_milliseconds=per_step)
+    def measure(self, student: nn.Module) -> dict[str, float]:
+        """The metrics of a trained student on the validation images. Raises ``Rejected`` for one that was destroyed."""
+        found = outputs(student, self.validation.images, keep=("logits", "emb"), precision=self.precision)
+        metrics = measures.all_metrics(found, self.validation.teacher, self.validation.labels)
+        if not all(math.isfinite(value) for value in metrics.values()):
+            raise Rejected("the trained student gives numbers that are not finite", "")
+        if metrics["cross_entropy"] > DESTROYED * math.log(self.bench.student["classes"]):
+            raise Rejected(f"the student was destroyed: validation cross-entropy {metrics['cross_entropy']:.3g}", "")
+        return metrics
 
-    def _distiller(self, request: Request) -> tuple[nn.Module, tuple[float, ...]]:
-        """The distiller with its final magnitudes, on the device."""
-        torch.manual_seed(request.seed)
-        distiller = load_source(request.source).to(self.device)
-        distiller.train()
-        magnitudes = self._magnitudes(distiller, request)
-        distiller.magnitudes = magnitudes  # type: ignore[assignment]
-        return distiller, magnitudes
-
-    def _measure(self, student: nn.Module) -> dict[str, float]:
-        found = outputs(student, self.validation.images, keep=("logits", "emb"))
-        return measures.all_metrics(found, self.validation.teacher, self.validation.labels)
-
-    def _test(self, student: nn.Module) -> dict[str, float]:
+    def test(self, student: nn.Module) -> dict[str, float]:
         """Accuracy on the test images: written down with a race's results and read when the winner is known."""
         if not len(self.bench.test.labels):
             return {}
@@ -142,54 +146,123 @@ class Evaluator:
         logits = outputs(student, test.images, keep=("logits",))["logits"]
         return {"test_accuracy": measures.accuracy(logits, test.labels)}
 
-    # --- magnitudes -----------------------------------------------------------------------------------------
 
-    def term_norms(self, distiller: nn.Module) -> tuple[list[float], float, float]:
-        """Gradient norms at the warm student: of each term, of their weighted sum, and of the cross-entropy."""
-        student = self._start(Request("", 0))
-        state = copy.deepcopy(distiller.state_dict())
-        buffers = {name: buffer.clone() for name, buffer in student.named_buffers()}
-        student.train()
-        parameters = [p for p in student.parameters() if p.requires_grad]
-        size = min(PROBE_BATCH, len(self.train_part.labels))
-        norms: list[list[float]] = []
-        for probe in range(PROBES):
-            torch.manual_seed(probe)
-            start = probe * size % max(1, len(self.train_part.labels) - size + 1)
-            indices = torch.arange(start, start + size, device=self.device)
-            labels = self.train_part.labels[indices]
-            found = self.precision.forward(student, self.train_part.images[indices])
-            targets = prepared(distiller, self.train_part, indices)
-            terms = list(distiller.terms(found, targets, labels))  # type: ignore[operator]
-            if not all(torch.isfinite(term) for term in terms):
-                raise Rejected("a loss is not finite on the first batch")
-            total: Tensor = sum(m * t for m, t in zip(distiller.magnitudes, terms, strict=True))  # type: ignore
-            hard = F.cross_entropy(found["logits"], labels)
-            norms.append(gradient_norms([*terms, total, hard], parameters))
-        distiller.load_state_dict(state)
-        for name, buffer in student.named_buffers():
-            buffer.copy_(buffers[name])
-        means = [sum(values) / PROBES for values in zip(*norms, strict=True)]
-        return means[:-2], means[-2], means[-1]
+class _Evaluation:
+    """One request on its way through the screens and trainings; what was found before a rejection is kept."""
 
-    def _magnitudes(self, distiller: nn.Module, request: Request) -> tuple[float, ...]:
+    def __init__(self, evaluator: Evaluator, request: Request):
+        self.evaluator = evaluator
+        self.request = request
+        self.screening = request.screening or Screening(("finite",))
+        self.found = Outcome()
+        self.stages: dict[str, float] = {}
+
+    def outcome(self) -> Outcome:
+        start = time.perf_counter()
+        try:
+            self._carry_out()
+        except Rejected as reason:
+            self._note(reason=str(reason), screen=reason.screen, metrics={})
+        except Diverged as reason:
+            self._note(reason=str(reason), metrics={})
+        except Exception as error:  # whatever a candidate does is its own end and not the search's
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            self._note(reason=f"{type(error).__name__}: {first[:200]}", metrics={})
+        return replace(self.found, seconds=time.perf_counter() - start, stages=self.stages)
+
+    def _note(self, **values: Any) -> None:
+        self.found = replace(self.found, **values)
+
+    @contextmanager
+    def _stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
+
+    def _carry_out(self) -> None:
+        distiller: nn.Module | None = None
+        extra: dict[str, float] = {}
+        if self.request.source:
+            torch.manual_seed(self.request.seed)
+            distiller = load_source(self.request.source).to(self.evaluator.device)
+            distiller.train()
+            with self._stage("finite"):
+                probed = self._probe(distiller)
+            extra["memory"] = probed.memory
+            if self._known(probed):
+                return
+            if "rejection" in self.screening.screens:
+                with self._stage("rejection"):
+                    self.evaluator.prober.reject(distiller)
+        if "short" in self.screening.screens:
+            with self._stage("short"):
+                self._short(distiller)
+        if distiller is not None:
+            self.evaluator.ready(distiller)
+        with self._stage("training"):
+            metrics, per_step = self._train(distiller, self.request.recipe)
+        self._note(metrics=metrics | extra, step_milliseconds=per_step)
+
+    def _probe(self, distiller: nn.Module) -> Probed:
+        """Measure the gradients and set the final magnitudes. Raises ``Rejected`` without a usable gradient."""
+        probed = self.evaluator.prober.probe(distiller)
         given = tuple(float(m) for m in distiller.magnitudes)  # type: ignore[union-attr]
-        terms, total, hard = self.term_norms(distiller)
-        for norm in terms:
-            if not math.isfinite(norm):
+        if "finite" in self.screening.screens:
+            if not all(math.isfinite(norm) for norm in probed.terms):
                 raise Rejected("a gradient is not finite on the first batch")
-            if norm < LEAST_GRADIENT * hard:
+            if min(probed.terms) < LEAST_GRADIENT:
                 raise Rejected("no gradient reaches the student")
-        if request.magnitude == "absolute":
-            return tuple(request.factor * m for m in given)
-        if request.magnitude == "joint":
-            return tuple(request.factor * m * hard / total for m in given)
-        return tuple(m * hard / norm for m, norm in zip(given, terms, strict=True))
+        norms = [norm if math.isfinite(norm) and norm > 0 else 1.0 for norm in probed.terms]
+        if self.request.magnitude == "absolute":
+            magnitudes = tuple(self.request.factor * m for m in given)
+        elif self.request.magnitude == "joint":
+            magnitudes = tuple(self.request.factor * m / (probed.total or 1.0) for m in given)
+        else:
+            magnitudes = tuple(m / norm for m, norm in zip(given, norms, strict=True))
+        distiller.magnitudes = magnitudes  # type: ignore[assignment]
+        self._note(magnitudes=magnitudes)
+        return probed
+
+    def _known(self, probed: Probed) -> bool:
+        """Whether another distiller has the same gradient."""
+        if "equivalence" not in self.screening.screens or self.evaluator.fingerprints is None:
+            return False
+        with self._stage("equivalence"):
+            fingerprint = probed.fingerprint(self.found.magnitudes)
+            found = self.evaluator.fingerprints.find(fingerprint, self.screening.known)
+        self._note(fingerprint=fingerprint.astype(np.float32).tobytes())
+        return found is not None
+
+    def _short(self, distiller: nn.Module | None) -> None:
+        """The first rung of successive halving: a short proxy, annealed too. Raises ``Rejected`` above the bound."""
+        state = copy.deepcopy(distiller.state_dict()) if distiller is not None else {}
+        metrics, _ = self._train(distiller, "short")
+        if distiller is not None:
+            distiller.load_state_dict(state)  # adapters begin again
+        value = fitness(metrics, self.screening.baseline, self.screening.weights)
+        self._note(short=metrics | {"fitness": value})
+        if value > self.screening.bound:
+            raise Rejected(
+                f"stopped after the short proxy: fitness {value:.4f} above {self.screening.bound:.4f}", "short"
+            )
+
+    def _train(self, distiller: nn.Module | None, recipe_name: str) -> tuple[dict[str, float], float]:
+        """Train the student and measure it: metrics, and milliseconds a step."""
+        evaluator, request = self.evaluator, replace(self.request, recipe=recipe_name)
+        student = evaluator.start(request)
+        begin = time.perf_counter()
+        recipe = evaluator.bench.recipes[recipe_name]
+        part, precision = evaluator.train_part, evaluator.precision
+        steps = train(student, part, recipe, request.seed, distiller, precision, evaluator.on_step)
+        per_step = (time.perf_counter() - begin) / steps * 1000.0
+        metrics = evaluator.measure(student)
+        return metrics | (evaluator.test(student) if recipe_name == "race" else {}), per_step
 
 
 def measure_terms(evaluator: Evaluator, source: str) -> dict[str, Any]:
     """The gradient norms of a source's terms at the warm student, relative to the cross-entropy's."""
     torch.manual_seed(0)
-    distiller = load_source(source).to(evaluator.device)
-    terms, total, hard = evaluator.term_norms(distiller)
-    return {"terms": [norm / hard for norm in terms], "total": total / hard}
+    probed = evaluator.prober.probe(load_source(source).to(evaluator.device))
+    return {"terms": list(probed.terms), "total": probed.total}

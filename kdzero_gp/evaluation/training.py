@@ -3,14 +3,14 @@ in a step that could be done before it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzero_gp.evaluation.bench import Outputs, Part
+from kdzero_gp.evaluation.bench import FLOAT32, Outputs, Part, Precision
+from kdzero_gp.evaluation.optimizer import FlatSGD
 from kdzero_gp.evaluation.recipe import Recipe
 
 # How often a step looks whether the loss is still finite; reading it stops an accelerator's queue.
@@ -24,26 +24,6 @@ OnStep = Callable[[int, Tensor, Tensor | None], None]
 
 class Diverged(Exception):
     """The loss of a training became infinite or NaN."""
-
-
-@dataclass(frozen=True)
-class Precision:
-    """How the student computes: ``float32``, or ``bfloat16`` under autocast, and the layout of images."""
-
-    name: str = "float32"
-    channels_last: bool = False
-
-    @property
-    def memory_format(self) -> torch.memory_format:
-        return torch.channels_last if self.channels_last else torch.contiguous_format
-
-    def forward(self, student: nn.Module, images: Tensor) -> Outputs:
-        """The student's outputs in float32."""
-        if self.name == "float32":
-            return student(images)
-        with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            found = student(images)
-        return {name: tensor.float() for name, tensor in found.items()}
 
 
 def batches(images: int, recipe: Recipe, seed: int) -> Tensor:
@@ -71,7 +51,7 @@ def train(
     recipe: Recipe,
     seed: int,
     distiller: nn.Module | None = None,
-    precision: Precision = Precision(),
+    precision: Precision = FLOAT32,
     on_step: OnStep | None = None,
 ) -> int:
     """Train ``student`` on cross-entropy plus the distiller's loss, in place, and return the number of steps.
@@ -84,12 +64,11 @@ def train(
     rates = recipe.rates(len(order))
     parameters = [p for p in student.parameters() if p.requires_grad]
     trained = parameters + (list(distiller.parameters()) if distiller is not None else [])
-    optimizer = _optimizer(trained, recipe, rates[0])
+    optimizer = FlatSGD(trained, recipe)
     targets = _all_targets(distiller, part)
     student.train()
     loss = torch.zeros(())
     for step, indices in enumerate(order):
-        optimizer.param_groups[0]["lr"] = rates[step]
         labels = part.labels[indices]
         found = precision.forward(student, part.images[indices])
         loss = hard = F.cross_entropy(found["logits"], labels)
@@ -98,21 +77,15 @@ def train(
             now = _targets_of(distiller, part, indices, targets)
             soft = distiller.loss(found, now, labels)  # type: ignore[operator]
             loss = hard + soft
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(trained, recipe.clip, foreach=True)
-        optimizer.step()
+        optimizer.step(rates[step])
         if on_step is not None:
             on_step(step, hard.detach(), None if soft is None else soft.detach())
         if step % CHECK_EVERY == CHECK_EVERY - 1:
             _must_be_finite(loss, step)
     _must_be_finite(loss, len(order) - 1)
     return len(order)
-
-
-def _optimizer(parameters: Sequence[Tensor], recipe: Recipe, rate: float) -> torch.optim.SGD:
-    momentum, decay = recipe.momentum, recipe.weight_decay
-    return torch.optim.SGD(parameters, rate, momentum, weight_decay=decay, nesterov=True, fused=True)
 
 
 def _targets_of(distiller: nn.Module, part: Part, indices: Tensor, known: Outputs | None) -> Outputs:
@@ -133,16 +106,3 @@ def _all_targets(distiller: nn.Module | None, part: Part) -> Outputs | None:
 def _must_be_finite(loss: Tensor, step: int) -> None:
     if not torch.isfinite(loss):
         raise Diverged(f"the loss became {loss.item():g} at step {step + 1}")
-
-
-def gradient_norms(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[float]:
-    """‖∂loss/∂parameters‖₂ of each loss, over all parameters together; 0 where a loss does not reach them."""
-    found = []
-    for loss in losses:
-        if not loss.requires_grad:
-            found.append(0.0)
-            continue
-        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
-        squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
-        found.append(float(torch.stack(squares).sum().sqrt()) if squares else 0.0)
-    return found

@@ -1,7 +1,9 @@
 """Evolution of distillers with DEAP: grammar, variation, aging, search."""
 
 from kdzero_gp.evolution.grammar import SPACES, Grammar, Limits, Slot
-from kdzero_gp.evolution.search import Birth, Generation, Search, SearchSettings, Verdict
+from kdzero_gp.evolution.individual import Birth, Verdict
+from kdzero_gp.evolution.search import Generation, Search
+from kdzero_gp.evolution.settings import SearchSettings
 
 __all__ = [
     "SPACES",

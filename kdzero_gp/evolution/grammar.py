@@ -6,6 +6,7 @@ A space is built for one pair: only operations that its knowledge can reach are 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
@@ -197,6 +198,16 @@ class Grammar:
         if primitive is None:
             raise ExpressionTypeError(f"{node} is not in the space {self.space!r}")
         return [primitive, *(n for nodes, _ in parts for n in nodes)], primitive.ret.slot
+
+    def with_own_weights(self) -> Grammar:
+        """The same space with frequencies of operations of its own, all 1 at first."""
+        other = copy.copy(self)
+        other.weights = dict.fromkeys(self.weights, 1.0)
+        return other
+
+    def frequency(self, node: gp.Primitive | gp.Terminal) -> float:
+        """How often to draw a node among others: the weight of its operation, 1 for leaves and constants."""
+        return self.weights[self.operation_of[node.name].name] if node.arity else 1.0
 
     def contains(self, root: Expression) -> bool:
         """Whether an expression belongs to the space and keeps its limits."""

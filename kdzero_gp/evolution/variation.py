@@ -51,6 +51,11 @@ def crossover(first: Nodes, second: Nodes, random: Random) -> tuple[Nodes, Nodes
     )
 
 
+def _drawn(nodes: Nodes, grammar: Grammar, random: Random) -> gp.Primitive | gp.Terminal:
+    """One of ``nodes``, by the weights of their operations."""
+    return random.choices(nodes, [grammar.frequency(node) for node in nodes])[0]
+
+
 def mutate_subtree(nodes: Nodes, grammar: Grammar, random: Random) -> Nodes:
     """Replace a random subtree by a new one of the same type."""
     part = subtree(nodes, random.randrange(len(nodes)))
@@ -76,7 +81,7 @@ def mutate_node(nodes: Nodes, grammar: Grammar, random: Random) -> Nodes:
     if not options:
         return nodes
     position = random.choice(list(options))
-    return [*nodes[:position], random.choice(options[position]), *nodes[position + 1 :]]
+    return [*nodes[:position], _drawn(options[position], grammar, random), *nodes[position + 1 :]]
 
 
 def mutate_constant(nodes: Nodes, grammar: Grammar, random: Random) -> Nodes:
@@ -111,7 +116,7 @@ def mutate_insert(nodes: Nodes, grammar: Grammar, random: Random) -> Nodes:
         return nodes
     position = random.choice(list(options))
     part = subtree(nodes, position)
-    primitive = random.choice(options[position])
+    primitive = _drawn(options[position], grammar, random)
     slot = nodes[position].ret.slot
     kept = random.choice([i for i, argument in enumerate(primitive.args) if argument.slot == slot])
     new: Nodes = [primitive]

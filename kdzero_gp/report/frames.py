@@ -50,7 +50,9 @@ def births_frame(births: Sequence[StoredBirth], evaluations: Sequence[StoredEval
 
 def evaluations_frame(evaluations: Sequence[StoredEvaluation]) -> pandas.DataFrame:
     """One row for each evaluated distiller, the fittest first, the rejected (with their ``reason``) last."""
-    return _measured(({**vars(e), **e.metrics} for e in evaluations), EVALUATIONS, METRICS)
+    hidden = ("short", "fingerprint")
+    rows = ({k: v for k, v in {**vars(e), **e.metrics}.items() if k not in hidden} for e in evaluations)
+    return _measured(rows, EVALUATIONS, METRICS)
 
 
 def races_frame(races: Sequence[StoredMeasurement]) -> pandas.DataFrame:

@@ -78,9 +78,9 @@ class _Recording(Evaluator):
         self.weighted: list[Tensor] = []
         self.on_step = self._note
 
-    def _distiller(self, request: Request) -> tuple[nn.Module, tuple[float, ...]]:
-        distiller, magnitudes = super()._distiller(request)
+    def ready(self, distiller: nn.Module) -> None:
         terms = distiller.terms
+        magnitudes: tuple[float, ...] = distiller.magnitudes  # type: ignore[assignment]
 
         def recorded(*arguments: Any) -> Sequence[Tensor]:
             found = terms(*arguments)  # type: ignore[operator]
@@ -88,7 +88,6 @@ class _Recording(Evaluator):
             return found  # type: ignore[no-any-return]
 
         distiller.terms = recorded  # type: ignore[assignment]
-        return distiller, magnitudes
 
     def _note(self, step: int, hard: Tensor, soft: Tensor | None) -> None:
         row = {"cross_entropy": hard.item()}

@@ -1,5 +1,6 @@
 """Runs: one search from its settings to the exported winner."""
 
+from kdzero_gp.runner.judging import front, screen_rows
 from kdzero_gp.runner.progress import Progress
 from kdzero_gp.runner.race import CROSS_ENTROPY, Entry, Standing, entries, standings, tuned_zoo
 from kdzero_gp.runner.run import Machine, Result, export_entry, resume, start
@@ -17,7 +18,9 @@ __all__ = [
     "Standing",
     "entries",
     "export_entry",
+    "front",
     "resume",
+    "screen_rows",
     "standings",
     "start",
     "tuned_zoo",

@@ -11,6 +11,7 @@ from scipy import stats
 
 from kdzero_gp.compiler import digest, zoo
 from kdzero_gp.evaluation import Outcome, Request
+from kdzero_gp.runner.judging import front
 from kdzero_gp.runner.settings import RunSettings
 from kdzero_gp.storage import Database, StoredMeasurement
 
@@ -51,13 +52,16 @@ def race_seed(seed: int, index: int) -> int:
 
 
 def entries(database: Database, settings: RunSettings) -> list[Entry]:
-    """The competitors: the fittest distillers of the search that no published method equals, the published methods
-    at their tuned magnitude, and cross-entropy alone."""
+    """The competitors: the fittest distillers of the search (with several objectives those of the front) that no
+    published method and no other distiller equals, the published methods at their tuned magnitude, and cross-entropy
+    alone."""
     published = {digest(expression) for expression in zoo.values()}
+    evaluations = database.evaluations()
+    ranked = front(evaluations, settings.search.objectives) or evaluations
     evolved = [
         Entry(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
-        for e in database.evaluations()
-        if e.fitness is not None and e.digest not in published
+        for e in ranked
+        if e.fitness is not None and not e.equivalent_to and e.digest not in published
     ][: settings.plan.race_top]
     known = tuned_zoo(database)
     chosen = sorted(known.values(), key=lambda entry: (entry.fitness is None, entry.fitness, entry.name))

@@ -3,7 +3,6 @@ knows is not computed twice, and the search, a function of settings and verdicts
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import platform
 import statistics
@@ -18,20 +17,22 @@ import torch
 import kdzero_gp.compiler as language
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
 from kdzero_gp.errors import RunError, SettingError
-from kdzero_gp.evaluation import Bench, Outcome, Request, fitness
-from kdzero_gp.evolution import Birth, Grammar, Search, Verdict
+from kdzero_gp.evaluation import Bench, Fingerprints, Outcome, Request, fitness
+from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.executor import Executor
+from kdzero_gp.runner.judging import Judge, front
 from kdzero_gp.runner.prepare import BENCH, TEACHER, baseline_seed, cores, prepare
 from kdzero_gp.runner.progress import Progress
 from kdzero_gp.runner.race import CROSS_ENTROPY, Entry, Standing, entries, run_race, standings
 from kdzero_gp.runner.settings import RunSettings
-from kdzero_gp.storage import DATABASE, LOCK, Database, StoredBirth, StoredEvaluation, StoredMeasurement
+from kdzero_gp.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.version import __version__
 from primitives import MAGNITUDES
 
 WINNER = "distiller.py"
-# Fitness of a rejected candidate: worse than any trained one (5 × guessing, see evaluation).
-REJECTED_FITNESS = 1e9
+FINGERPRINTS = "fingerprints.f32"
+# With several objectives, where every distiller that no other beats in all of them is exported.
+FRONT = "front"
 
 
 @dataclass
@@ -121,15 +122,20 @@ class _Work:
         self.workers = machine.resolved_workers(self.device)
         self.timeout = machine.timeout
         self.progress = progress
-        self.counts = {"evaluated": 0, "rejected": 0, "duplicate": 0}
+        self.duplicates = 0
+        self.short_baseline: dict[str, float] = {}
 
     def carry_out(self) -> Result:
         """The run as a list of verbs."""
         self.bench = self._prepare()
         self.shapes: PairShapes = pair_shapes(self.bench.student_shapes, self.bench.teacher_shapes)
         self.grammar = Grammar(self.settings.space, self.shapes.types)
-        with Executor(self.folder / BENCH, self.workers, self.device, self.timeout) as self.executor:
-            self.baseline = self._measure_baseline()
+        self.fingerprints = Fingerprints(self.folder / FINGERPRINTS)
+        bench, fingerprints = self.folder / BENCH, self.fingerprints.path
+        with Executor(bench, self.workers, self.device, self.timeout, fingerprints) as self.executor:
+            self.baseline = self._measure_baseline("baseline", "proxy")
+            if "short" in self.settings.screens:
+                self.short_baseline = self._measure_baseline("short baseline", "short")
             self._measure_zoo()
             self._evolve()
             competitors = entries(self.database, self.settings)
@@ -158,27 +164,27 @@ class _Work:
     def _fitness(self, outcome: Outcome) -> float:
         return fitness(outcome.metrics, self.baseline, self.settings.weights)
 
-    def _measure_baseline(self) -> dict[str, float]:
-        """The mean metrics of proxy trainings by cross-entropy alone, which fitness is relative to."""
+    def _measure_baseline(self, kind: str, recipe: str) -> dict[str, float]:
+        """The mean metrics of trainings by cross-entropy alone, which fitness is relative to."""
         count, seed = self.settings.plan.baseline_seeds, self.settings.search.seed
         seeds = [baseline_seed(seed, index) for index in range(count)]
-        todo = [s for s in seeds if self.database.measurement("baseline", CROSS_ENTROPY, s, 1.0) is None]
+        todo = [s for s in seeds if self.database.measurement(kind, CROSS_ENTROPY, s, 1.0) is None]
 
         def keep(index: int, outcome: Outcome) -> None:
-            found = StoredMeasurement("baseline", CROSS_ENTROPY, todo[index], 1.0, outcome.reason, outcome.metrics, ())
+            found = StoredMeasurement(kind, CROSS_ENTROPY, todo[index], 1.0, outcome.reason, outcome.metrics, ())
             self.database.add_measurement(found, outcome.seconds, outcome.step_milliseconds)
 
-        self.progress.begin("baseline", count)
+        self.progress.begin(kind, count)
         self.progress.advance(count - len(todo))
-        self._all([Request("", s) for s in todo], keep)
+        self._all([Request("", s, recipe) for s in todo], keep)
         self.progress.end()
-        good = [m.metrics for m in self.database.measurements("baseline") if not m.reason]
+        good = [m.metrics for m in self.database.measurements(kind) if not m.reason]
         if not good:
             raise RunError("the student cannot be trained by cross-entropy alone; check the data and the student")
         means = {name: statistics.fmean(metrics[name] for metrics in good) for name in good[0]}
         self.progress.note(
             f"cross-entropy alone: validation accuracy {100 * means['accuracy']:.2f} %, cross-entropy "
-            f"{means['cross_entropy']:.4f} after one proxy training"
+            f"{means['cross_entropy']:.4f} after one {recipe} training"
         )
         return means
 
@@ -237,56 +243,34 @@ class _Work:
             found[name] = str(language.canonical(whole))
         return found
 
-    def _judge(self, births: Sequence[Birth]) -> list[Verdict]:
-        """Verdicts on new births, from the database where it has them."""
-        known = {birth.digest: self.database.evaluation(birth.digest) for birth in births}
-        todo = [birth for birth in births if known[birth.digest] is None]
-
-        def keep(index: int, outcome: Outcome) -> None:
-            birth = todo[index]
-            value = None if outcome.reason else self._fitness(outcome)
-            found = StoredEvaluation(
-                birth.digest,
-                str(birth.expression),
-                value,
-                outcome.reason,
-                outcome.metrics,
-                outcome.magnitudes,
-            )
-            self.database.add_evaluation(found, outcome.seconds, outcome.step_milliseconds)
-            known[birth.digest] = found
-
-        seed, mode = self.settings.search.seed, self.settings.magnitude
-        requests = [Request(self._source(birth.expression), seed, "proxy", mode) for birth in todo]
-        for index, outcome in enumerate(self.executor.map(requests)):
-            keep(index, outcome)
-        verdicts = []
-        for birth in births:
-            found = known[birth.digest]
-            assert found is not None
-            rejected = found.fitness is None
-            self.counts["rejected" if rejected else "evaluated"] += 1
-            verdicts.append(Verdict(REJECTED_FITNESS if rejected else found.fitness, found.reason))  # type: ignore[arg-type]
-        return verdicts
-
-    def _keep_births(self, births: Sequence[Birth]) -> None:
-        rows = [
-            StoredBirth(b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)
-            for b in births
-        ]
-        self.database.add_births(rows)
-        self.counts["duplicate"] += sum(birth.duplicate_of is not None for birth in births)
+    def _keep_birth(self, birth: Birth) -> None:
+        b = birth
+        row = StoredBirth(b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)
+        self.database.add_births([row])
+        self.duplicates += birth.duplicate_of is not None
         best = min((v.fitness for v in self.search.verdicts.values() if not v.rejected), default=float("nan"))
-        self.progress.advance(len(births), best=best, **self.counts)
+        self.progress.advance(best=best, **self.judge.counts, duplicate=self.duplicates)
 
     def _evolve(self) -> None:
         settings = self.settings.search
-        self.search = Search(self.grammar, settings, self._judge, self._seeds(), on_births=self._keep_births)
+        self.judge = Judge(
+            self.settings, self.database, self.executor, self.fingerprints, self.baseline, self.short_baseline,
+            self._source, lambda: [individual.birth.digest for individual in self.search.population],
+        )  # fmt: skip
+        self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), on_birth=self._keep_birth)
         self.progress.begin("births", settings.generations * settings.population)
-        last = collections.deque(self.search.run(), maxlen=1)
+        last = 0
+        for generation in self.search.run():
+            last = generation.number + 1
+            self.database.set_fact("operations", self._record())
         self.progress.end()
-        if last and last[0].number + 1 < settings.generations:
+        if last < settings.generations:
             self.progress.note(f"stopped after {settings.patience} generations without a better distiller")
+
+    def _record(self) -> dict[str, list[float]]:
+        """How the children with each operation did: trials, wins, and how often it is drawn now."""
+        record, weights = self.search.record, self.search.grammar.weights
+        return {name: [record.trials[name], record.wins[name], round(weights[name], 4)] for name in sorted(weights)}
 
     # --- the end --------------------------------------------------------------------------------------------
 
@@ -304,6 +288,10 @@ class _Work:
         if winner is not None:
             exported = self.folder / WINNER
             export_entry(self.folder, self.database, winner.entry, exported)
+        for number, found in enumerate(front(self.database.evaluations(), self.settings.search.objectives), 1):
+            entry = Entry(found.digest, "evolved", found.expression, found.magnitudes, found.fitness)
+            (self.folder / FRONT).mkdir(exist_ok=True)
+            export_entry(self.folder, self.database, entry, self.folder / FRONT / f"distiller_{number}.py")
         self.database.set_fact("finished", True)
         return Result(self.folder, table, winner, exported)
 

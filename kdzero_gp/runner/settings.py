@@ -8,10 +8,12 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kdzero_gp.errors import SettingError
-from kdzero_gp.evaluation import FitnessWeights, Recipe
+from kdzero_gp.evaluation import SCREENS, FitnessWeights, Recipe
 from kdzero_gp.evolution import SPACES, SearchSettings
 
 MAGNITUDE_MODES = ("relative", "absolute")
+# What several objectives can be: the metrics of fitness, milliseconds of a step, MiB that the loss keeps for a batch.
+OBJECTIVES = ("cross_entropy", "sharpness_gap", "cka_gap", "step_time", "memory")
 
 
 @dataclass(frozen=True)
@@ -20,13 +22,16 @@ class Plan:
     all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``race_zoo``: how many
     published methods race besides ``kd`` (None: all). ``teacher_recipe``: how a teacher is trained when no weights
     are given (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the
-    baseline of fitness is averaged."""
+    baseline of fitness is averaged. ``short`` is the first rung's training; a candidate goes on to the full proxy
+    when its fitness there is within the best ``short_keep`` of the population's."""
 
     teacher: str
     student: str
     warm: Recipe
     proxy: Recipe
     race: Recipe
+    short: Recipe
+    short_keep: float = 1.0
     teacher_recipe: Recipe | None = None
     images: int | None = None
     validation_images: int | None = None
@@ -45,6 +50,7 @@ _DIGITS = Plan(
     student="digits_cnn_4",
     teacher_recipe=Recipe(epochs=30, batch_size=64, learning_rate=0.1),
     warm=Recipe(epochs=6, batch_size=64, learning_rate=0.1, decay="constant"),
+    short=Recipe(epochs=1, batch_size=64, learning_rate=0.1, decay="linear"),
     proxy=Recipe(epochs=5, batch_size=64, learning_rate=0.1, decay="linear"),
     race=Recipe(epochs=25, batch_size=64, learning_rate=0.1),
 )
@@ -54,6 +60,7 @@ _CIFAR = Plan(
     teacher="resnet56",
     student="resnet20",
     warm=Recipe(epochs=7, batch_size=64, learning_rate=0.05, decay="constant"),
+    short=Recipe(epochs=0.5, batch_size=64, learning_rate=0.05, decay="linear"),
     proxy=Recipe(epochs=2, batch_size=64, learning_rate=0.05, decay="linear"),
     race=Recipe(epochs=4, batch_size=64, learning_rate=0.05, decay="linear"),
     images=3000,
@@ -86,6 +93,7 @@ class RunSettings:
     space: str = "open"
     magnitude: str = "relative"
     seed_zoo: bool = True
+    screens: tuple[str, ...] = SCREENS
     search: SearchSettings = field(default_factory=SearchSettings)
     weights: FitnessWeights = field(default_factory=FitnessWeights)
     plan: Plan = _DIGITS
@@ -95,6 +103,12 @@ class RunSettings:
             raise SettingError(f"--space must be one of {', '.join(SPACES)}, got {self.space!r}")
         if self.magnitude not in MAGNITUDE_MODES:
             raise SettingError(f"--magnitude must be one of {', '.join(MAGNITUDE_MODES)}, got {self.magnitude!r}")
+        unknown = [name for name in self.screens if name not in SCREENS]
+        if unknown:
+            raise SettingError(f"there is no screen {unknown[0]!r}; --screens takes {', '.join(SCREENS)}, all or none")
+        unknown = [name for name in self.search.objectives if name not in OBJECTIVES]
+        if unknown:
+            raise SettingError(f"there is no objective {unknown[0]!r}; --objectives takes {', '.join(OBJECTIVES)}")
         for name in ("race_seeds", "race_top"):
             if getattr(self.plan, name) < 1:
                 raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self.plan, name)}")
@@ -111,11 +125,13 @@ class RunSettings:
     def from_dict(cls, stored: Mapping[str, Any]) -> RunSettings:
         """Read back what ``as_dict`` gave."""
         values = dict(stored)
-        values["search"] = SearchSettings(**values["search"])
+        search = dict(values["search"])
+        values["search"] = SearchSettings(**search | {"objectives": tuple(search["objectives"])})
+        values["screens"] = tuple(values["screens"])
         values["weights"] = FitnessWeights(**values["weights"])
         values["knowledge"] = tuple(values["knowledge"])
         plan = dict(values["plan"])
-        for name in ("warm", "proxy", "race", "teacher_recipe"):
+        for name in ("warm", "short", "proxy", "race", "teacher_recipe"):
             plan[name] = Recipe(**plan[name]) if plan[name] is not None else None
         plan["zoo_factors"] = tuple(plan["zoo_factors"])
         values["plan"] = Plan(**plan)

@@ -1,0 +1,150 @@
+"""Verdicts on births: from the database where it has them, else from an evaluation, which is committed first."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from kdzero_gp.compiler import Expression
+from kdzero_gp.evaluation import SCREENS, Fingerprints, Outcome, Request, Screening, fitness
+from kdzero_gp.evolution import Birth, Verdict
+from kdzero_gp.executor import Executor
+from kdzero_gp.runner.settings import RunSettings
+from kdzero_gp.storage import Database, StoredEvaluation
+
+# Fitness of a rejected candidate: worse than any trained one (5 × guessing, see evaluation).
+REJECTED_FITNESS = 1e9
+# Below so many fully trained members of the population nothing is stopped after the short proxy.
+FEWEST_FOR_A_BOUND = 4
+
+
+class Judge:
+    """Judges births one after the other. ``baseline`` and ``short_baseline`` are the metrics of cross-entropy alone
+    after the full and the short proxy; ``source`` gives an expression's source; ``population`` the digests of the
+    search's population at the moment."""
+
+    def __init__(
+        self,
+        settings: RunSettings,
+        database: Database,
+        executor: Executor,
+        fingerprints: Fingerprints,
+        baseline: Mapping[str, float],
+        short_baseline: Mapping[str, float],
+        source: Callable[[Expression], str],
+        population: Callable[[], Iterable[str]],
+    ):
+        self.settings = settings
+        self.database = database
+        self.executor = executor
+        self.fingerprints = fingerprints
+        self.baseline, self.short_baseline = dict(baseline), dict(short_baseline)
+        self.source = source
+        self.population = population
+        self.counts: Counter[str] = Counter()
+        # digests in the order of the fingerprint file, and the short proxy's fitness of what was trained in full
+        self._fingerprinted: list[str] = []
+        self._short: dict[str, float] = {}
+        fingerprints.clear()
+
+    def start(self, birth: Birth) -> Callable[[], Verdict]:
+        """Start judging a new expression. What is asked of it follows from the births that are judged already, so
+        that a run takes the same way however many workers there are and however often it was interrupted."""
+        known = self.database.evaluation(birth.digest)
+        if known is not None:
+            return lambda: self._take(known)
+        screening = Screening(
+            self.settings.screens, len(self._fingerprinted), self._bound(), self.short_baseline, self.settings.weights
+        )
+        pending = self.executor.submit(
+            Request(
+                self.source(birth.expression), self.settings.search.seed, "proxy", self.settings.magnitude,
+                screening=screening,
+            )
+        )  # fmt: skip
+        return lambda: self._take(self._keep(birth, pending()))
+
+    def _bound(self) -> float:
+        """The short proxy's fitness that a candidate must reach to be trained in full: within the population's best
+        ``short_keep`` of those that were."""
+        values = sorted(self._short[digest] for digest in self.population() if digest in self._short)
+        if len(values) < FEWEST_FOR_A_BOUND:
+            return math.inf
+        return values[math.ceil(self.settings.plan.short_keep * len(values)) - 1]
+
+    def _keep(self, birth: Birth, outcome: Outcome) -> StoredEvaluation:
+        """Commit what an evaluation found."""
+        found = self._stored(birth, outcome)
+        self.database.add_evaluation(found, outcome.seconds, outcome.step_milliseconds, outcome.stages)
+        return found
+
+    def _stored(self, birth: Birth, outcome: Outcome) -> StoredEvaluation:
+        fitness_now: float | None = None
+        reason, metrics, short, equivalent_to = outcome.reason, outcome.metrics, outcome.short, ""
+        twin = self._twin(outcome)
+        if twin is not None:
+            equivalent_to, fitness_now, metrics, short = twin.digest, twin.fitness, twin.metrics, twin.short
+            reason = twin.reason and f"{twin.reason}: as its equivalent {twin.digest}"
+        elif not reason:
+            fitness_now = fitness(metrics, self.baseline, self.settings.weights)
+            if "step_time" in self.settings.search.objectives:
+                metrics = metrics | {"step_time": outcome.step_milliseconds}
+        return StoredEvaluation(
+            birth.digest, str(birth.expression), fitness_now, reason, metrics, outcome.magnitudes, outcome.screen,
+            equivalent_to, short, outcome.fingerprint,
+        )  # fmt: skip
+
+    def _twin(self, outcome: Outcome) -> StoredEvaluation | None:
+        """An earlier distiller with the same gradient, also one that was being trained at the same time."""
+        if not outcome.fingerprint:
+            return None
+        row = self.fingerprints.find(np.frombuffer(outcome.fingerprint, dtype=np.float32), len(self._fingerprinted))
+        return None if row is None else self.database.evaluation(self._fingerprinted[row])
+
+    def _take(self, found: StoredEvaluation) -> Verdict:
+        """The verdict on a committed evaluation, which later births are compared with from now on."""
+        if found.fingerprint and not found.equivalent_to:
+            self._fingerprinted.append(found.digest)
+            self.fingerprints.append(np.frombuffer(found.fingerprint, dtype=np.float32))
+        self.counts["equivalent" if found.equivalent_to else "rejected" if found.reason else "evaluated"] += 1
+        objectives = self.settings.search.objectives
+        if found.fitness is None:
+            return Verdict(REJECTED_FITNESS, found.reason, (REJECTED_FITNESS,) * len(objectives))
+        if found.short:
+            self._short[found.digest] = found.short["fitness"]
+        return Verdict(found.fitness, "", tuple(found.metrics[name] for name in objectives))
+
+
+def screen_rows(
+    evaluations: Sequence[StoredEvaluation], stages: Mapping[str, tuple[int, float]]
+) -> list[dict[str, Any]]:
+    """For each screen and the training: how many distillers it was asked about, how many it turned away, and the
+    seconds it took."""
+    rows = []
+    for name in (*(screen for screen in SCREENS if screen != "duplicate"), "training"):
+        away = sum(
+            bool(e.equivalent_to)
+            if name == "equivalence"
+            else e.screen == (name if name != "training" else "") and bool(e.reason) and not e.equivalent_to
+            for e in evaluations
+        )
+        asked, seconds = stages.get(name, (0, 0.0))
+        rows.append({"name": name, "asked": asked, "turned_away": away, "seconds": seconds})
+    return rows
+
+
+def front(evaluations: Sequence[StoredEvaluation], objectives: Sequence[str]) -> list[StoredEvaluation]:
+    """The distillers that no other is better than in every objective, by the first of them."""
+    if not objectives:
+        return []
+    known = [e for e in evaluations if e.fitness is not None and not e.equivalent_to]
+    values = {e.digest: tuple(e.metrics[name] for name in objectives) for e in known}
+
+    def beaten(mine: tuple[float, ...]) -> bool:
+        return any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in values.values())
+
+    return sorted((e for e in known if not beaten(values[e.digest])), key=lambda e: (values[e.digest], e.digest))

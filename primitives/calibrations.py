@@ -49,11 +49,12 @@ def focal(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels
 
 @calibration(source=_SUPPLEMENT, paper=True)
 def sim(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """mean of cos(student logits, teacher logits) · loss.
+    """mean of max(cos(student logits, teacher logits), 0) · loss.
 
-    N losses and N×C logits to a scalar: samples on which both already agree count more.
+    N losses and N×C logits to a scalar: samples on which both already agree count more. A negative weight would turn
+    the loss around and drive the student away from the teacher, so it is 0.
     """
-    weight = F.cosine_similarity(student_logits.detach(), teacher_logits, dim=1, eps=1e-8)
+    weight = F.cosine_similarity(student_logits.detach(), teacher_logits, dim=1, eps=1e-8).clamp(min=0.0)
     return (weight * losses).mean()
 
 

@@ -388,7 +388,7 @@ CALIBRATIONS = {
     "no": lambda losses, *_: sum(losses) / len(losses),
     "entropy": _weighted(_uncertainty),
     "focal": _weighted(_focus),
-    "sim": _weighted(lambda s, t, y: torch.stack([cosine(a, b) for a, b in zip(s, t, strict=True)])),
+    "sim": _weighted(lambda s, t, y: torch.stack([max(cosine(a, b), a.sum() * 0) for a, b in zip(s, t, strict=True)])),
     "conf": _weighted(lambda s, t, y: softmax(t, "C").max(dim=1).values),
 }
 

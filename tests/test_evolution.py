@@ -54,11 +54,11 @@ def toy_verdict(birth):
     return Verdict(1e9, "it is one of the eighth") if rejected else Verdict(int(birth.digest[:8], 16) / 2**32)
 
 
-def toy_search(grammar=None, evaluate=None, seeds=(), on_birth=None, random_search=False, **settings):
+def toy_search(grammar=None, evaluate=None, seeds=(), on_birth=None, **settings):
     settings = SearchSettings(**({"generations": 6, "population": 8} | settings))
     judge = evaluate or toy_verdict
     # as the executor does, the verdict is only worked out when it is asked for
-    return Search(grammar or grammar_of(), settings, lambda birth: lambda: judge(birth), seeds, random_search, on_birth)
+    return Search(grammar or grammar_of(), settings, lambda birth: lambda: judge(birth), seeds, on_birth)
 
 
 def births_of(**options):

@@ -166,7 +166,9 @@ def test_evolve_ends_with_a_race_an_exported_file_and_the_next_commands(referenc
         assert f"│ {competitor} " in output
     assert re.search(r"teacher digits_cnn_32: \d\d\.\d\d % on test images", output)
     assert re.search(
-        r"births: 20/20, took \d+:\d\d, best \d\.\d{4}, \d+ evaluated, \d+ rejected, \d+ duplicate", output
+        r"births: 20/20, took \d+:\d\d, best \d\.\d{4}, \d+ evaluated, \d+ equivalent, \d+ rejected, "
+        r"\d+ duplicate",
+        output,
     )
     assert f"exported to {folder / 'distiller.py'}" in output
     assert output.splitlines()[-1].startswith(f"next: kdzero-gp show {folder}")

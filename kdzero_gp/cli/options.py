@@ -43,6 +43,7 @@ EVOLVE_OPTIONS = (
             "equivalence, rejection, short.", "all"),
     click.option("--shrink/--no-shrink", default=True, show_default=True,
                  help="Draw operations whose descendants keep losing less often."),
+    click.option("--random-search", is_flag=True, help="Every birth is a new random tree: what evolution has to beat."),
     _option("--in-flight", "Births bred before the oldest of them is judged [default: a quarter of --pop]; decides the "
             "run, and how many workers can be busy.", None, int),
     _option("--patience", "Stop after this many generations without a better distiller.", None, int),

@@ -50,6 +50,7 @@ def _settings(options: dict[str, Any]) -> Any:
         tournament=options["tournament"], sample_ratio=options["sample_ratio"], top_k=options["top_k"],
         removal=options["removal"], patience=options["patience"], in_flight=options["in_flight"],
         objectives=tuple(_names(options["objectives"])), shrink=options["shrink"],
+        random_search=options["random_search"],
     )  # fmt: skip
     return RunSettings(
         task=options["task"], data=options["data"], teacher=options["teacher"] or plan.teacher,

@@ -96,7 +96,7 @@ FORMULAS = {
     "no": "",
     "entropy": r"\frac{H(\mathrm{softmax}_{C}(z_T/4))}{\log\,C}",
     "focal": r"\left(1-e^{-\mathrm{CE}(z_S,y)/\mathrm{CE}(z_T,y)}\right)",
-    "sim": r"\cos(z_S,\,z_T)",
+    "sim": r"\max(\cos(z_S,\,z_T),\,0)",
     "conf": r"\max_{C}\,\mathrm{softmax}_{C}(z_T)",
     # combinations
     "times": r"<N>\,<x>",

@@ -199,6 +199,10 @@ class Fingerprints:
         """Start with none."""
         self.path.write_bytes(b"")
 
+    def discard(self) -> None:
+        """Remove the file."""
+        self.path.unlink(missing_ok=True)
+
     def append(self, fingerprint: np.ndarray[Any, np.dtype[np.float32]]) -> None:
         """Add one row."""
         with self.path.open("ab") as file:

@@ -52,14 +52,13 @@ class Search:
 
     ``evaluate`` is given each new expression once, in the order of births, and up to ``settings.window`` of them before
     the first verdict is asked for; verdicts are taken in the same order. ``seeds`` are put into the first population;
-    with ``random_search`` every birth is a new random tree; ``on_birth`` hears of each birth when it is judged.
+    ``on_birth`` hears of each birth when it is judged.
     """
 
     grammar: Grammar
     settings: SearchSettings
     evaluate: Evaluate
     seeds: Sequence[Expression] = ()
-    random_search: bool = False
     on_birth: Callable[[Birth], None] | None = None
 
     population: list[Individual] = field(default_factory=list, init=False)
@@ -136,7 +135,7 @@ class Search:
             seed = self._seeds_left.popleft()
             if digest(seed) not in self.first_birth:
                 return self._born(0, canonical(seed), "zoo", ())
-        return self._breed(generation, self._invent if generation == 0 or self.random_search else self._vary)
+        return self._breed(generation, self._invent if generation == 0 or self.settings.random_search else self._vary)
 
     def _settle(self, birth: Birth, pending: Callable[[], Verdict] | None) -> None:
         """Take the verdict on the oldest birth that has none, and let it into the population."""
@@ -146,7 +145,7 @@ class Search:
             self.on_birth(birth)
         verdict = self.verdicts[birth.digest]
         individual = Individual(self.grammar.to_nodes(birth.expression), birth, verdict)
-        if birth.generation > 0 and not self.random_search:
+        if birth.generation > 0 and not self.settings.random_search:
             self._learn(individual)
         if not verdict.rejected:
             self.hall_of_fame.update([Individual(individual, birth, verdict, scalar=True)])

@@ -18,7 +18,8 @@ class SearchSettings:
     """What decides a search besides its space. ``sample_ratio`` and ``top_k`` replace the tournament by the
     parent's selection of the supplement's Algorithm 1: a random part of the population, its best k, one of them.
     With ``objectives``, verdicts carry as many numbers and NSGA-II selects and removes instead. ``shrink``: operations
-    whose descendants keep losing are drawn less often."""
+    whose descendants keep losing are drawn less often. ``random_search``: every birth is a new random tree,
+    the baseline that evolution has to beat."""
 
     generations: int = 100
     population: int = 20
@@ -31,6 +32,7 @@ class SearchSettings:
     in_flight: int | None = None
     objectives: tuple[str, ...] = ()
     shrink: bool = True
+    random_search: bool = False
     patience: int | None = None
     hall_of_fame: int = 50
 

@@ -45,7 +45,7 @@ class Judge:
         self.baseline, self.short_baseline = dict(baseline), dict(short_baseline)
         self.source = source
         self.population = population
-        self.counts: Counter[str] = Counter()
+        self.counts = Counter(evaluated=0, equivalent=0, rejected=0)
         # digests in the order of the fingerprint file, and the short proxy's fitness of what was trained in full
         self._fingerprinted: list[str] = []
         self._short: dict[str, float] = {}

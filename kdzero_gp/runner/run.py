@@ -88,7 +88,7 @@ def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progr
         raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
     with Database.create(folder, {"settings": settings.as_dict(), "versions": _versions()}) as database:
         try:
-            return _Work(folder, database, settings, machine, progress or Progress()).carry_out()
+            return Work(folder, database, settings, machine, progress or Progress()).carry_out()
         except Exception:
             if not any((folder / name).exists() for name in (TEACHER, BENCH)):
                 database.discard()
@@ -106,14 +106,16 @@ def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> 
     """Go on with an interrupted run, or repeat the end of a finished one."""
     with Database.open(folder) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
-        return _Work(folder, database, settings, machine, progress or Progress()).carry_out()
+        return Work(folder, database, settings, machine, progress or Progress()).carry_out()
 
 
 def _versions() -> dict[str, str]:
     return {"kdzero_gp": __version__, "torch": torch.__version__, "python": platform.python_version()}
 
 
-class _Work:
+class Work:
+    """One run under way: what ``start`` and ``resume`` carry out. Studies override a step of it."""
+
     def __init__(self, folder: Path, database: Database, settings: RunSettings, machine: Machine, progress: Progress):
         self.folder = folder
         self.database = database
@@ -136,10 +138,11 @@ class _Work:
             self.baseline = self._measure_baseline("baseline", "proxy")
             if "short" in self.settings.screens:
                 self.short_baseline = self._measure_baseline("short baseline", "short")
-            self._measure_zoo()
+            self.measure_zoo()
             self._evolve()
             competitors = entries(self.database, self.settings)
             self._race(competitors)
+        self.fingerprints.discard()
         return self._finish(competitors)
 
     def _prepare(self) -> Bench:
@@ -188,7 +191,7 @@ class _Work:
         )
         return means
 
-    def _measure_zoo(self) -> None:
+    def measure_zoo(self) -> None:
         """Tune every published method: one proxy for each listed factor."""
         seed = self.settings.search.seed
         wanted = [(name, factor) for name in zoo for factor in self.settings.plan.zoo_factors if self._fits(zoo[name])]

@@ -1,0 +1,146 @@
+"""How much faster is a search than the plain loop (see plain.py) with the same proxy?
+
+``candidate``: one candidate of a run's pair, the plain loop with all threads against our workers (one thread each),
+in turn; the median ratio of the pairs. The folder is that of a run, whose bench (images, warm student, recipes) both
+use. ``search``: how many full proxy trainings either search needs for the same best fitness.
+
+    python experiments/search_speed/run.py candidate RUN --teacher-weights resnet56.safetensors
+    python experiments/search_speed/run.py search RUN --births 2000
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import plain
+import torch
+
+import kdzero_gp
+from kdzero_gp.compiler import pair_shapes, source_of, zoo
+from kdzero_gp.evaluation import Bench, Evaluator, FitnessWeights, Request, fitness
+from kdzero_gp.evolution import Grammar
+from kdzero_gp.executor import Executor
+from kdzero_gp.models import build
+from kdzero_gp.models.pair import student_builder
+from kdzero_gp.models.taps import Tapped
+from kdzero_gp.models.weights import load_weights
+from kdzero_gp.runner.run import BENCH
+from kdzero_gp.storage import Database
+
+HERE = Path(__file__).parent
+METHODS = ("kd", "at", "mse", "fitnet")
+
+
+def teacher_of(folder, weights, example, bench):
+    """The run's teacher, as its settings name it."""
+    with Database.read(folder) as database:
+        settings = database.fact("settings")
+    network = build(settings["teacher"], bench.student["classes"], bench.student["channels"])
+    load_weights(network, weights or settings["teacher_weights"] or folder / "teacher.safetensors")
+    return Tapped(network, example).eval()
+
+
+def plain_candidate(bench, teacher, grammar, name, magnitude):
+    """One candidate by the plain loop, and its metrics."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    student = student_builder(bench.student, bench.train.images[:2])()
+    student.network.load_state_dict(bench.warm)
+    loss = plain.compiled(grammar, zoo[name])
+    plain.train(student, teacher, bench.train.images, bench.train.labels, bench.recipes["proxy"], 0, loss, magnitude)
+    return plain.measure(student, teacher, bench.validation.images, bench.validation.labels)
+
+
+def candidates(folder, weights, pairs):
+    """Seconds a candidate of both, in turn, and the ratio of each pair."""
+    bench = Bench.load(folder / BENCH)
+    example = bench.train.images[:2]
+    teacher = teacher_of(folder, weights, example, bench)
+    grammar = Grammar("open", pair_shapes(bench.student_shapes, bench.teacher_shapes).types)
+    workers = os.cpu_count() or 1
+    rows = []
+    with Executor(folder / BENCH, workers) as executor:
+        sources = {name: source_of(zoo[name], bench.student_shapes, bench.teacher_shapes) for name in METHODS}
+        warm = list(executor.map([Request(sources[name], 0, "short") for name in METHODS]))
+        assert not any(outcome.reason for outcome in warm)
+        for pair in range(pairs):
+            name = METHODS[pair % len(METHODS)]
+            start = time.perf_counter()
+            outcomes = list(executor.map([Request(sources[name], seed) for seed in range(workers)]))
+            ours = (time.perf_counter() - start) / workers
+            magnitude = outcomes[0].magnitudes[0]
+            start = time.perf_counter()
+            found = plain_candidate(bench, teacher, grammar, name, magnitude)
+            theirs = time.perf_counter() - start
+            accuracies = {"accuracy_ours": outcomes[0].metrics["accuracy"], "accuracy_plain": found["accuracy"]}
+            rows.append({"method": name, "ours_s": ours, "plain_s": theirs, "ratio": theirs / ours, **accuracies})
+            print(json.dumps(rows[-1]), flush=True)
+    ratios = [row["ratio"] for row in rows]
+    steps = bench.recipes["proxy"].steps(len(bench.train.labels))
+    return {"pairs": rows, "median_ratio": statistics.median(ratios), "steps": steps,
+            "precision": bench.precision, "channels_last": bench.channels_last}  # fmt: skip
+
+
+def searches(folder, births, seed):
+    """The plain search on a run's bench: the best fitness after each of its full trainings, and the run's own."""
+    bench = Bench.load(folder / BENCH)
+    shapes = pair_shapes(bench.student_shapes, bench.teacher_shapes)
+    evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
+    torch.set_num_threads(1)
+    with Database.read(folder) as database:
+        settings = database.fact("settings")
+        baseline = [m.metrics for m in database.measurements("baseline")]
+        known = {e.digest: e for e in database.evaluations()}
+        ours = [known[b.digest] for b in database.births() if b.duplicate_of is None]
+    means = {name: statistics.fmean(m[name] for m in baseline) for name in baseline[0]}
+    weights = FitnessWeights(**settings["weights"])
+    theirs = []
+
+    def evaluate(expression):
+        outcome = evaluator(
+            Request(source_of(expression, bench.student_shapes, bench.teacher_shapes), settings["search"]["seed"])
+        )
+        return 1e9 if outcome.reason else fitness(outcome.metrics, means, weights)
+
+    population = settings["search"]["population"]
+    plain.evolve(Grammar("open", shapes.types), evaluate, population, births // population, seed, theirs.append)
+    best_plain, own, best, trained = min(theirs), [], 1e9, 0
+    for found in ours:
+        full = not found.equivalent_to and not found.screen
+        trained += full
+        if full and found.fitness is not None and found.fitness < best:
+            best = found.fitness
+            own.append([trained, best])
+    needed = next((count for count, value in own if value <= best_plain), None)
+    reached = next(index for index, value in enumerate(theirs, 1) if value == best_plain)
+    return {"seed": seed, "plain_trainings": len(theirs), "plain_best": best_plain, "plain_best_after": reached,
+            "ours_trainings": trained, "ours_births": len(ours), "ours_best": best, "ours_for_plains_best": needed,
+            "share": None if needed is None else needed / reached}  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("candidate", "search"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--teacher-weights", type=Path)
+    parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--births", type=int, default=2000)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path)
+    given = parser.parse_args()
+    if given.what == "candidate":
+        found = candidates(given.folder, given.teacher_weights, given.pairs)
+    else:
+        found = searches(given.folder, given.births, given.seed)
+    found["machine"] = {"processor": platform.processor(), "cores": os.cpu_count(), "torch": torch.__version__,
+                        "kdzero_gp": kdzero_gp.__version__}  # fmt: skip
+    print(json.dumps(found, indent=1))
+    output = given.output or HERE / f"{given.what}.json"
+    output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

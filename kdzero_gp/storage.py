@@ -56,7 +56,7 @@ class StoredEvaluation:
     empty, by its training), metrics and magnitudes.
 
     ``equivalent_to``: the digest of an earlier distiller with the same gradient, whose fitness and metrics these are.
-    ``short``: metrics and fitness of the short proxy. ``fingerprint``: the gradient folded, float32.
+    ``short``: the metrics after a part of the proxy, and its ``gaps``. ``fingerprint``: the gradient folded, float32.
     """
 
     digest: str

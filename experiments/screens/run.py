@@ -14,16 +14,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import stats
 
 from kdzero_gp.compiler import source_of
 from kdzero_gp.evaluation import Bench, Evaluator, FitnessWeights, Recipe, Request, Screening, fitness
+from kdzero_gp.evaluation.proxy import SHORT_WEIGHTS
 from kdzero_gp.evaluation.screens import SAME_GRADIENT
 from kdzero_gp.models.pair import student_builder
 from kdzero_gp.runner.run import BENCH
 from kdzero_gp.storage import Database
 
 HERE = Path(__file__).parent
-KEEPS = (0.25, 0.5, 0.75, 1.0)
+BOUNDS = (0.9, 0.95, 1.0, 1.1)
 
 
 def evaluator_of(folder, epochs):
@@ -41,14 +43,16 @@ def short_baseline(evaluator, seeds=5):
 
 
 def candidate(evaluator, source, seed, mode, baseline):
-    """What rejection says of one candidate, its short proxy's fitness and what both cost."""
-    away = Screening(("finite", "rejection"))
-    outcome = evaluator(Request(source, seed, "short", mode, screening=away))
+    """What rejection says of one candidate, and its gaps and fitness after the short proxy."""
+    outcome = evaluator(Request(source, seed, "short", mode, screening=Screening(("finite", "rejection"))))
     rejected = outcome.reason if outcome.screen == "rejection" else ""
     if rejected:
         outcome = evaluator(Request(source, seed, "short", mode))
-    value = math.inf if outcome.reason else fitness(outcome.metrics, baseline, FitnessWeights())
-    return {"rejection": rejected, "short": value, "seconds": outcome.stages}
+    gaps, all_three = (
+        math.inf if outcome.reason else fitness(outcome.metrics, baseline, weights)
+        for weights in (SHORT_WEIGHTS, FitnessWeights())
+    )
+    return {"rejection": rejected, "gaps": gaps, "short_fitness": all_three, "stages": outcome.stages}
 
 
 def collect(folder, epochs):
@@ -71,42 +75,25 @@ def collect(folder, epochs):
     return rows
 
 
-def simulate(rows, keep, population=20):
-    """Which candidates the short proxy turns away when the bound follows the latest ``population`` fully trained."""
-    away, recent = [], []
-    for row in rows:
-        values = sorted(recent[-population:])
-        bound = values[math.ceil(keep * len(values)) - 1] if len(values) >= 4 else math.inf
-        if row["short"] > bound:
-            away.append(row)
-        elif math.isfinite(row["fitness"]):
-            recent.append(row["short"])
-    return away
-
-
-def top_decile(rows):
-    """The fitness that the best tenth reaches: of all candidates, and of each third of the search."""
-    return float(np.quantile([row["fitness"] for row in rows], 0.1))
+def spearman(rows, name):
+    """Rank correlation of a number after the short proxy with the full proxy's fitness."""
+    kept = [row for row in rows if math.isfinite(row[name]) and math.isfinite(row["fitness"])]
+    return float(stats.spearmanr([row[name] for row in kept], [row["fitness"] for row in kept])[0])
 
 
 def summary(rows):
     """Per screen: how many it turns away, and how many of these end in the top decile by their full proxy."""
-    limit = top_decile(rows)
-    late = rows[len(rows) // 2 :]
-    found = {"candidates": len(rows), "top_decile": limit, "screens": {}}
+    limit = float(np.quantile([row["fitness"] for row in rows], 0.1))
     groups = {"rejection": [row for row in rows if row["rejection"]]}
-    groups |= {f"short, keep {keep:g}": simulate(rows, keep) for keep in KEEPS}
+    groups |= {f"short, gaps above {bound:g}": [row for row in rows if row["gaps"] > bound] for bound in BOUNDS}
+    count = len(rows)
+    groups["short, worse half by fitness"] = sorted(rows, key=lambda row: row["short_fitness"])[count // 2 :]
+    screens = {}
     for name, away in groups.items():
         good = sum(row["fitness"] <= limit for row in away)
-        second = [row for row in away if row in late]
-        found["screens"][name] = {
-            "turned_away": len(away), "in_top_decile": good, "share": good / max(1, len(away)),
-            "turned_away_in_second_half": len(second),
-        }  # fmt: skip
-    kept = [row for row in rows if math.isfinite(row["short"]) and math.isfinite(row["fitness"])]
-    ranks = [np.argsort(np.argsort([row[name] for row in kept])) for name in ("short", "fitness")]
-    found["spearman_short_full"] = float(np.corrcoef(*ranks)[0, 1])
-    return found
+        screens[name] = {"turned_away": len(away), "in_top_decile": good, "share": good / max(1, len(away))}
+    return {"candidates": count, "top_decile": limit, "screens": screens,
+            "spearman": {name: spearman(rows, name) for name in ("gaps", "short_fitness")}}  # fmt: skip
 
 
 def twins(folder):
@@ -132,7 +119,7 @@ def twins(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="a run made with --screens finite,equivalence")
-    parser.add_argument("--epochs", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="lengths of the short proxy")
+    parser.add_argument("--epochs", type=float, nargs="+", default=[1.0], help="lengths of the short proxy")
     parser.add_argument("--output", type=Path, default=HERE / "result.json")
     given = parser.parse_args()
     torch.set_num_threads(1)

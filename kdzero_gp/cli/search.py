@@ -40,7 +40,7 @@ def _settings(options: dict[str, Any]) -> Any:
         raise DataError(f"there is no task {options['task']!r}; choose one of {', '.join(PLANS)} with --task")
     changes = {
         name: options[name]
-        for name in ("images", "validation_images", "race_top", "race_seeds")
+        for name in ("images", "validation_images", "race_top", "race_seeds", "short_bound", "loss_memory")
         if options[name] is not None
     }
     plan = replace(PLANS[options["task"]], **changes)

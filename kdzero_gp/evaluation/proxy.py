@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.evaluation import metrics as measures
@@ -23,6 +22,9 @@ from kdzero_gp.evaluation.training import Diverged, OnStep, Precision, train
 
 # A student whose validation cross-entropy is this many times that of guessing was destroyed.
 DESTROYED = 5.0
+# After a few steps cross-entropy and accuracy only tell which losses start fast, and those do not end well; the gaps to
+# the teacher tell which lead somewhere (experiments/proxy_fidelity).
+SHORT_WEIGHTS = FitnessWeights(cross_entropy=0.0, sharpness_gap=1.0, cka_gap=1.0)
 
 
 @dataclass(frozen=True)
@@ -30,21 +32,22 @@ class Screening:
     """What stands between a candidate and its proxy training.
 
     ``screens`` are the names of those that are on. ``known``: how many rows of the fingerprint file an equal gradient
-    is looked for in. A short proxy whose fitness, by ``weights`` relative to the metrics of cross-entropy alone after
-    the same steps (``baseline``), is above ``bound`` ends the evaluation.
+    is looked for in. After the share ``short`` of the proxy's steps, gaps that are on average above ``bound`` times
+    those of cross-entropy alone after as many (``baseline``) end it. ``memory``: MiB that a loss may keep for a batch.
     """
 
     screens: tuple[str, ...]
     known: int = 0
     bound: float = math.inf
     baseline: dict[str, float] = field(default_factory=dict)
-    weights: FitnessWeights = field(default_factory=FitnessWeights)
+    short: float = 0.2
+    memory: float = math.inf
 
 
 @dataclass(frozen=True)
 class Request:
-    """``source`` is a module with a class ``Distiller`` ('' for cross-entropy alone). ``recipe`` is ``proxy`` or
-    ``short`` (from the warm student) or ``race`` (from scratch). ``screening``: what is asked before (None: only that
+    """``source`` is a module with a class ``Distiller`` ('' for cross-entropy alone). ``recipe`` is ``proxy`` (from
+    the warm student) or ``race`` (from scratch). ``screening``: what is asked before (None: only that
     the gradient can be measured).
 
     ``magnitude``: ``relative`` scales each term so that its gradient has γ times the norm of the cross-entropy's;
@@ -66,7 +69,7 @@ class Outcome:
     ``screen`` that it comes from ('' for the training itself).
 
     ``fingerprint``: the gradient folded into a few numbers; where it is in the fingerprint file already, the evaluation
-    ends without metrics and without a reason. ``short``: the metrics and the fitness of the short proxy.
+    ends without metrics and without a reason. ``short``: the metrics after a part of the proxy, and its ``gaps``.
     ``seconds``, ``stages`` (the same by screen and training) and ``step_milliseconds`` say what it cost; they are not
     reproducible and take no part in fitness.
     """
@@ -196,13 +199,10 @@ class _Evaluation:
             if "rejection" in self.screening.screens:
                 with self._stage("rejection"):
                     self.evaluator.prober.reject(distiller)
-        if "short" in self.screening.screens:
-            with self._stage("short"):
-                self._short(distiller)
         if distiller is not None:
             self.evaluator.ready(distiller)
         with self._stage("training"):
-            metrics, per_step = self._train(distiller, self.request.recipe)
+            metrics, per_step = self._train(distiller)
         self._note(metrics=metrics | extra, step_milliseconds=per_step)
 
     def _probe(self, distiller: nn.Module) -> Probed:
@@ -214,6 +214,8 @@ class _Evaluation:
                 raise Rejected("a gradient is not finite on the first batch")
             if min(probed.terms) < LEAST_GRADIENT:
                 raise Rejected("no gradient reaches the student")
+            if probed.memory > self.screening.memory:
+                raise Rejected(f"the loss keeps too much memory: {probed.memory:.1f} MiB for a batch")
         norms = [norm if math.isfinite(norm) and norm > 0 else 1.0 for norm in probed.terms]
         if self.request.magnitude == "absolute":
             magnitudes = tuple(self.request.factor * m for m in given)
@@ -235,30 +237,39 @@ class _Evaluation:
         self._note(fingerprint=fingerprint.astype(np.float32).tobytes())
         return found is not None
 
-    def _short(self, distiller: nn.Module | None) -> None:
-        """The first rung of successive halving: a short proxy, annealed too. Raises ``Rejected`` above the bound."""
-        state = copy.deepcopy(distiller.state_dict()) if distiller is not None else {}
-        metrics, _ = self._train(distiller, "short")
-        if distiller is not None:
-            distiller.load_state_dict(state)  # adapters begin again
-        value = fitness(metrics, self.screening.baseline, self.screening.weights)
-        self._note(short=metrics | {"fitness": value})
-        if value > self.screening.bound:
-            raise Rejected(
-                f"stopped after the short proxy: fitness {value:.4f} above {self.screening.bound:.4f}", "short"
-            )
+    def _short(self, student: nn.Module) -> None:
+        """The first rung of the proxy. Raises ``Rejected`` where the gaps are above the bound."""
+        with self._stage("short"):
+            metrics = self.evaluator.measure(student)
+            student.train()
+            self._note(short=metrics)
+            if not self.screening.baseline:
+                return
+            gaps = fitness(metrics, self.screening.baseline, SHORT_WEIGHTS)
+            self._note(short=metrics | {"gaps": gaps})
+            if gaps > self.screening.bound:
+                raise Rejected(f"stopped after a part of the proxy: gaps {gaps:.3f}", "short")
 
-    def _train(self, distiller: nn.Module | None, recipe_name: str) -> tuple[dict[str, float], float]:
+    def _train(self, distiller: nn.Module | None) -> tuple[dict[str, float], float]:
         """Train the student and measure it: metrics, and milliseconds a step."""
-        evaluator, request = self.evaluator, replace(self.request, recipe=recipe_name)
+        evaluator, request = self.evaluator, self.request
         student = evaluator.start(request)
+        recipe = evaluator.bench.recipes[request.recipe]
+        rung = -1
+        if "short" in self.screening.screens:
+            rung = max(1, round(self.screening.short * recipe.steps(len(evaluator.train_part.labels)))) - 1
+
+        def on_step(step: int, hard: Tensor, soft: Tensor | None) -> None:
+            if evaluator.on_step is not None:
+                evaluator.on_step(step, hard, soft)
+            if step == rung:
+                self._short(student)
+
         begin = time.perf_counter()
-        recipe = evaluator.bench.recipes[recipe_name]
-        part, precision = evaluator.train_part, evaluator.precision
-        steps = train(student, part, recipe, request.seed, distiller, precision, evaluator.on_step)
+        steps = train(student, evaluator.train_part, recipe, request.seed, distiller, evaluator.precision, on_step)
         per_step = (time.perf_counter() - begin) / steps * 1000.0
         metrics = evaluator.measure(student)
-        return metrics | (evaluator.test(student) if recipe_name == "race" else {}), per_step
+        return metrics | (evaluator.test(student) if request.recipe == "race" else {}), per_step
 
 
 def measure_terms(evaluator: Evaluator, source: str) -> dict[str, Any]:

@@ -29,12 +29,12 @@ LEAST_GRADIENT = 1e-7
 # A fingerprint is a gradient folded into so many numbers for each probe (a count sketch: inner products are kept).
 SKETCH = 32
 # Two distillers are one when their fingerprints differ by less than this share of their length.
-SAME_GRADIENT = 1e-3
-# Loss rejection: steps of Adam on the outputs, each of this share of the outputs' deviation.
-REJECTION_STEPS = 10
+SAME_GRADIENT = 1e-2
+# Loss rejection: steps of descent on the outputs, each as long as this share of the outputs' deviation.
+REJECTION_STEPS = 5
 REJECTION_RATE = 0.1
 # … after which the cross-entropy of the logits may have risen to this multiple.
-REJECTION_CROSS_ENTROPY = 2.0
+REJECTION_CROSS_ENTROPY = 1.25
 
 
 class Rejected(Exception):
@@ -124,8 +124,8 @@ class Prober:
         return Probed(tuple(means[:-1]), means[-1], torch.cat(sketches, dim=1) / unit, memory)
 
     def reject(self, distiller: nn.Module) -> None:
-        """Loss rejection: raise ``Rejected`` unless a few steps of Adam on the student's outputs, along the distiller's
-        gradient, reduce the disagreement with the teacher in one knowledge that it uses, without raising the
+        """Loss rejection: raise ``Rejected`` unless a few steps on the student's outputs, along the distiller's
+        negative gradient, reduce the disagreement with the teacher in one knowledge that it uses, without raising the
         cross-entropy of the logits beyond a bound.
 
         Disagreement: KL(teacher ‖ student) of the logits' softmax, 1 − CKA of embeddings and maps. The idea is
@@ -140,15 +140,15 @@ class Prober:
         teacher = {name: tensor[self.indices[0]] for name, tensor in self.part.teacher.items()}
         before = {name: _disagreement(name, tensor, teacher[name]) for name, tensor in used.items()}
         state = copy.deepcopy(distiller.state_dict())
-        optimizer = torch.optim.Adam(
-            [{"params": [t], "lr": REJECTION_RATE * max(float(t.detach().std()), 1e-6)} for t in moved.values()]
-        )
+        rates = {name: REJECTION_RATE * float(tensor.detach().std()) for name, tensor in used.items()}
         for _ in range(REJECTION_STEPS):
-            optimizer.zero_grad()
-            distiller.loss(moved | others, targets, labels).backward()  # type: ignore[operator]
-            optimizer.step()
+            loss = distiller.loss(moved | others, targets, labels)  # type: ignore[operator]
+            gradients = torch.autograd.grad(loss, list(moved.values()), allow_unused=True)
+            for (name, tensor), gradient in zip(moved.items(), gradients, strict=True):
+                if gradient is not None:
+                    length = gradient.square().mean().sqrt().clamp(min=1e-30)
+                    tensor.data.sub_(gradient / length, alpha=rates[name])
         distiller.load_state_dict(state)
-        distiller.zero_grad()
         after = {name: _disagreement(name, tensor.detach(), teacher[name]) for name, tensor in moved.items()}
         if not any(after[name] < before[name] for name in used):
             raise Rejected("a few steps on the outputs lead away from the teacher", "rejection")
@@ -179,7 +179,8 @@ class _counted:
     def _keep(self, tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         self._seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # kept as it is, an operation's own result would hold the operation and never be freed
+        return tensor.detach()
 
     @property
     def bytes(self) -> int:

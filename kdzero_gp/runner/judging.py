@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,14 +17,11 @@ from kdzero_gp.storage import Database, StoredEvaluation
 
 # Fitness of a rejected candidate: worse than any trained one (5 × guessing, see evaluation).
 REJECTED_FITNESS = 1e9
-# Below so many fully trained members of the population nothing is stopped after the short proxy.
-FEWEST_FOR_A_BOUND = 4
 
 
 class Judge:
     """Judges births one after the other. ``baseline`` and ``short_baseline`` are the metrics of cross-entropy alone
-    after the full and the short proxy; ``source`` gives an expression's source; ``population`` the digests of the
-    search's population at the moment."""
+    after the proxy and after its first part; ``source`` gives an expression's source."""
 
     def __init__(
         self,
@@ -36,7 +32,6 @@ class Judge:
         baseline: Mapping[str, float],
         short_baseline: Mapping[str, float],
         source: Callable[[Expression], str],
-        population: Callable[[], Iterable[str]],
     ):
         self.settings = settings
         self.database = database
@@ -44,11 +39,9 @@ class Judge:
         self.fingerprints = fingerprints
         self.baseline, self.short_baseline = dict(baseline), dict(short_baseline)
         self.source = source
-        self.population = population
         self.counts = Counter(evaluated=0, equivalent=0, rejected=0)
-        # digests in the order of the fingerprint file, and the short proxy's fitness of what was trained in full
+        # digests in the order of the fingerprint file
         self._fingerprinted: list[str] = []
-        self._short: dict[str, float] = {}
         fingerprints.clear()
 
     def start(self, birth: Birth) -> Callable[[], Verdict]:
@@ -57,9 +50,11 @@ class Judge:
         known = self.database.evaluation(birth.digest)
         if known is not None:
             return lambda: self._take(known)
+        plan = self.settings.plan
         screening = Screening(
-            self.settings.screens, len(self._fingerprinted), self._bound(), self.short_baseline, self.settings.weights
-        )
+            self.settings.screens, len(self._fingerprinted), plan.short_bound, self.short_baseline, plan.short,
+            plan.loss_memory,
+        )  # fmt: skip
         pending = self.executor.submit(
             Request(
                 self.source(birth.expression), self.settings.search.seed, "proxy", self.settings.magnitude,
@@ -67,14 +62,6 @@ class Judge:
             )
         )  # fmt: skip
         return lambda: self._take(self._keep(birth, pending()))
-
-    def _bound(self) -> float:
-        """The short proxy's fitness that a candidate must reach to be trained in full: within the population's best
-        ``short_keep`` of those that were."""
-        values = sorted(self._short[digest] for digest in self.population() if digest in self._short)
-        if len(values) < FEWEST_FOR_A_BOUND:
-            return math.inf
-        return values[math.ceil(self.settings.plan.short_keep * len(values)) - 1]
 
     def _keep(self, birth: Birth, outcome: Outcome) -> StoredEvaluation:
         """Commit what an evaluation found."""
@@ -114,8 +101,6 @@ class Judge:
         objectives = self.settings.search.objectives
         if found.fitness is None:
             return Verdict(REJECTED_FITNESS, found.reason, (REJECTED_FITNESS,) * len(objectives))
-        if found.short:
-            self._short[found.digest] = found.short["fitness"]
         return Verdict(found.fitness, "", tuple(found.metrics[name] for name in objectives))
 
 

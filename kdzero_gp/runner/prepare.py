@@ -69,7 +69,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         spec,
         {name: student.shapes[name] for name in kept},
         {name: teacher.shapes[name] for name in kept},
-        {"warm": plan.warm, "short": plan.short, "proxy": plan.proxy, "race": plan.race},
+        {"warm": plan.warm, "proxy": plan.proxy, "race": plan.race},
         precision=precision.name,
         channels_last=precision.channels_last,
         facts=facts | {"race_from_scratch": plan.race_from_scratch},

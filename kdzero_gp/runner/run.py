@@ -17,7 +17,7 @@ import torch
 import kdzero_gp.compiler as language
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
 from kdzero_gp.errors import RunError, SettingError
-from kdzero_gp.evaluation import Bench, Fingerprints, Outcome, Request, fitness
+from kdzero_gp.evaluation import Bench, Fingerprints, Outcome, Request, Screening, fitness
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.executor import Executor
 from kdzero_gp.runner.judging import Judge, front
@@ -125,7 +125,6 @@ class Work:
         self.timeout = machine.timeout
         self.progress = progress
         self.duplicates = 0
-        self.short_baseline: dict[str, float] = {}
 
     def carry_out(self) -> Result:
         """The run as a list of verbs."""
@@ -135,9 +134,7 @@ class Work:
         self.fingerprints = Fingerprints(self.folder / FINGERPRINTS)
         bench, fingerprints = self.folder / BENCH, self.fingerprints.path
         with Executor(bench, self.workers, self.device, self.timeout, fingerprints) as self.executor:
-            self.baseline = self._measure_baseline("baseline", "proxy")
-            if "short" in self.settings.screens:
-                self.short_baseline = self._measure_baseline("short baseline", "short")
+            self._measure_baseline()
             self.measure_zoo()
             self._evolve()
             competitors = entries(self.database, self.settings)
@@ -167,29 +164,32 @@ class Work:
     def _fitness(self, outcome: Outcome) -> float:
         return fitness(outcome.metrics, self.baseline, self.settings.weights)
 
-    def _measure_baseline(self, kind: str, recipe: str) -> dict[str, float]:
-        """The mean metrics of trainings by cross-entropy alone, which fitness is relative to."""
+    def _measure_baseline(self) -> None:
+        """Proxy trainings by cross-entropy alone, which fitness is relative to, and their state at the first rung."""
         count, seed = self.settings.plan.baseline_seeds, self.settings.search.seed
         seeds = [baseline_seed(seed, index) for index in range(count)]
-        todo = [s for s in seeds if self.database.measurement(kind, CROSS_ENTROPY, s, 1.0) is None]
+        todo = [s for s in seeds if self.database.measurement("baseline", CROSS_ENTROPY, s, 1.0) is None]
 
         def keep(index: int, outcome: Outcome) -> None:
-            found = StoredMeasurement(kind, CROSS_ENTROPY, todo[index], 1.0, outcome.reason, outcome.metrics, ())
+            metrics = outcome.metrics | {f"short_{name}": value for name, value in outcome.short.items()}
+            found = StoredMeasurement("baseline", CROSS_ENTROPY, todo[index], 1.0, outcome.reason, metrics, ())
             self.database.add_measurement(found, outcome.seconds, outcome.step_milliseconds)
 
-        self.progress.begin(kind, count)
+        self.progress.begin("baseline", count)
         self.progress.advance(count - len(todo))
-        self._all([Request("", s, recipe) for s in todo], keep)
+        screening = Screening(("short",), short=self.settings.plan.short)
+        self._all([Request("", s, screening=screening) for s in todo], keep)
         self.progress.end()
-        good = [m.metrics for m in self.database.measurements(kind) if not m.reason]
+        good = [m.metrics for m in self.database.measurements("baseline") if not m.reason]
         if not good:
             raise RunError("the student cannot be trained by cross-entropy alone; check the data and the student")
         means = {name: statistics.fmean(metrics[name] for metrics in good) for name in good[0]}
+        self.baseline = {name: value for name, value in means.items() if not name.startswith("short_")}
+        self.short_baseline = {name.removeprefix("short_"): v for name, v in means.items() if name.startswith("short_")}
         self.progress.note(
             f"cross-entropy alone: validation accuracy {100 * means['accuracy']:.2f} %, cross-entropy "
-            f"{means['cross_entropy']:.4f} after one {recipe} training"
+            f"{means['cross_entropy']:.4f} after one proxy training"
         )
-        return means
 
     def measure_zoo(self) -> None:
         """Tune every published method: one proxy for each listed factor."""
@@ -258,7 +258,7 @@ class Work:
         settings = self.settings.search
         self.judge = Judge(
             self.settings, self.database, self.executor, self.fingerprints, self.baseline, self.short_baseline,
-            self._source, lambda: [individual.birth.digest for individual in self.search.population],
+            self._source,
         )  # fmt: skip
         self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), on_birth=self._keep_birth)
         self.progress.begin("births", settings.generations * settings.population)

@@ -22,16 +22,18 @@ class Plan:
     all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``race_zoo``: how many
     published methods race besides ``kd`` (None: all). ``teacher_recipe``: how a teacher is trained when no weights
     are given (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the
-    baseline of fitness is averaged. ``short`` is the first rung's training; a candidate goes on to the full proxy
-    when its fitness there is within the best ``short_keep`` of the population's."""
+    baseline of fitness is averaged. After the share ``short`` of a proxy's steps, a candidate whose gaps
+    are more than ``short_bound`` times those of cross-entropy alone is stopped. ``loss_memory``: MiB that a
+    loss may keep for one batch; what takes more takes long too."""
 
     teacher: str
     student: str
     warm: Recipe
     proxy: Recipe
     race: Recipe
-    short: Recipe
-    short_keep: float = 1.0
+    short: float = 0.2
+    short_bound: float = 1.0
+    loss_memory: float = 256.0
     teacher_recipe: Recipe | None = None
     images: int | None = None
     validation_images: int | None = None
@@ -50,9 +52,9 @@ _DIGITS = Plan(
     student="digits_cnn_4",
     teacher_recipe=Recipe(epochs=30, batch_size=64, learning_rate=0.1),
     warm=Recipe(epochs=6, batch_size=64, learning_rate=0.1, decay="constant"),
-    short=Recipe(epochs=1, batch_size=64, learning_rate=0.1, decay="linear"),
     proxy=Recipe(epochs=5, batch_size=64, learning_rate=0.1, decay="linear"),
     race=Recipe(epochs=25, batch_size=64, learning_rate=0.1),
+    loss_memory=16.0,
 )
 # CIFAR-size images: a proxy of some thousand images, races from the warm student too, since from scratch they would
 # take hours on a CPU.
@@ -60,7 +62,6 @@ _CIFAR = Plan(
     teacher="resnet56",
     student="resnet20",
     warm=Recipe(epochs=7, batch_size=64, learning_rate=0.05, decay="constant"),
-    short=Recipe(epochs=0.5, batch_size=64, learning_rate=0.05, decay="linear"),
     proxy=Recipe(epochs=2, batch_size=64, learning_rate=0.05, decay="linear"),
     race=Recipe(epochs=4, batch_size=64, learning_rate=0.05, decay="linear"),
     images=3000,
@@ -112,6 +113,10 @@ class RunSettings:
         for name in ("race_seeds", "race_top"):
             if getattr(self.plan, name) < 1:
                 raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self.plan, name)}")
+        if not self.plan.short_bound > 0:
+            raise SettingError(f"--short-bound must be more than 0, got {self.plan.short_bound:g}")
+        if not self.plan.loss_memory > 0:
+            raise SettingError(f"--loss-memory must be more than 0 MiB, got {self.plan.loss_memory:g}")
         for name in ("images", "validation_images"):
             value = getattr(self.plan, name)
             if value is not None and value < 64:
@@ -131,7 +136,7 @@ class RunSettings:
         values["weights"] = FitnessWeights(**values["weights"])
         values["knowledge"] = tuple(values["knowledge"])
         plan = dict(values["plan"])
-        for name in ("warm", "short", "proxy", "race", "teacher_recipe"):
+        for name in ("warm", "proxy", "race", "teacher_recipe"):
             plan[name] = Recipe(**plan[name]) if plan[name] is not None else None
         plan["zoo_factors"] = tuple(plan["zoo_factors"])
         values["plan"] = Plan(**plan)

@@ -85,10 +85,15 @@ class TrainingRecipe:
         return self.crop == "resized" or bool(self.augment)
 
     @property
+    def mixes(self) -> bool:
+        """Whether pairs of images are mixed with their labels."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
     def cacheable(self) -> bool:
         """Whether an image has only two forms in training, itself and its mirror image, so that what the teacher says
         of them can be kept."""
-        return self.crop == "none" and not (self.augment or self.mixup or self.cutmix)
+        return self.crop == "none" and not self.augment and not self.mixes
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step, counted from 0 over the whole training."""

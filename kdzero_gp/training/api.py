@@ -79,6 +79,7 @@ def train(
     data: str | None = None,
     recipe: str = "short",
     changes: Mapping[str, Any] | None = None,
+    taps: Mapping[str, str] | None = None,
     seed: int = 0,
     validate: bool = True,
     machine: Machine | None = None,
@@ -92,8 +93,8 @@ def train(
 
     Example: ``train("digits", "digits_cnn_32", out="teacher", changes={"epochs": 20})``.
     """
-    settings = Pair(task, model, data=data, recipe=recipe, changes=changes, validate=validate).settings(seed)
-    return _must_end_well(carry_out(settings, Path(out), machine, progress, tensorboard))
+    alone = Pair(task, model, data=data, recipe=recipe, changes=changes, student_taps=taps, validate=validate)
+    return _must_end_well(carry_out(alone.settings(seed), Path(out), machine, progress, tensorboard))
 
 
 def distill(

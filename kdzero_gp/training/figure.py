@@ -36,6 +36,7 @@ def draw(rows: Sequence[Row], path: Path, title: str) -> None:
     axes.set_yticks(range(len(shown)), names)
     axes.set_xlabel("test accuracy, %: mean and 95 % interval")
     axes.set_title(title, loc="left", fontsize="medium")
+    axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.grid(axis="x", alpha=0.3)
     content = BytesIO()
     figure.savefig(content, format="png", dpi=150)

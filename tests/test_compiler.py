@@ -647,7 +647,7 @@ def test_comments_show_the_batch_as_n_and_other_sizes_as_numbers():
 
 def test_square_tokens_of_a_student_are_pooled_to_another_grid():
     """The tokens become the map that they were cut from, and this is brought to the teacher's size."""
-    pair = ({"feat": (12, 16)}, {"feat": (8, 2, 2)})
+    pair = ({"logits": (3,), "feat": (12, 16)}, {"logits": (3,), "feat": (8, 2, 2)})
     student, teacher, labels = batch_of(pair)
     compiled("times(no(l2(feat)), 1)", pair)(student, teacher, labels).backward()
     assert student["feat"].grad.shape == student["feat"].shape

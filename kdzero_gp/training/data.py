@@ -151,7 +151,7 @@ class Single(Images):
 
     def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
         count = len(self.parts[part].labels)
-        batches = list(torch.arange(count).split(min(EVALUATION_BATCH, self.recipe.batch_size)))
+        batches = list(torch.arange(count).split(min(EVALUATION_BATCH, self.recipe.batch_size))) if count else []
         return ((batch.images, batch.labels) for batch in self._batches(part, batches, None))
 
     def _batches(self, part: str, order: Tensor | list[Tensor], state: int | None) -> Iterator[Batch]:

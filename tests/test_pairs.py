@@ -143,6 +143,13 @@ def test_a_pair_is_searched(teacher, student, images, workplace, monkeypatch):
     assert shown["finished"]
     assert shown["counts"]["evaluated"] >= 1, shown["reasons"]
 
+    tiny = ("--epochs", 1, "--batch-size", 32, "--threads", 1, "--out", "student")
+    succeed("distill", *options(images, teacher, student), "--distiller", "run:run#1", *tiny)
+    used = json.loads((workplace / "student" / "result.json").read_text())
+    assert used["settings"]["distiller"] == "run#1" and used["settings"]["magnitude"] == "absolute"
+    winner = next(entry for entry in shown["race"] if entry["kind"] == "evolved")
+    assert used["magnitudes"] == pytest.approx(winner["magnitudes"], rel=1e-4)
+
 
 def test_taps_can_be_named_on_one_side_or_both(images):
     sizes = ("--classes", 3, "--image-size", 32, "--teacher", "resnet32", "--student", "resnet20", "--json")

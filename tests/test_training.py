@@ -43,8 +43,8 @@ from kdzero_gp.training.settings import Result
 pytestmark = pytest.mark.timeout(300)
 CPU = torch.device("cpu")
 ONE = Machine("cpu", threads=1)
-# Two terms, one of which needs an adapter with a batch normalisation.
-EXPRESSION = "add(times(no(kl(softmax_C(logits, 4))), 1), times(no(l2(feat)), 0.1))"
+# Two terms, one of which draws noise and needs an adapter with a batch normalisation.
+EXPRESSION = "add(times(no(kl(softmax_C(logits, 4))), 1), times(no(l2(drop(feat))), 0.1))"
 
 
 @pytest.fixture(scope="session")

@@ -645,6 +645,14 @@ def test_comments_show_the_batch_as_n_and_other_sizes_as_numbers():
     assert "# N×N\n" in source
 
 
+def test_square_tokens_of_a_student_are_pooled_to_another_grid():
+    """The tokens become the map that they were cut from, and this is brought to the teacher's size."""
+    pair = ({"logits": (3,), "feat": (12, 16)}, {"logits": (3,), "feat": (8, 2, 2)})
+    student, teacher, labels = batch_of(pair)
+    compiled("times(no(l2(feat)), 1)", pair)(student, teacher, labels).backward()
+    assert student["feat"].grad.shape == student["feat"].shape
+
+
 def test_tokens_on_the_students_side_work_as_well():
     pair = (TOKENS[1], TOKENS[0])
     student, teacher, labels = batch_of(pair)

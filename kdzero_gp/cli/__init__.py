@@ -1,6 +1,6 @@
 """The command line. Each command reads its options, calls one function below, and says what to run next."""
 
-from kdzero_gp.cli import catalogue, look, report, search
+from kdzero_gp.cli import catalogue, look, pair, report, search, train
 from kdzero_gp.cli.frame import main
 
 for command in (
@@ -11,6 +11,10 @@ for command in (
     look.export,
     report.report,
     report.watch,
+    pair.pair,
+    train.train,
+    train.distill,
+    train.compare,
     catalogue.primitives,
     catalogue.zoo,
 ):

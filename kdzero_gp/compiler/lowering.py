@@ -139,7 +139,7 @@ class _Lowering:
                 ("teacher", teacher, self.program.teacher_steps),
             ):
                 cut = ".detach()" if side == "teacher" else ""
-                flat = _layout(raw[side], shapes[side == "teacher"])
+                flat = _layout(raw[side], (TRACED_BATCH, *self.shapes.leaf(name, side)))
                 steps.append(Step(self.unique(variable), (f'{side}["{name}"]{cut}{flat}',), shape=written(raw[side])))
         if way is not None:
             module = f"adapt_{name}" if way.channels else f"pool_{name}"

@@ -37,11 +37,19 @@ def _unknown(library: str, name: str, known: Sequence[str]) -> ModelError:
 
 
 def from_timm(name: str, classes: int, channels: int) -> nn.Module:
-    """A timm network with random weights. Raises ModelError when timm is missing or has no such network."""
+    """A timm network with random weights. Raises ModelError when timm is missing or has no such network.
+
+    Transformers that can take images of any size their patches fit into are built so; their weights are the same.
+    """
     timm = _library("timm", f"timm:{name}")
     if not timm.is_model(name.partition(".")[0]):
         raise _unknown("timm", name, timm.list_models())
-    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=classes, in_chans=channels)
+    settings: dict[str, Any] = {"pretrained": False, "num_classes": classes, "in_chans": channels}
+    network: nn.Module
+    try:
+        network = timm.create_model(name, dynamic_img_size=True, **settings)
+    except TypeError:  # Convolutional networks do not know the setting.
+        network = timm.create_model(name, **settings)
     return network
 
 

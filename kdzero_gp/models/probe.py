@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdzero_gp.errors import ModelError
+
 PROBE_SAMPLES = 2
 """So many samples show every shape; more would only keep more activations in memory."""
 
@@ -121,7 +123,10 @@ def _left_as_found(network: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def run(network: nn.Module, example: Tensor) -> Probe:
-    """Runs the network once on at most two samples of ``example`` (NxCxHxW) and records all outputs."""
+    """Runs the network once on at most two samples of ``example`` (NxCxHxW) and records all outputs.
+
+    Raises ModelError when the network cannot take such images.
+    """
     parameter = next(network.parameters(), None)
     device = example.device if parameter is None else parameter.device
     # A copy, because a network may overwrite its input.
@@ -144,6 +149,12 @@ def run(network: nn.Module, example: Tensor) -> Probe:
     try:
         with _left_as_found(network, device):
             output = network(example)
+    except Exception as error:  # A network may fail in any way on images that it was not made for.
+        first = (str(error).splitlines() or [""])[0]
+        raise ModelError(
+            f"{type(network).__name__} cannot take images of shape {tuple(example.shape[1:])} "
+            f"({type(error).__name__}: {first}); choose another network or image size."
+        ) from error
     finally:
         for handle in handles:
             handle.remove()
@@ -260,5 +271,10 @@ def features(probe: Probe) -> list[Call]:
     tokens = tokens_end(probe)
     if tokens is None or (ends and probe.calls.index(ends[-1]) > probe.calls.index(tokens)):
         return ends
-    # Before tokens, a single convolution only cuts the image into patches.
-    return [call for call in ends if not call.is_leaf] + [tokens]
+    return [call for call in ends if not _cuts_patches(call, probe)] + [tokens]
+
+
+def _cuts_patches(call: Call, probe: Probe) -> bool:
+    """Whether a map before tokens is only the image in patches: a convolution, or a container of one."""
+    convolutions = sum(isinstance(module, nn.Conv2d) for module in call.module.modules())
+    return call.is_leaf or (convolutions == 1 and call.input is probe.example)

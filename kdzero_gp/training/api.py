@@ -1,0 +1,130 @@
+"""Training from Python: the functions behind the commands ``train`` and ``distill``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdzero_gp.compiler import Expression
+from kdzero_gp.errors import RunError
+from kdzero_gp.training.data import open_images
+from kdzero_gp.training.distillers import Distiller, Found, resolve
+from kdzero_gp.training.machine import Machine
+from kdzero_gp.training.pair import resized, tapped
+from kdzero_gp.training.progress import Progress
+from kdzero_gp.training.recipe import load_recipe
+from kdzero_gp.training.run import carry_out
+from kdzero_gp.training.settings import Result, Settings
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A teacher with its weights, a student, and the data and recipe that the student is trained with.
+
+    ``recipe`` is a packaged name (``cifar100``, ``imagenet``, ``vit``, ``short``) or a TOML file; ``changes`` override
+    its fields. Without ``validate`` the validation images are trained on too and the last weights are final.
+    """
+
+    task: str
+    student: str
+    teacher: str = ""
+    teacher_weights: str | None = None
+    data: str | None = None
+    recipe: str = "short"
+    changes: Mapping[str, Any] | None = None
+    teacher_taps: Mapping[str, str] | None = None
+    student_taps: Mapping[str, str] | None = None
+    validate: bool = True
+
+    def settings(self, seed: int = 0) -> Settings:
+        """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
+        return Settings(
+            self.task, self.student, load_recipe(self.recipe, self.task, self.student, self.changes), self.data,
+            dict(self.student_taps or {}), seed=seed, validate=self.validate,
+        )  # fmt: skip
+
+    def distilling(
+        self, distiller: Distiller, seed: int = 0, magnitude: str | None = None, factor: float = 1.0
+    ) -> Settings:
+        """The settings of a training with a distiller."""
+        return replace(
+            self.settings(seed), teacher=self.teacher, teacher_weights=self.teacher_weights,
+            teacher_taps=dict(self.teacher_taps or {}), distiller=distiller.name, source=distiller.source,
+            magnitude=magnitude or distiller.magnitude, factor=factor,
+        )  # fmt: skip
+
+    def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+        """What the student and the teacher expose on the data, without the batch axis. Raises KdzeroError."""
+        recipe = self.settings().recipe
+        images = open_images(self.task, self.data, recipe, torch.device("cpu"), torch.contiguous_format)
+        student = tapped(self.student, images.classes, images.example, self.student_taps)
+        seen = resized(images.example, recipe.teacher_image_size)
+        return student.shapes, tapped(self.teacher, images.classes, seen, self.teacher_taps).shapes
+
+    def resolve(self, *distillers: str | Path | Expression | Found) -> list[Distiller]:
+        """The distillers as they are for this pair. Raises SettingError or ExpressionError for one that is none."""
+        student, teacher = self.shapes()
+        return [resolve(one, student, teacher) for one in distillers]
+
+
+def train(
+    task: str,
+    model: str,
+    *,
+    out: str | Path,
+    data: str | None = None,
+    recipe: str = "short",
+    changes: Mapping[str, Any] | None = None,
+    taps: Mapping[str, str] | None = None,
+    seed: int = 0,
+    validate: bool = True,
+    machine: Machine | None = None,
+    progress: Progress | None = None,
+    tensorboard: bool = False,
+) -> Result:
+    """Train a network alone, by cross-entropy, and keep its weights in ``out/student.safetensors``.
+
+    The same call goes on where an interrupted one stopped. Raises KdzeroError for what cannot be done, RunError when
+    the loss is no longer finite.
+
+    Example: ``train("digits", "digits_cnn_32", out="teacher", changes={"epochs": 20})``.
+    """
+    alone = Pair(task, model, data=data, recipe=recipe, changes=changes, student_taps=taps, validate=validate)
+    return _must_end_well(carry_out(alone.settings(seed), Path(out), machine, progress, tensorboard))
+
+
+def distill(
+    pair: Pair,
+    distiller: str | Path | Expression | Found,
+    *,
+    out: str | Path,
+    seed: int = 0,
+    magnitude: str | None = None,
+    machine: Machine | None = None,
+    progress: Progress | None = None,
+    tensorboard: bool = False,
+) -> Result:
+    """Train a student by cross-entropy plus a distiller's loss, and keep it in ``out/student.safetensors``.
+
+    ``distiller`` is an exported file, an expression, or a published method such as ``zoo:kd``. ``magnitude`` is
+    ``absolute`` (the default for files), ``joint`` (for the zoo) or ``relative`` (for expressions): see
+    ``kdzero_gp.training.magnitudes``. Adapters are trained with the student and are no part of what is kept. The same
+    call goes on where an interrupted one stopped. Raises KdzeroError for what cannot be done, RunError when the loss
+    is no longer finite.
+
+    Example: ``distill(Pair("digits", "digits_cnn_4", "digits_cnn_32", "teacher/student.safetensors"), "zoo:kd",
+    out="student")``.
+    """
+    (found,) = pair.resolve(distiller)
+    settings = pair.distilling(found, seed, magnitude)
+    return _must_end_well(carry_out(settings, Path(out), machine, progress, tensorboard))
+
+
+def _must_end_well(result: Result) -> Result:
+    if result.reason:
+        raise RunError(f"{result.reason}; train anew with a lower --lr, or --set clip=5, in another --out")
+    return result

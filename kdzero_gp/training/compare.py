@@ -1,0 +1,269 @@
+"""Several distillers compared fairly: one budget, the magnitude of each tuned on one grid, the same seeds for all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from kdzero_gp.compiler import Expression
+from kdzero_gp.compiler.loading import write_whole
+from kdzero_gp.errors import SettingError
+from kdzero_gp.training import folder as files
+from kdzero_gp.training.api import Pair
+from kdzero_gp.training.distillers import Distiller, Found
+from kdzero_gp.training.machine import Machine, cores
+from kdzero_gp.training.processes import Job, results
+from kdzero_gp.training.progress import Progress, Silent
+from kdzero_gp.training.settings import Result
+
+CROSS_ENTROPY = "ce"
+REFERENCE = "kd"
+FACTORS = (0.3, 1.0, 3.0)
+# Tuning takes this share of the epochs unless it is told otherwise.
+TUNING_SHARE = 0.25
+# The seed of the tuning, apart from those of the trainings that are compared.
+TUNING_SEED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Row:
+    """One distiller: its tuned factor and, over the seeds, means with half-widths of 95 % intervals (Student's t).
+
+    ``difference`` is the mean of the paired differences in test accuracy to ``kd``; ``milliseconds`` of a step and
+    ``megabytes`` at the peak are means. ``reason`` says why there are no numbers.
+    """
+
+    name: str
+    factor: float | None
+    seeds: int
+    test: float = math.nan
+    interval: float = math.nan
+    validation: float = math.nan
+    difference: float = math.nan
+    difference_interval: float = math.nan
+    milliseconds: float = math.nan
+    megabytes: float = math.nan
+    reason: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON keeps it; what was not measured is null."""
+        return {name: None if value != value else value for name, value in asdict(self).items()}
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The table, best mean test accuracy first, and the folder of everything behind it."""
+
+    folder: Path
+    rows: tuple[Row, ...]
+
+
+def compare(
+    pair: Pair,
+    distillers: Sequence[str | Path | Expression | Found],
+    *,
+    out: str | Path,
+    seeds: int = 5,
+    factors: Sequence[float] = FACTORS,
+    tune_epochs: int | None = None,
+    seed: int = 0,
+    workers: int | None = None,
+    machine: Machine | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Train the student with each distiller, with ``kd`` and by cross-entropy alone, on the same ``seeds`` seeds.
+
+    First every distiller's magnitude is tuned: one training of ``tune_epochs`` epochs (default: a quarter of the
+    recipe's) for each of ``factors`` times the joint relative magnitude, judged by the last epoch's validation
+    accuracy. All have the same grid and budget. Then come the trainings that are compared; test images are read at
+    the end of each of these. ``workers`` processes (default: one for each core, one on a GPU) train at once, with one
+    thread each on a CPU; results do not depend on their number.
+
+    Writes ``compare.json``, ``compare.csv`` (one line for each training) and ``compare.png`` into ``out``. The same
+    call goes on where an interrupted one stopped; more seeds or distillers add to what is there. Raises KdzeroError.
+    """
+    if seeds < 1 or not factors or (workers is not None and workers < 1):
+        raise SettingError("compare needs at least one of --seeds, --factors and --workers")
+    machine = machine or Machine()
+    on_cpu = machine.resolved().type == "cpu"
+    work = _Comparison(pair, pair.resolve(REFERENCE, *distillers), Path(out), seed, progress or Silent())
+    work.machine = replace(machine, threads=machine.threads or 1) if on_cpu else machine
+    work.workers = workers or (cores() if on_cpu else 1)
+    return work.carry_out(seeds, tuple(float(factor) for factor in factors), tune_epochs)
+
+
+class _Comparison:
+    machine: Machine
+    workers: int
+
+    def __init__(self, pair: Pair, distillers: list[Distiller], folder: Path, seed: int, progress: Progress):
+        self.pair = pair
+        self.distillers = _distinct(distillers)
+        self.folder = folder
+        self.seed = seed
+        self.progress = progress
+
+    def carry_out(self, seeds: int, factors: tuple[float, ...], tune_epochs: int | None) -> Comparison:
+        """The comparison as a list of verbs."""
+        alone = self.pair.settings(self.seed)
+        epochs = max(1, round(alone.recipe.epochs * TUNING_SHARE)) if tune_epochs is None else tune_epochs
+        facts = alone.as_dict() | {"teacher": self.pair.teacher, "teacher_weights": self.pair.teacher_weights,
+                                   "factors": list(factors), "tune_epochs": epochs}  # fmt: skip
+        files.claim(self.folder, "comparison", facts)
+        tuned = self._tune(factors, epochs)
+        best = {name: _best(found) for name, found in tuned.items()}
+        outer = [name for name, factor in best.items() if len(factors) > 2 and factor in (min(factors), max(factors))]
+        if outer:
+            self.progress.note(f"best at an end of the grid, which might go further with --factors: {', '.join(outer)}")
+        trained = self._train(seeds, best)
+        rows = table(trained, best)
+        self._write(facts, tuned, trained, rows)
+        return Comparison(self.folder, tuple(rows))
+
+    def _tune(self, factors: tuple[float, ...], epochs: int) -> dict[str, dict[float, Result]]:
+        """Every distiller at every factor, in the short budget."""
+        found: dict[str, dict[float, Result]] = {distiller.name: {} for distiller in self.distillers}
+        wanted = [(distiller, factor) for distiller in self.distillers for factor in factors]
+        jobs = []
+        for distiller, factor in wanted:
+            settings = self.pair.distilling(distiller, TUNING_SEED + self.seed, "joint", factor)
+            settings = replace(settings, recipe=settings.recipe.with_epochs(epochs), validate=True)
+            jobs.append(Job(settings, self.folder / "tuning" / f"{_slug(distiller)}-{factor:g}"))
+        for index, result in self._results("tuning magnitudes", jobs):
+            distiller, factor = wanted[index]
+            found[distiller.name][factor] = result
+        return found
+
+    def _train(self, seeds: int, factors: dict[str, float | None]) -> dict[str, dict[int, Result]]:
+        """Everything on every seed; a distiller that could not be tuned is left out."""
+        entries: list[Distiller | None] = [None, *(d for d in self.distillers if factors[d.name] is not None)]
+        numbers = [self.seed + index for index in range(seeds)]
+        wanted = [(entry, number) for number in numbers for entry in entries]
+        jobs = [self._job(entry, number, factors) for entry, number in wanted]
+        found: dict[str, dict[int, Result]] = {name: {} for name in (CROSS_ENTROPY, *factors)}
+        for index, result in self._results("trainings", jobs):
+            entry, number = wanted[index]
+            found[entry.name if entry else CROSS_ENTROPY][number] = result
+        return {name: dict(sorted(of_seed.items())) for name, of_seed in found.items()}
+
+    def _job(self, distiller: Distiller | None, seed: int, factors: dict[str, float | None]) -> Job:
+        place = self.folder / "trainings"
+        if distiller is None:
+            return Job(self.pair.settings(seed), place / f"{CROSS_ENTROPY}-seed{seed}")
+        settings = self.pair.distilling(distiller, seed, "joint", factors[distiller.name] or 1.0)
+        return Job(settings, place / f"{_slug(distiller)}-seed{seed}")
+
+    def _results(self, what: str, jobs: list[Job]) -> Iterable[tuple[int, Result]]:
+        self.progress.begin(what, len(jobs))
+        try:
+            for index, result in results(jobs, self.machine, self.workers):
+                self.progress.advance()
+                yield index, result
+        finally:
+            self.progress.end()
+
+    def _write(
+        self,
+        facts: dict[str, Any],
+        tuned: dict[str, dict[float, Result]],
+        trained: dict[str, dict[int, Result]],
+        rows: list[Row],
+    ) -> None:
+        from kdzero_gp.training.figure import draw
+
+        content = {
+            "settings": facts,
+            "distillers": {d.name: d.source for d in self.distillers},
+            "tuning": {name: {f"{f:g}": r.as_dict() for f, r in found.items()} for name, found in tuned.items()},
+            "trainings": {name: {str(s): r.as_dict() for s, r in found.items()} for name, found in trained.items()},
+            "table": [row.as_dict() for row in rows],
+        }
+        write_whole(self.folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False))
+        factor = {row.name: row.factor for row in rows}
+        lines = [
+            {"distiller": name, "seed": seed, "factor": factor.get(name)}
+            | {key: value for key, value in result.as_dict().items() if key != "magnitudes"}
+            for name, found in trained.items()
+            for seed, result in found.items()
+        ]
+        files.write_log(self.folder, lines, "compare.csv")
+        draw(rows, self.folder / "compare.png", f"{self.pair.teacher} → {self.pair.student}, {self.pair.task}")
+
+
+def _distinct(distillers: list[Distiller]) -> list[Distiller]:
+    """Each distiller once. Raises SettingError when two share a name, or one has the name of the cross-entropy."""
+    found: dict[str, Distiller] = {}
+    for distiller in distillers:
+        known = found.setdefault(distiller.name, distiller)
+        if known.source != distiller.source or distiller.name == CROSS_ENTROPY:
+            raise SettingError(f"two distillers are called {distiller.name!r}; give one of the files another name")
+    return list(found.values())
+
+
+def _slug(distiller: Distiller) -> str:
+    """A folder's name for a distiller: its own as far as it can be, and a digest of its text."""
+    name = re.sub(r"[^A-Za-z0-9_.]+", "-", distiller.name).strip("-.")[:40]
+    return f"{name}-{hashlib.sha256(distiller.source.encode()).hexdigest()[:8]}"
+
+
+def _best(found: dict[float, Result]) -> float | None:
+    """The factor with the best last validation accuracy (equal ones by cross-entropy); None when all failed."""
+
+    def rank(factor: float) -> tuple[float, float]:
+        result = found[factor]
+        return result.last_validation_accuracy or 0.0, -(result.last_validation_cross_entropy or 0.0)
+
+    usable = [factor for factor in sorted(found) if not found[factor].reason]
+    return max(usable, key=rank) if usable else None
+
+
+def interval(values: Sequence[float]) -> float:
+    """The half-width of the 95 % confidence interval of the mean (Student's t); NaN for fewer than two values.
+
+    >>> round(interval([0.0, 1.0, 2.0]), 3)
+    2.484
+    """
+    if len(values) < 2:
+        return math.nan
+    return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def table(trained: dict[str, dict[int, Result]], factors: dict[str, float | None]) -> list[Row]:
+    """The rows, best mean test accuracy first; what has no numbers comes last."""
+    kd = trained.get(REFERENCE, {})
+    rows = [_row(name, factors.get(name), found, kd) for name, found in trained.items()]
+    return sorted(rows, key=lambda row: -row.test if row.test == row.test else math.inf)
+
+
+def _row(name: str, factor: float | None, found: dict[int, Result], kd: dict[int, Result]) -> Row:
+    bad = [result.reason for result in found.values() if result.reason]
+    if bad or not found:
+        return Row(name, factor, len(found), reason=bad[0] if bad else "no factor of the grid could be trained")
+    tests = [result.test_accuracy for result in found.values()]
+    validation = [r.validation_accuracy for r in found.values() if r.validation_accuracy is not None]
+    paired = [
+        result.test_accuracy - kd[seed].test_accuracy
+        for seed, result in found.items()
+        if name != REFERENCE and seed in kd and not kd[seed].reason
+    ]
+    return Row(
+        name,
+        factor,
+        len(found),
+        statistics.fmean(tests),
+        interval(tests),
+        statistics.fmean(validation) if validation else math.nan,
+        statistics.fmean(paired) if paired else math.nan,
+        interval(paired),
+        statistics.fmean(result.step_milliseconds for result in found.values()),
+        statistics.fmean(result.peak_megabytes for result in found.values()),
+    )

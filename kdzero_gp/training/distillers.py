@@ -1,0 +1,126 @@
+"""The distiller that a training uses: from a file, an expression or the zoo to source text for this pair."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from kdzero_gp.compiler import Expression, digest, load_source, parse, source_of, zoo
+from kdzero_gp.compiler.rendering import magnitudes_source
+from kdzero_gp.compiler.shapes import pair_shapes
+from kdzero_gp.errors import KdzeroError, SettingError
+
+MAGNITUDE_MODES = ("relative", "absolute", "joint")
+# What the training calls of a distiller; files that kdzero-gp exports have it all.
+NEEDED = ("prepare", "terms", "loss", "magnitudes")
+_TRIED_BATCH = 8
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Distiller:
+    """A distiller by name, as the text of a module with a class ``Distiller``, and how its magnitudes are meant."""
+
+    name: str
+    source: str
+    magnitude: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """An expression that somebody else looked up, such as the winner of a run, with its final magnitudes."""
+
+    name: str
+    expression: Expression
+    magnitudes: tuple[float, ...] = ()
+
+
+def resolve(what: str | Path | Expression | Found, student: Shapes, teacher: Shapes) -> Distiller:
+    """The distiller that a user names, for a pair of these shapes (per sample).
+
+    A file that ``export`` wrote and a run's winner have final numbers (``absolute``); a published method
+    (``zoo:kd``, or ``kd``) keeps the ratio of its terms (``joint``); the terms of an expression are each ``relative``
+    to the cross-entropy. Raises SettingError for what is none of these, or does not fit the pair.
+    """
+    if isinstance(what, Found):
+        found = _compiled(what.name, what.expression, student, teacher, what.magnitudes)
+        return Distiller(what.name, found, "absolute" if what.magnitudes else "relative")
+    if isinstance(what, Expression):
+        return Distiller(str(what), _compiled(str(what), what, student, teacher), "relative")
+    text = str(what)
+    if text.removeprefix("zoo:") in zoo:
+        name = text.removeprefix("zoo:")
+        return Distiller(name, _compiled(name, zoo[name], student, teacher), "joint")
+    if text.startswith("zoo:"):
+        raise SettingError(f"the zoo has no {text.removeprefix('zoo:')!r}; it has {', '.join(zoo)}")
+    if text.endswith(".py") or Path(text).is_file():
+        return Distiller(Path(text).stem, _from_file(Path(text), student, teacher), "absolute")
+    if "(" not in text:
+        raise SettingError(
+            f"--distiller {text!r} is no file, expression or zoo:NAME; kdzero-gp zoo lists the published ones"
+        )
+    expression = parse(text, pair_shapes(student, teacher).types)
+    return Distiller(text, _compiled(text, expression, student, teacher), "relative")
+
+
+def _compiled(
+    name: str, expression: Expression, student: Shapes, teacher: Shapes, magnitudes: Sequence[float] = ()
+) -> str:
+    source = source_of(expression, student, teacher, magnitudes or None, {"digest": digest(expression)})
+    _try(name, load_source(source), student, teacher)
+    return source
+
+
+def _from_file(path: Path, student: Shapes, teacher: Shapes) -> str:
+    try:
+        source = path.expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"the distiller {path} cannot be read ({error}); give a file of kdzero-gp export") from None
+    try:
+        distiller = load_source(source)
+    except Exception as error:  # The user's file may fail in any way.
+        raise SettingError(
+            f"{path} is no distiller ({type(error).__name__}: {error}); it needs a class Distiller as kdzero-gp "
+            "export writes it"
+        ) from None
+    lacking = [name for name in NEEDED if not hasattr(distiller, name)]
+    if lacking:
+        raise SettingError(
+            f"the Distiller of {path} has no {lacking[0]!r}; write the file with kdzero-gp export, which has all of "
+            f"{', '.join(NEEDED)}"
+        )
+    _try(str(path), distiller, student, teacher)
+    return source
+
+
+def _try(name: str, distiller: nn.Module, student: Shapes, teacher: Shapes) -> None:
+    """Runs the distiller once on random tensors of the pair's shapes."""
+    with torch.random.fork_rng([]):
+        torch.manual_seed(0)
+        left, right = ({k: torch.randn(_TRIED_BATCH, *s) for k, s in side.items()} for side in (student, teacher))
+        labels = torch.zeros(_TRIED_BATCH, dtype=torch.long)
+        try:
+            count = len(distiller.terms(left, distiller.prepare(right, labels), labels))  # type: ignore[operator]
+            fits = count == len(distiller.magnitudes)  # type: ignore[arg-type]
+        except KdzeroError:
+            raise
+        except Exception as error:  # Made for other shapes, it fails wherever they are used first.
+            first = (str(error).splitlines() or [""])[0]
+            raise SettingError(
+                f"the distiller {name} does not fit this pair ({type(error).__name__}: {first}); export it for this "
+                "teacher and student, or give its expression"
+            ) from None
+    if not fits:
+        raise SettingError(f"the distiller {name} has {count} terms and another number of magnitudes; mend the file")
+
+
+def with_magnitudes(source: str, magnitudes: Sequence[float]) -> str:
+    """The source of a distiller with these final magnitudes."""
+    line = f"    MAGNITUDES = {magnitudes_source(magnitudes)}"
+    return re.sub(r"^    MAGNITUDES = .*$", lambda _: line, source, count=1, flags=re.MULTILINE)

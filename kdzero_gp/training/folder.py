@@ -1,0 +1,163 @@
+"""The folder of one training. Every file in it is whole at any moment, so that a kill at any moment loses at most the
+epoch that was going on.
+
+``settings.json`` what was asked; ``checkpoint.pt`` the state after the last whole epoch (until the end);
+``log.csv`` one row for each epoch; ``student.safetensors`` the final weights under the network's own names;
+``distiller.py`` the distiller with its final magnitudes; ``result.json`` the end.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kdzero_gp.compiler.loading import write_whole
+from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.training.settings import Result
+from kdzero_gp.version import __version__
+
+SETTINGS = "settings.json"
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.csv"
+STUDENT = "student.safetensors"
+DISTILLER = "distiller.py"
+RESULT = "result.json"
+
+
+def claim(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
+    """Make the folder of a new ``kind`` (training, comparison), or find that it holds this very one. Raises RunError
+    when it holds something else, naming the first setting that differs."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file; choose another --out")
+    known = _known(folder, kind)
+    if known is not None:
+        differing = next((name for name in settings if settings[name] != known.get(name)), None)
+        if differing is not None:
+            raise RunError(
+                f"{folder} holds a {kind} with {differing} {_short(known.get(differing))} and {differing} "
+                f"{_short(settings[differing])} was asked for; give the same settings to go on, or another --out"
+            )
+        return
+    if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise RunError(f"{folder} exists and holds no {kind} of kdzero-gp; choose another --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
+    write_whole(folder / SETTINGS, json.dumps({"kind": kind, "settings": settings}, indent=1, ensure_ascii=False))
+
+
+def _known(folder: Path, kind: str) -> dict[str, Any] | None:
+    path = folder / SETTINGS
+    if not path.exists():
+        return None
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+        found: dict[str, Any] = stored["settings"]
+        held = stored["kind"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise RunError(f"{path} is no settings file of kdzero-gp; choose another --out") from None
+    if held != kind:
+        raise RunError(f"{folder} holds a {held} and no {kind}; choose another --out")
+    return found
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write a checkpoint, on the disk before it takes the place of the last one. Raises RunError where it cannot."""
+    path = folder / CHECKPOINT
+    temporary = path.with_name(f".{CHECKPOINT}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            torch.save(dict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except (OSError, RuntimeError) as error:
+        temporary.unlink(missing_ok=True)
+        # torch reports a full disk as an internal check that failed
+        reason = error.strerror if isinstance(error, OSError) else "the disk may be full"
+        raise RunError(f"cannot write {path}: {reason}; free space, then give the same command again") from None
+
+
+def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
+    """The last checkpoint, or None. Raises RunError for a damaged one."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        found: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0]
+        raise RunError(f"{path} is damaged ({first}); delete it to train from the beginning") from None
+    return found
+
+
+def write_log(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = LOG) -> None:
+    """A table with one line for each row; the columns are those of the first."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(folder / name, text.getvalue())
+
+
+def write_result(folder: Path, result: Result, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    """Write the end of a training; the checkpoint is of no use then."""
+    versions = {"kdzero_gp": __version__, "torch": torch.__version__, "python": platform.python_version()}
+    content = result.as_dict() | {"settings": settings, "machine": facts, "versions": versions}
+    write_whole(folder / RESULT, json.dumps(content, indent=1, ensure_ascii=False))
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+
+
+def read_result(folder: Path) -> Result | None:
+    """The end of a training, or None. Raises RunError for a damaged file."""
+    path = folder / RESULT
+    if not path.exists():
+        return None
+    try:
+        return Result.from_dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        raise RunError(f"{path} is damaged; delete it and give the same command again") from None
+
+
+class Board:
+    """Event files for TensorBoard, one point for each epoch; nothing where it is not asked for."""
+
+    def __init__(self, folder: Path, wanted: bool, epoch: int):
+        self.writer: Any = None
+        if not wanted:
+            return
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            raise SettingError(
+                "--tensorboard needs tensorboard; install it with: pip install 'kdzero-gp[tensorboard]'"
+            ) from None
+        # After an interruption, points of an epoch that is trained again are dropped.
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch)
+
+    def add(self, row: Mapping[str, Any]) -> None:
+        """One epoch's numbers."""
+        if self.writer is not None:
+            for name, value in row.items():
+                if name != "epoch" and value is not None:
+                    self.writer.add_scalar(name, value, row["epoch"])
+            self.writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self.writer is not None:
+            self.writer.close()

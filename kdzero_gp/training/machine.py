@@ -1,0 +1,89 @@
+"""What a training needs to know of the machine: device, threads, precision, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from kdzero_gp.errors import SettingError
+from kdzero_gp.evaluation import Precision
+
+# From this image size on the layout with channels last is the faster one on CPUs.
+CHANNELS_LAST_SIZE = 16
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where a training runs. ``threads`` are those of torch on a CPU (None: one for images below 16 pixels, else all
+    cores); ``readers`` are the processes that read images one by one (0: none; recipes with ``resized`` crops use
+    them). Only ``threads`` can change the last digits of a result."""
+
+    device: str = "auto"
+    threads: int | None = None
+    readers: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises SettingError for what does not exist here."""
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise SettingError(f"--device must be auto, cpu or cuda, got {self.device!r}")
+        if (self.threads is not None and self.threads < 1) or self.readers < 0:
+            raise SettingError("--threads must be at least 1 and --readers at least 0")
+
+    def resolved(self) -> torch.device:
+        """The device. Raises SettingError where torch sees no CUDA device and one is asked for."""
+        available = torch.cuda.is_available()
+        if self.device == "cuda" and not available:
+            raise SettingError("--device cuda: torch sees no CUDA device; use --device cpu")
+        return torch.device("cuda" if available and self.device != "cpu" else "cpu")
+
+
+def cores() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def precision_for(device: torch.device, image_size: int) -> Precision:
+    """bfloat16 where the hardware computes in it, channels last for images of some size: the rule of a search."""
+    large = image_size >= CHANNELS_LAST_SIZE
+    if device.type == "cuda":
+        return Precision("bfloat16" if torch.cuda.is_bf16_supported() else "float32", large)
+    native = large and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return Precision("bfloat16" if native else "float32", large)
+
+
+@contextlib.contextmanager
+def computing_as(threads: int) -> Iterator[None]:
+    """Run with this many threads, and with convolutions that give the same bits every time; then as before."""
+    before = torch.get_num_threads(), torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before[0])
+        torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before[1:]
+
+
+def forget_peak(device: torch.device) -> None:
+    """Start measuring the peak of memory anew, where the system can do that (CUDA and Linux)."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_megabytes(device: torch.device) -> float:
+    """The peak of memory in 10⁶ bytes: of the tensors on a CUDA device, else of the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6

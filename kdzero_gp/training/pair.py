@@ -1,0 +1,139 @@
+"""A teacher and a student side by side: what both expose, of which type, and what a comparison of it would need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdzero_gp.compiler import pair_shapes
+from kdzero_gp.compiler.shapes import Adapter, PairShapes, adapters
+from kdzero_gp.models import build
+from kdzero_gp.models.taps import Tapped
+
+# One seed for looking at networks; nothing that is looked at depends on their weights.
+_LOOKING = 0
+
+
+@dataclass(frozen=True)
+class Side:
+    """Where one network's knowledge is read and its shape without the batch axis."""
+
+    layer: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """One knowledge of a pair. ``type`` and ``adapter`` are empty where only one network has it; ``adapter`` is what
+    a distiller needs that compares the tensors as they are (relations and attention maps may need none)."""
+
+    name: str
+    type: str
+    teacher: Side | None
+    student: Side | None
+    adapter: str
+
+
+@dataclass(frozen=True)
+class PairDescription:
+    """What ``describe_pair`` found."""
+
+    teacher: str
+    student: str
+    teacher_parameters: int
+    student_parameters: int
+    knowledge: tuple[Knowledge, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as JSON keeps it."""
+        return asdict(self)
+
+
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images NxCxHxW at ``size`` pixels a side (0, or their own size: as they are), bilinear with antialiasing."""
+    if size in (0, images.shape[-1]):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
+def tapped(
+    network: str | nn.Module, classes: int, example: Tensor, taps: Mapping[str, str] | None = None, seed: int = _LOOKING
+) -> Tapped:
+    """A network, by name with new weights drawn from ``seed`` or given, tapped for images like ``example``. Raises
+    ModelError for what does not exist or has no usable layers."""
+    if isinstance(network, str):
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            network = build(network, classes, example.shape[1])
+    return Tapped(network, example, taps or None)
+
+
+def describe_pair(
+    teacher: str | nn.Module,
+    student: str | nn.Module,
+    *,
+    classes: int,
+    channels: int = 3,
+    image_size: int = 32,
+    teacher_image_size: int = 0,
+    teacher_taps: Mapping[str, str] | None = None,
+    student_taps: Mapping[str, str] | None = None,
+) -> PairDescription:
+    """The taps of both networks with their shapes, the type of each knowledge that the pair shares and the adapter
+    that it would need. Networks are names as for ``--teacher``, or modules.
+
+    Raises ModelError for a network or layer that does not exist, ShapeError for a pair without common knowledge.
+
+    >>> pair = describe_pair("resnet56", "resnet20", classes=100)
+    >>> [(knowledge.name, knowledge.adapter) for knowledge in pair.knowledge[:3]]
+    [('logits', 'none'), ('emb', 'none'), ('feat', 'none')]
+    """
+    images = torch.zeros(2, channels, image_size, image_size)
+    reader = tapped(teacher, classes, resized(images, teacher_image_size), teacher_taps)
+    learner = tapped(student, classes, images, student_taps)
+    shapes = pair_shapes(learner.shapes, reader.shapes)
+    both = dict.fromkeys([*reader.taps, *learner.taps])
+    return PairDescription(
+        _called(teacher),
+        _called(student),
+        count_parameters(reader),
+        count_parameters(learner),
+        tuple(_knowledge(name, reader, learner, shapes) for name in both),
+    )
+
+
+def count_parameters(network: nn.Module) -> int:
+    """The number of trainable numbers."""
+    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
+
+
+def _called(network: str | nn.Module) -> str:
+    return network if isinstance(network, str) else type(network).__name__
+
+
+def _knowledge(name: str, teacher: Tapped, student: Tapped, shapes: PairShapes) -> Knowledge:
+    left, right = (
+        Side(network.taps[name] or "(output)", network.shapes[name]) if name in network.taps else None
+        for network in (teacher, student)
+    )
+    if name not in shapes.types:
+        return Knowledge(name, "", left, right, "")
+    return Knowledge(name, str(shapes.types[name]), left, right, _in_words(adapters(shapes, name)[-1]))
+
+
+def _in_words(adapter: Adapter | None) -> str:
+    """An adapter as a person says it: what it pools to and what it learns."""
+    if adapter is None:
+        return "none"
+    parts = []
+    if adapter.size is not None:
+        parts.append("pooling to " + "×".join(map(str, adapter.size)))
+    if adapter.channels is not None:
+        kind = "linear" if adapter.rank == "matrix" else "1×1 conv"
+        parts.append(f"{kind} {adapter.channels[0]}→{adapter.channels[1]}")
+    return " + ".join(parts)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from kdzero_gp.errors import SettingError
 from kdzero_gp.evaluation import Precision
-from kdzero_gp.evaluation.training import gradient_norms
+from kdzero_gp.evaluation.screens import LEAST_GRADIENT
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.training.data import Images
 from kdzero_gp.training.loop import Teacher, Trainer
@@ -28,8 +29,6 @@ WARM_UP_STEPS = 100
 PROBES = 4
 # The number of the pass that warms up and probes; the training counts from 0.
 WARM_UP_EPOCH = -1
-# A gradient smaller than this share of the cross-entropy's is rounding noise in float32.
-LEAST_GRADIENT = 1e-7
 
 
 def final_magnitudes(
@@ -93,3 +92,16 @@ def _rising(recipe: TrainingRecipe, steps: int, steps_per_epoch: int) -> Trainin
     """The recipe with a learning rate that rises over ``steps`` steps, as every network survives it."""
     share = min(0.99, steps / (recipe.epochs * steps_per_epoch))
     return replace(recipe, warmup=share, schedule="cosine", clip=recipe.clip or 5.0)
+
+
+def gradient_norms(losses: Sequence[Tensor], parameters: Sequence[Tensor]) -> list[float]:
+    """‖∂loss/∂parameters‖₂ of each loss, over all parameters together; 0 where a loss does not reach them."""
+    found = []
+    for loss in losses:
+        if not loss.requires_grad:
+            found.append(0.0)
+            continue
+        gradients = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+        squares = [gradient.double().square().sum() for gradient in gradients if gradient is not None]
+        found.append(float(torch.stack(squares).sum().sqrt()) if squares else 0.0)
+    return found

@@ -24,7 +24,7 @@ from kdzero_gp.compiler import compile_distiller, load_source, zoo
 from kdzero_gp.evaluation import Precision
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
-from kdzero_gp.runner.prepare import precision_for
+from kdzero_gp.training.machine import precision_for
 
 HERE = Path(__file__).parent
 PAIRS = {"R20": ("resnet56", "resnet20"), "R32": ("resnet110", "resnet32"), "VGG8": ("vgg13", "vgg8")}

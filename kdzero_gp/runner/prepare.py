@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from kdzero_gp.errors import ModelError
 from kdzero_gp.evaluation import Bench, Part, Precision, outputs, train
 from kdzero_gp.evaluation.metrics import accuracy
+from kdzero_gp.evaluation.precision import SMALLEST_SIZE, label, precision_for
 from kdzero_gp.models import build
 from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.taps import Tapped
@@ -22,17 +23,6 @@ from kdzero_gp.tasks import Dataset, Split, load
 
 BENCH = "bench.pt"
 TEACHER = "teacher.safetensors"
-# From this image size on the layout with channels last is the faster one on CPUs.
-CHANNELS_LAST_SIZE = 16
-
-
-def precision_for(device: torch.device, image_size: int) -> Precision:
-    """bfloat16 where the hardware computes in it, channels last for images of some size. A rule by hardware and not
-    a timing, so that equal machines run alike: without AVX-512 bfloat16 takes ten times as long as float32."""
-    if device.type == "cuda":
-        return Precision("bfloat16" if torch.cuda.is_bf16_supported() else "float32", image_size >= CHANNELS_LAST_SIZE)
-    native = image_size >= CHANNELS_LAST_SIZE and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return Precision("bfloat16" if native else "float32", image_size >= CHANNELS_LAST_SIZE)
 
 
 def prepare(folder: Path, settings: RunSettings, device: torch.device, progress: Progress) -> Bench:
@@ -42,10 +32,8 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         return Bench.load(path)
     progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
     dataset = load(settings.task, settings.data)
-    image_size = dataset.train.images.shape[-1]
-    precision = precision_for(device, image_size)
     # for small images the threads' meetings cost more than they save
-    torch.set_num_threads(1 if image_size < CHANNELS_LAST_SIZE else cores())
+    torch.set_num_threads(1 if dataset.train.images.shape[-1] < SMALLEST_SIZE else cores())
     example = dataset.normalise(dataset.train.images[:2]).to(device)
     classes, channels = len(dataset.classes), example.shape[1]
     spec: dict[str, Any] = {
@@ -54,6 +42,8 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     torch.manual_seed(settings.search.seed)
     student = student_builder(spec, example)()
     assert isinstance(student, Tapped)
+    precision, milliseconds = precision_for(settings.student, student.to(device), example, classes)
+    progress.note(f"computing in {label(precision)}")
     # after the student, whose name or taps may be wrong, since training a teacher can take hours
     teacher, facts = _teacher(folder, settings, dataset, example, device, precision, progress)
     progress.note(
@@ -72,7 +62,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         {"warm": plan.warm, "proxy": plan.proxy, "race": plan.race},
         precision=precision.name,
         channels_last=precision.channels_last,
-        facts=facts | {"race_from_scratch": plan.race_from_scratch},
+        facts=facts | {"race_from_scratch": plan.race_from_scratch, "step_milliseconds": milliseconds},
     )
     _warm_up(bench, student, settings, device, precision, progress)
     bench.save(path)

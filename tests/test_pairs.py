@@ -153,6 +153,12 @@ def test_a_pair_is_searched(teacher, student, images, workplace, monkeypatch):
     assert used["magnitudes"] == pytest.approx(winner["magnitudes"], rel=1e-4)
 
 
+def test_a_teacher_of_the_users_own_may_bring_its_weights(images, workplace):
+    named = options(images, "odd_networks:Gremlin", "odd_networks:Bishop")
+    without = tuple(part for part in named if part not in ("--teacher-weights", "teacher.safetensors"))
+    succeed("distill", *without, "--distiller", "kd", "--epochs", 1, "--threads", 1, "--out", "student")
+
+
 class Interrupt(Silent):
     """Presses Ctrl-C after so many reports."""
 

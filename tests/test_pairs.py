@@ -21,7 +21,8 @@ from kdzero_gp.cli import main
 from kdzero_gp.errors import ModelError, ShapeError
 from kdzero_gp.models.weights import save_weights
 from kdzero_gp.runner import PLANS
-from kdzero_gp.training import describe_pair
+from kdzero_gp.training import Machine, Pair, describe_pair, distill
+from kdzero_gp.training.progress import Silent
 
 SIZE = 16
 # Teacher, student, an expression over what both have, the module that the file of weights needs (None: built in).
@@ -150,6 +151,51 @@ def test_a_pair_is_searched(teacher, student, images, workplace, monkeypatch):
     # Where all births were published methods, the first of the search is meant.
     winner = next((entry for entry in shown["race"] if entry["kind"] == "evolved"), shown["top"][0])
     assert used["magnitudes"] == pytest.approx(winner["magnitudes"], rel=1e-4)
+
+
+def test_a_teacher_of_the_users_own_may_bring_its_weights(images, workplace):
+    named = options(images, "odd_networks:Gremlin", "odd_networks:Bishop")
+    without = tuple(part for part in named if part not in ("--teacher-weights", "teacher.safetensors"))
+    succeed("distill", *without, "--distiller", "kd", "--epochs", 1, "--threads", 1, "--out", "student")
+
+
+class Interrupt(Silent):
+    """Presses Ctrl-C after so many reports."""
+
+    def __init__(self, after):
+        self.left = after
+
+    def advance(self, done=1, **fields):
+        self.left -= 1
+        if self.left == 0:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(("teacher", "student", "threads"), [(*PAIRS[3][:2], 1), (*PAIRS[5][:2], 2)])
+def test_a_resumed_training_with_a_live_teacher_ends_with_the_same_bits(teacher, student, threads, images, workplace):
+    """Crops, dropout, mixed precision and channels last, which the digits have not."""
+    options(images, teacher, student)
+    pair = Pair("folder", student, teacher, "teacher.safetensors", str(images), changes={"epochs": 3, "batch_size": 16})
+    settings = {"distiller": "times(no(l2(feat)), 1)", "machine": Machine(threads=threads)}
+    whole = distill(pair, out="whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        distill(pair, out="cut", progress=Interrupt(4), **settings)
+    assert Path("cut/checkpoint.pt").exists()
+    torch.manual_seed(99)
+    resumed = distill(pair, out="cut", **settings)
+    one, other = (load_file(Path(name) / "student.safetensors") for name in ("whole", "cut"))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+    assert (whole.magnitudes, whole.validation_cross_entropy) == (resumed.magnitudes, resumed.validation_cross_entropy)
+
+
+@pytest.mark.parametrize("recipe", ["vit", "imagenet", "cifar100"])
+def test_every_recipe_distils_a_student(recipe, images, workplace):
+    pytest.importorskip("timm")
+    arguments = (*options(images, "resnet20", "odd_networks:Bishop"), "--distiller", "zoo:kd", "--recipe", recipe)
+    tiny = ("--epochs", 1, "--batch-size", 16, "--image-size", 32, "--set", "teacher_image_size=16", "--threads", 1)
+    succeed("distill", *arguments, *tiny, "--out", "student")
+    settings = json.loads((workplace / "student" / "result.json").read_text())["settings"]
+    assert settings["recipe"]["image_size"] == 32 and settings["recipe"]["mixup"] == (0.8 if recipe == "vit" else 0.0)
 
 
 def test_taps_can_be_named_on_one_side_or_both(images):

@@ -14,6 +14,7 @@ from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.errors import ModelError
 from kdzero_gp.evaluation import Precision
 from kdzero_gp.evaluation.training import Diverged
+from kdzero_gp.models import names
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.data import Images, open_images
@@ -89,12 +90,13 @@ class _Training:
         settings = self.settings
         example = resized(self.images.example, self.recipe.teacher_image_size)
         network = tapped(settings.teacher, self.images.classes, example, settings.teacher_taps)
-        if settings.teacher_weights is None:
+        if settings.teacher_weights is not None:
+            load_weights(network.network, settings.teacher_weights)
+        elif settings.teacher.partition(":")[0] in (*names(), "timm", "torchvision"):  # a user's own may bring them
             raise ModelError(
                 f"the teacher {settings.teacher} has no weights; give --teacher-weights, for example those of "
                 f"kdzero-gp train --model {settings.teacher}"
             )
-        load_weights(network.network, settings.teacher_weights)
         network = network.to(self.device).to(memory_format=self.precision.memory_format)
         torch.manual_seed(settings.seed)  # the adapters' first weights
         distiller = load_source(settings.source).to(self.device).train()

@@ -96,7 +96,7 @@ def searches(folder, births, seed):
         known = {e.digest: e for e in database.evaluations()}
         ours = [known[b.digest] for b in database.births() if b.duplicate_of is None]
     means = {name: statistics.fmean(m[name] for m in baseline) for name in baseline[0]}
-    weights = FitnessWeights(**settings["weights"])
+    weights = FitnessWeights(**settings["plan"]["weights"])
     theirs = []
 
     def evaluate(expression):

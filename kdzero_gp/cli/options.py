@@ -54,9 +54,9 @@ EVOLVE_OPTIONS = (
     _option("--loss-memory", "MiB that a loss may keep for one batch [default: the task's].", None, float),
     _option("--race-top", "Evolved distillers in the race [default: the task's].", None, int),
     _option("--race-seeds", "Fresh seeds of the race [default: the task's].", None, int),
-    _option("--ce-weight", "Share of the validation cross-entropy in the fitness.", None, float),
-    _option("--sharpness-weight", "Share of the sharpness gap in the fitness.", None, float),
-    _option("--cka-weight", "Share of the CKA gap in the fitness.", None, float),
+    _option("--ce-weight", "Share of the validation cross-entropy in the fitness [default: the task's].", None, float),
+    _option("--sharpness-weight", "Share of the sharpness gap in the fitness [default: the task's].", None, float),
+    _option("--cka-weight", "Share of the CKA gap in the fitness [default: the task's].", None, float),
     _option("--out", "The run's folder [default: runs/TASK-N].", None, click.Path(path_type=Path)),
 )
 # fmt: on

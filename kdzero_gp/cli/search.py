@@ -32,7 +32,6 @@ def evolve(ctx: click.Context, **options: Any) -> None:
 
 def _settings(options: dict[str, Any]) -> Any:
     from kdzero_gp.errors import DataError
-    from kdzero_gp.evaluation import FitnessWeights
     from kdzero_gp.evolution import SearchSettings
     from kdzero_gp.runner import PLANS, RunSettings
 
@@ -45,6 +44,8 @@ def _settings(options: dict[str, Any]) -> Any:
     }
     plan = replace(PLANS[options["task"]], **changes)
     shares = {"cross_entropy": "ce_weight", "sharpness_gap": "sharpness_weight", "cka_gap": "cka_weight"}
+    given = {name: options[option] for name, option in shares.items() if options[option] is not None}
+    plan = replace(plan, weights=replace(plan.weights, **given))
     search = SearchSettings(
         generations=options["generations"], population=options["pop"], seed=options["seed"],
         tournament=options["tournament"], sample_ratio=options["sample_ratio"], top_k=options["top_k"],
@@ -57,8 +58,7 @@ def _settings(options: dict[str, Any]) -> Any:
         teacher_weights=options["teacher_weights"], teacher_taps=taps(options["teacher_tap"], "--teacher-tap"),
         student=options["student"] or plan.student, student_taps=taps(options["student_tap"], "--student-tap"),
         space=options["space"], magnitude=options["magnitude"], seed_zoo=options["seed_zoo"],
-        screens=_screens(options["screens"]), search=search,
-        weights=FitnessWeights(**{name: options[o] for name, o in shares.items() if options[o] is not None}), plan=plan,
+        screens=_screens(options["screens"]), search=search, plan=plan,
     )  # fmt: skip
 
 

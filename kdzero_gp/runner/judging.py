@@ -77,7 +77,7 @@ class Judge:
             equivalent_to, fitness_now, metrics, short = twin.digest, twin.fitness, twin.metrics, twin.short
             reason = twin.reason and f"{twin.reason}: as its equivalent {twin.digest}"
         elif not reason:
-            fitness_now = fitness(metrics, self.baseline, self.settings.weights)
+            fitness_now = fitness(metrics, self.baseline, self.settings.plan.weights)
             if "step_time" in self.settings.search.objectives:
                 metrics = metrics | {"step_time": outcome.step_milliseconds}
         return StoredEvaluation(

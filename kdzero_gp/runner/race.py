@@ -16,6 +16,8 @@ from kdzero_gp.runner.settings import RunSettings
 from kdzero_gp.storage import Database, StoredMeasurement
 
 CROSS_ENTROPY = "cross-entropy alone"
+# Where evolved distillers fail in the race, at most so many times the wanted number are tried.
+MOST_TRIED = 3
 
 
 @dataclass(frozen=True)
@@ -54,15 +56,19 @@ def race_seed(seed: int, index: int) -> int:
 def entries(database: Database, settings: RunSettings) -> list[Entry]:
     """The competitors: the fittest distillers of the search (with several objectives those of the front) that no
     published method and no other distiller equals, the published methods at their tuned magnitude, and cross-entropy
-    alone."""
+    alone. For each that failed in the race the next one is taken."""
     published = {digest(expression) for expression in zoo.values()}
     evaluations = database.evaluations()
     ranked = front(evaluations, settings.search.objectives) or evaluations
-    evolved = [
-        Entry(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
-        for e in ranked
-        if e.fitness is not None and not e.equivalent_to and e.digest not in published
-    ][: settings.plan.race_top]
+    failed = {found.name for found in database.measurements("race") if found.reason}
+    evolved: list[Entry] = []
+    for e in ranked:
+        if e.fitness is None or e.equivalent_to or e.digest in published:
+            continue
+        standing = sum(entry.name not in failed for entry in evolved)
+        if standing == settings.plan.race_top or len(evolved) == MOST_TRIED * settings.plan.race_top:
+            break
+        evolved.append(Entry(e.digest, "evolved", e.expression, e.magnitudes, e.fitness))
     known = tuned_zoo(database)
     chosen = sorted(known.values(), key=lambda entry: (entry.fitness is None, entry.fitness, entry.name))
     if settings.plan.race_zoo is not None:
@@ -84,20 +90,23 @@ def tuned_zoo(database: Database) -> dict[str, Entry]:
     return best
 
 
-def run_race(
-    database: Database,
-    settings: RunSettings,
-    source: Callable[[str, Sequence[float]], str],
-    evaluate: Callable[[Sequence[Request], Callable[[int, Outcome], None]], None],
-    competitors: Sequence[Entry],
-) -> None:
-    """Train every entry on every seed; what the database has already is not trained again."""
+def unraced(database: Database, settings: RunSettings, competitors: Sequence[Entry]) -> list[tuple[Entry, int]]:
+    """The entries and seeds that the database has no result of."""
     wanted = [
         (entry, race_seed(settings.search.seed, index))
         for index in range(settings.plan.race_seeds)
         for entry in competitors
     ]
-    todo = [(entry, seed) for entry, seed in wanted if database.measurement("race", entry.name, seed, 1.0) is None]
+    return [(entry, seed) for entry, seed in wanted if database.measurement("race", entry.name, seed, 1.0) is None]
+
+
+def run_race(
+    database: Database,
+    source: Callable[[str, Sequence[float]], str],
+    evaluate: Callable[[Sequence[Request], Callable[[int, Outcome], None]], None],
+    todo: Sequence[tuple[Entry, int]],
+) -> None:
+    """Train entries on seeds."""
     requests = [
         Request(source(e.expression, e.magnitudes) if e.expression else "", seed, "race", "absolute")
         for e, seed in todo

@@ -23,7 +23,7 @@ from kdzero_gp.executor import Executor
 from kdzero_gp.runner.judging import Judge, front
 from kdzero_gp.runner.prepare import BENCH, TEACHER, baseline_seed, cores, prepare
 from kdzero_gp.runner.progress import Progress
-from kdzero_gp.runner.race import CROSS_ENTROPY, Entry, Standing, entries, run_race, standings
+from kdzero_gp.runner.race import CROSS_ENTROPY, Entry, Standing, entries, run_race, standings, unraced
 from kdzero_gp.runner.settings import RunSettings
 from kdzero_gp.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.version import __version__
@@ -137,8 +137,7 @@ class Work:
             self._measure_baseline()
             self.measure_zoo()
             self._evolve()
-            competitors = entries(self.database, self.settings)
-            self._race(competitors)
+            competitors = self._race()
         self.fingerprints.discard()
         return self._finish(competitors)
 
@@ -162,7 +161,7 @@ class Work:
             self.progress.advance()
 
     def _fitness(self, outcome: Outcome) -> float:
-        return fitness(outcome.metrics, self.baseline, self.settings.weights)
+        return fitness(outcome.metrics, self.baseline, self.settings.plan.weights)
 
     def _measure_baseline(self) -> None:
         """Proxy trainings by cross-entropy alone, which fitness is relative to, and their state at the first rung."""
@@ -277,12 +276,17 @@ class Work:
 
     # --- the end --------------------------------------------------------------------------------------------
 
-    def _race(self, competitors: Sequence[Entry]) -> None:
-        self.progress.begin("race", len(competitors) * self.settings.plan.race_seeds)
-        done = len(self.database.measurements("race"))
-        self.progress.advance(min(done, len(competitors) * self.settings.plan.race_seeds))
-        run_race(self.database, self.settings, self._source, self._all, competitors)
-        self.progress.end()
+    def _race(self) -> list[Entry]:
+        """Race until as many evolved distillers as wanted came through; returns all competitors."""
+        competitors = entries(self.database, self.settings)
+        while todo := unraced(self.database, self.settings, competitors):
+            total = len(competitors) * self.settings.plan.race_seeds
+            self.progress.begin("race", total)
+            self.progress.advance(total - len(todo))
+            run_race(self.database, self._source, self._all, todo)
+            self.progress.end()
+            competitors = entries(self.database, self.settings)
+        return competitors
 
     def _finish(self, competitors: Sequence[Entry]) -> Result:
         table = standings(self.database, competitors)

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kdzero_gp.evaluation import SCREENS
 from kdzero_gp.report.panels.pieces import Cell, details, section, table, text
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.runner import PLANS, RunSettings
@@ -77,18 +78,27 @@ def evolve_command(settings: RunSettings) -> str:
         options.append(("--tournament", search.tournament))
     else:
         options += [("--sample-ratio", search.sample_ratio), ("--top-k", search.top_k)]
-    options += [("--removal", search.removal), ("--patience", search.patience)]
-    for name in ("images", "validation_images", "race_top", "race_seeds"):
+    options += [
+        ("--removal", search.removal), ("--patience", search.patience), ("--in-flight", search.in_flight),
+        ("--objectives", ",".join(search.objectives)),
+    ]  # fmt: skip
+    if settings.screens != SCREENS:
+        options.append(("--screens", ",".join(settings.screens) or "none"))
+    for name in ("images", "validation_images", "race_top", "race_seeds", "short_bound", "loss_memory"):
         value = getattr(settings.plan, name)
         if plan is None or value != getattr(plan, name):
             options.append((f"--{name.replace('_', '-')}", value))
-    default = RunSettings().weights
     for name, option in (("cross_entropy", "ce"), ("sharpness_gap", "sharpness"), ("cka_gap", "cka")):
-        if getattr(settings.weights, name) != getattr(default, name):
-            options.append((f"--{option}-weight", getattr(settings.weights, name)))
+        share = getattr(settings.plan.weights, name)
+        if plan is None or share != getattr(plan.weights, name):
+            options.append((f"--{option}-weight", share))
     words = [word for name, value in options if value not in (None, "") for word in (name, str(value))]
     if not settings.seed_zoo:
         words.append("--no-seed-zoo")
+    if not search.shrink:
+        words.append("--no-shrink")
+    if search.random_search:
+        words.append("--random-search")
     return shlex.join(["kdzero-gp", "evolve", *words])
 
 

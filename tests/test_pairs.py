@@ -20,9 +20,9 @@ from kdzero_gp import models
 from kdzero_gp.cli import main
 from kdzero_gp.errors import ModelError, ShapeError
 from kdzero_gp.models.weights import save_weights
+from kdzero_gp.progress import Progress
 from kdzero_gp.runner import PLANS
 from kdzero_gp.training import Machine, Pair, describe_pair, distill
-from kdzero_gp.training.progress import Silent
 
 SIZE = 16
 # Teacher, student, an expression over what both have, the module that the file of weights needs (None: built in).
@@ -159,7 +159,7 @@ def test_a_teacher_of_the_users_own_may_bring_its_weights(images, workplace):
     succeed("distill", *without, "--distiller", "kd", "--epochs", 1, "--threads", 1, "--out", "student")
 
 
-class Interrupt(Silent):
+class Interrupt(Progress):
     """Presses Ctrl-C after so many reports."""
 
     def __init__(self, after):

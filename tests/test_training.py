@@ -28,6 +28,7 @@ from kdzero_gp.errors import ModelError, RunError, SettingError
 from kdzero_gp.evaluation import Precision
 from kdzero_gp.evaluation.training import gradient_norms
 from kdzero_gp.models.weights import save_weights
+from kdzero_gp.progress import Progress
 from kdzero_gp.training import Machine, Pair, TrainingRecipe, load_recipe
 from kdzero_gp.training import run as running
 from kdzero_gp.training.compare import Row, interval, table
@@ -37,7 +38,6 @@ from kdzero_gp.training.folder import load_checkpoint
 from kdzero_gp.training.loop import Teacher, Trainer
 from kdzero_gp.training.magnitudes import WARM_UP_EPOCH, final_magnitudes
 from kdzero_gp.training.pair import tapped
-from kdzero_gp.training.progress import Silent
 from kdzero_gp.training.settings import Result
 
 pytestmark = pytest.mark.timeout(300)
@@ -76,7 +76,7 @@ def command(*arguments):
     return left.value.code, output.getvalue(), errors.getvalue()
 
 
-class Interrupt(Silent):
+class Interrupt(Progress):
     """Presses Ctrl-C after so many reports."""
 
     def __init__(self, after: int):

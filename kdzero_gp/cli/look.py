@@ -84,7 +84,7 @@ def show(folder: Path, top: int, as_json: bool) -> None:
         click.echo(f"go on with: kdzero-gp resume {folder}")
 
 
-def _expression_of(what: str, rank: int) -> tuple[Any, Any]:
+def expression_of(what: str, rank: int) -> tuple[Any, Any]:
     """An expression from a run folder, a zoo name or a text, and its entry where it comes from a run."""
     from kdzero_gp.compiler import pair_shapes, parse, zoo
     from kdzero_gp.runner import Entry, RunSettings, entries, standings
@@ -130,7 +130,7 @@ def inspect(what: str, rank: int, output: Path) -> None:
     """Draw a distiller's tree."""
     from kdzero_gp import draw
 
-    expression, _ = _expression_of(what, rank)
+    expression, _ = expression_of(what, rank)
     draw.write(expression, output)
     click.echo(f"{draw.describe(expression)}\nwrote {output}")
 
@@ -151,7 +151,7 @@ def export(what: str, rank: int, output: Path, shape: tuple[str, ...]) -> None:
     from kdzero_gp.runner import export_entry
     from kdzero_gp.storage import Database
 
-    expression, entry = _expression_of(what, rank)
+    expression, entry = expression_of(what, rank)
     if entry is not None:
         with Database.read(Path(what)) as database:
             export_entry(Path(what), database, entry, output)

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from kdzero_gp.runner import Progress as Silent
+from kdzero_gp.progress import Progress as Silent
 
 # Without a terminal: a line at most this often, in seconds.
 LINE_EVERY = 10.0

@@ -81,13 +81,13 @@ def _distiller(text: str) -> Any:
     """What ``--distiller`` names: a run's winner is looked up here, everything else by the training."""
     if not text.startswith("run:"):
         return text
-    from kdzero_gp.cli.look import _expression_of
+    from kdzero_gp.cli.look import expression_of
     from kdzero_gp.training import Found
 
     folder, _, rank = text.removeprefix("run:").partition("#")
     if not Path(folder).is_dir() or (rank and not rank.isdigit()):
         raise SettingError(f"--distiller {text!r} names no run; write run:DIR or run:DIR#RANK, as kdzero-gp show ranks")
-    expression, entry = _expression_of(folder, int(rank or 1))
+    expression, entry = expression_of(folder, int(rank or 1))
     return Found(Path(folder).name + (f"#{rank}" if rank else ""), expression, tuple(entry.magnitudes))
 
 

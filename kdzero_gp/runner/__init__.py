@@ -1,7 +1,7 @@
 """Runs: one search from its settings to the exported winner."""
 
+from kdzero_gp.progress import Progress
 from kdzero_gp.runner.judging import front, screen_rows
-from kdzero_gp.runner.progress import Progress
 from kdzero_gp.runner.race import CROSS_ENTROPY, Entry, Standing, entries, standings, tuned_zoo
 from kdzero_gp.runner.run import Machine, Result, export_entry, resume, start
 from kdzero_gp.runner.settings import PLANS, Plan, RunSettings

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdzero_gp.common import cores, count_parameters
 from kdzero_gp.errors import ModelError
 from kdzero_gp.evaluation import Bench, Part, Precision, outputs, train
 from kdzero_gp.evaluation.metrics import accuracy
@@ -17,7 +17,7 @@ from kdzero_gp.models import build
 from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
-from kdzero_gp.runner.progress import Progress
+from kdzero_gp.progress import Progress
 from kdzero_gp.runner.settings import RunSettings
 from kdzero_gp.tasks import Dataset, Split, load
 
@@ -67,16 +67,6 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     _warm_up(bench, student, settings, device, precision, progress)
     bench.save(path)
     return bench
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def count_parameters(network: nn.Module) -> int:
-    """The number of trainable numbers."""
-    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def _teacher(

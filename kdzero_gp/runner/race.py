@@ -7,8 +7,7 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from scipy import stats
-
+from kdzero_gp.common import interval
 from kdzero_gp.compiler import digest, zoo
 from kdzero_gp.evaluation import Outcome, Request
 from kdzero_gp.runner.judging import front
@@ -118,13 +117,6 @@ def run_race(
         database.add_measurement(found, outcome.seconds, outcome.step_milliseconds)
 
     evaluate(requests, keep)
-
-
-def interval(values: Sequence[float]) -> float:
-    """The half-width of the 95 % confidence interval of the mean (Student's t); NaN for fewer than two values."""
-    if len(values) < 2:
-        return math.nan
-    return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def standings(database: Database, competitors: Sequence[Entry]) -> list[Standing]:

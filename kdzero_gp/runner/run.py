@@ -15,14 +15,15 @@ from typing import Any
 import torch
 
 import kdzero_gp.compiler as language
+from kdzero_gp.common import cores
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evaluation import Bench, Fingerprints, Outcome, Request, Screening, fitness
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.executor import Executor
+from kdzero_gp.progress import Progress
 from kdzero_gp.runner.judging import Judge, front
-from kdzero_gp.runner.prepare import BENCH, TEACHER, baseline_seed, cores, prepare
-from kdzero_gp.runner.progress import Progress
+from kdzero_gp.runner.prepare import BENCH, TEACHER, baseline_seed, prepare
 from kdzero_gp.runner.race import CROSS_ENTROPY, Entry, Standing, entries, run_race, standings, unraced
 from kdzero_gp.runner.settings import RunSettings
 from kdzero_gp.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement

@@ -11,11 +11,11 @@ import torch
 
 from kdzero_gp.compiler import Expression
 from kdzero_gp.errors import RunError
+from kdzero_gp.progress import Progress
 from kdzero_gp.training.data import open_images
 from kdzero_gp.training.distillers import Distiller, Found, resolve
 from kdzero_gp.training.machine import Machine
 from kdzero_gp.training.pair import resized, tapped
-from kdzero_gp.training.progress import Progress
 from kdzero_gp.training.recipe import load_recipe
 from kdzero_gp.training.run import carry_out
 from kdzero_gp.training.settings import Result, Settings

@@ -12,17 +12,16 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scipy import stats
-
+from kdzero_gp.common import cores, interval
 from kdzero_gp.compiler import Expression
 from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.errors import SettingError
+from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.api import Pair
 from kdzero_gp.training.distillers import Distiller, Found
-from kdzero_gp.training.machine import Machine, cores
+from kdzero_gp.training.machine import Machine
 from kdzero_gp.training.processes import Job, results
-from kdzero_gp.training.progress import Progress, Silent
 from kdzero_gp.training.settings import Result
 
 CROSS_ENTROPY = "ce"
@@ -95,7 +94,7 @@ def compare(
         raise SettingError("compare needs at least one of --seeds, --factors and --workers")
     machine = machine or Machine()
     on_cpu = machine.resolved().type == "cpu"
-    work = _Comparison(pair, pair.resolve(REFERENCE, *distillers), Path(out), seed, progress or Silent())
+    work = _Comparison(pair, pair.resolve(REFERENCE, *distillers), Path(out), seed, progress or Progress())
     work.machine = replace(machine, threads=machine.threads or 1) if on_cpu else machine
     work.workers = workers or (cores() if on_cpu else 1)
     return work.carry_out(seeds, tuple(float(factor) for factor in factors), tune_epochs)
@@ -224,17 +223,6 @@ def _best(found: dict[float, Result]) -> float | None:
 
     usable = [factor for factor in sorted(found) if not found[factor].reason]
     return max(usable, key=rank) if usable else None
-
-
-def interval(values: Sequence[float]) -> float:
-    """The half-width of the 95 % confidence interval of the mean (Student's t); NaN for fewer than two values.
-
-    >>> round(interval([0.0, 1.0, 2.0]), 3)
-    2.484
-    """
-    if len(values) < 2:
-        return math.nan
-    return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def table(trained: dict[str, dict[int, Result]], factors: dict[str, float | None]) -> list[Row]:

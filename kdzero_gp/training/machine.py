@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import resource
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -41,11 +40,6 @@ class Machine:
         if self.device == "cuda" and not available:
             raise SettingError("--device cuda: torch sees no CUDA device; use --device cpu")
         return torch.device("cuda" if available and self.device != "cpu" else "cpu")
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def precision_for(device: torch.device, image_size: int) -> Precision:

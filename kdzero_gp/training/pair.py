@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.shapes import Adapter, PairShapes, adapters
 from kdzero_gp.models import build
@@ -105,11 +106,6 @@ def describe_pair(
         count_parameters(learner),
         tuple(_knowledge(name, reader, learner, shapes) for name in both),
     )
-
-
-def count_parameters(network: nn.Module) -> int:
-    """The number of trainable numbers."""
-    return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
 
 
 def _called(network: str | nn.Module) -> str:

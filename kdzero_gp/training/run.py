@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from kdzero_gp.common import cores, count_parameters
 from kdzero_gp.compiler import load_source
 from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.errors import ModelError
@@ -16,6 +17,7 @@ from kdzero_gp.evaluation import Precision
 from kdzero_gp.evaluation.training import Diverged
 from kdzero_gp.models import names
 from kdzero_gp.models.weights import load_weights, save_weights
+from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.data import Images, open_images
 from kdzero_gp.training.distillers import with_magnitudes
@@ -24,14 +26,12 @@ from kdzero_gp.training.machine import (
     CHANNELS_LAST_SIZE,
     Machine,
     computing_as,
-    cores,
     forget_peak,
     peak_megabytes,
     precision_for,
 )
 from kdzero_gp.training.magnitudes import final_magnitudes
-from kdzero_gp.training.pair import count_parameters, resized, tapped
-from kdzero_gp.training.progress import Progress, Silent
+from kdzero_gp.training.pair import resized, tapped
 from kdzero_gp.training.settings import Result, Settings
 
 # Images on which a teacher is checked before it teaches.
@@ -60,7 +60,7 @@ def carry_out(
     threads = machine.threads or (1 if size < CHANNELS_LAST_SIZE else cores())
     with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(threads):
         forget_peak(device)
-        training = _Training(settings, folder, device, machine.readers, progress or Silent())
+        training = _Training(settings, folder, device, machine.readers, progress or Progress())
         facts = {"device": str(device), "threads": threads, "precision": training.precision.name}
         return training.carry_out(tensorboard, facts)
 

@@ -47,6 +47,7 @@ def _recipe(epochs: float, rate: float = 0.05, decay: str = "linear", batch: int
 
 _SMALL = Proxy(_recipe(1), images=8000, size=16, points=(0.25, 0.5, 1.0))
 _TAIL = Proxy(_recipe(1), images=8000, tail=True, points=(0.25, 0.5, 1.0))
+_FULL = Proxy(_recipe(1), images=8000)
 PROXIES = {
     "s16": _SMALL,
     "s16-fresh": replace(_SMALL, fresh=True),
@@ -56,8 +57,12 @@ PROXIES = {
     "tail-fresh": replace(_TAIL, fresh=True),
     "tail-published": replace(_TAIL, magnitude="published"),
     "tail-joint": replace(_TAIL, magnitude="joint"),
+    "tail-4-epochs": replace(_TAIL, recipe=_recipe(4), points=(0.5, 1.0)),
+    "tail-slow": replace(_TAIL, recipe=_recipe(1, 0.02), points=(1.0,)),
+    "full": _FULL,
+    "full-slow": replace(_FULL, recipe=_recipe(1, 0.02), points=(1.0,)),
 }
 GROUPS = {
-    "small": ["s16", "s16-fresh", "s16-published", "s16-joint"],
-    "tail": ["tail", "tail-fresh", "tail-published", "tail-joint"],
+    "all-small": ["s16", "s16-fresh", "s16-published", "s16-joint"],
+    "all-tail": ["tail", "tail-fresh", "tail-published", "tail-joint"],
 }

@@ -25,7 +25,8 @@ class Proxy:
 
     ``warm_epochs`` of cross-entropy on 10,000 images come before (0: from scratch); then ``recipe`` on ``images``
     images, which the warm student has not seen where ``fresh``. ``tail``: the stages before the last are frozen and
-    computed once. ``points``: after which shares of the steps the averaged weights are measured.
+    computed once. ``ramp``: the distiller's factors rise linearly over this share of the steps (as DKD's do over its
+    first epochs). ``points``: after which shares of the steps the averaged weights are measured.
     """
 
     recipe: Recipe
@@ -37,6 +38,7 @@ class Proxy:
     tail: bool = False
     magnitude: str = "relative"
     factor: float = 1.0
+    ramp: float = 0.0
     validation: int = 3000
     points: tuple[float, ...] = (0.5, 1.0)
 
@@ -47,7 +49,8 @@ def _recipe(epochs: float, rate: float = 0.05, decay: str = "linear", batch: int
 
 _SMALL = Proxy(_recipe(1), images=8000, size=16, points=(0.25, 0.5, 1.0))
 _TAIL = Proxy(_recipe(1), images=8000, tail=True, points=(0.25, 0.5, 1.0))
-_FULL = Proxy(_recipe(1), images=8000)
+_FULL = Proxy(_recipe(1), images=8000, points=(1.0,))
+_TAIL_2 = replace(_TAIL, recipe=_recipe(2), ramp=0.2, validation=5000, points=(1.0,))
 PROXIES = {
     "s16": _SMALL,
     "s16-fresh": replace(_SMALL, fresh=True),
@@ -58,8 +61,12 @@ PROXIES = {
     "tail-published": replace(_TAIL, magnitude="published"),
     "tail-joint": replace(_TAIL, magnitude="joint"),
     "tail-4-epochs": replace(_TAIL, recipe=_recipe(4), points=(0.5, 1.0)),
+    "tail-2-published": replace(_TAIL_2, magnitude="published"),
+    "tail-2": _TAIL_2,
+    "tail-2-joint": replace(_TAIL_2, magnitude="joint"),
     "tail-slow": replace(_TAIL, recipe=_recipe(1, 0.02), points=(1.0,)),
     "full": _FULL,
+    "s16-finalist": replace(_SMALL, validation=5000, points=(1.0,)),
     "full-slow": replace(_FULL, recipe=_recipe(1, 0.02), points=(1.0,)),
 }
 GROUPS = {

@@ -253,10 +253,15 @@ def run_cell(evaluator: Evaluator, proxy: Proxy, loss: str, seed: int) -> dict[s
     averaged = evaluator.build_student().to(memory_format=torch.channels_last)
     average = Average(student.network, averaged.network)
     points, measuring = [], 0.0
+    if distiller is not None and proxy.ramp > 0:
+        distiller.magnitudes = tuple(factor / (proxy.ramp * steps) for factor in factors)
 
     def on_step(step: int, *_: Any) -> None:
         nonlocal measuring
         average.update(step)
+        if distiller is not None and proxy.ramp > 0:
+            share = min(1.0, (step + 2) / (proxy.ramp * steps))
+            distiller.magnitudes = tuple(share * factor for factor in factors)
         if step + 1 not in wanted:
             return
         trained = time.process_time() - begin - measuring

@@ -67,6 +67,7 @@ PROXIES = {
     "tail-slow": replace(_TAIL, recipe=_recipe(1, 0.02), points=(1.0,)),
     "full": _FULL,
     "s16-finalist": replace(_SMALL, validation=5000, points=(1.0,)),
+    "s16-tail-4-epochs": replace(_SMALL, recipe=_recipe(4), tail=True, validation=5000, points=(1.0,)),
     "full-slow": replace(_FULL, recipe=_recipe(1, 0.02), points=(1.0,)),
 }
 GROUPS = {

@@ -51,6 +51,7 @@ _SMALL = Proxy(_recipe(1), images=8000, size=16, points=(0.25, 0.5, 1.0))
 _TAIL = Proxy(_recipe(1), images=8000, tail=True, points=(0.25, 0.5, 1.0))
 _FULL = Proxy(_recipe(1), images=8000, points=(1.0,))
 _TAIL_2 = replace(_TAIL, recipe=_recipe(2), ramp=0.2, validation=5000, points=(1.0,))
+_SMALL_TAIL = replace(_SMALL, recipe=_recipe(4), tail=True, validation=5000, points=(1.0,))
 PROXIES = {
     "s16": _SMALL,
     "s16-fresh": replace(_SMALL, fresh=True),
@@ -67,7 +68,15 @@ PROXIES = {
     "tail-slow": replace(_TAIL, recipe=_recipe(1, 0.02), points=(1.0,)),
     "full": _FULL,
     "s16-finalist": replace(_SMALL, validation=5000, points=(1.0,)),
-    "s16-tail-4-epochs": replace(_SMALL, recipe=_recipe(4), tail=True, validation=5000, points=(1.0,)),
+    "s16-tail-4-epochs": _SMALL_TAIL,
+    "s16-tail-4-epochs-published": replace(_SMALL_TAIL, magnitude="published", ramp=0.2),
+    "s16-tail-4-epochs-half": replace(_SMALL_TAIL, factor=0.5),
+    "s16-tail-4-epochs-fresh": replace(_SMALL_TAIL, fresh=True),
+    "s16-tail-4-epochs-slow": replace(_SMALL_TAIL, recipe=_recipe(4, 0.02)),
+    "s16-tail-4-epochs-cosine": replace(_SMALL_TAIL, recipe=_recipe(4, decay="cosine")),
+    "s16-tail-4-epochs-stage-2": replace(_SMALL_TAIL, warm_epochs=2),
+    "s16-tail-10-epochs-3000": replace(_SMALL_TAIL, recipe=_recipe(10.6), images=3000),
+    "s16-tail-25-classes": replace(_SMALL_TAIL, recipe=_recipe(12), images=2500, classes=25),
     "full-slow": replace(_FULL, recipe=_recipe(1, 0.02), points=(1.0,)),
 }
 GROUPS = {

@@ -59,7 +59,6 @@ PROXIES = {
     "s16-joint": replace(_SMALL, magnitude="joint"),
     "tail": _TAIL,
     "tail-fresh": replace(_TAIL, fresh=True),
-    "tail-published": replace(_TAIL, magnitude="published"),
     "tail-joint": replace(_TAIL, magnitude="joint"),
     "tail-4-epochs": replace(_TAIL, recipe=_recipe(4), points=(0.5, 1.0)),
     "tail-2-published": replace(_TAIL_2, magnitude="published"),
@@ -67,7 +66,7 @@ PROXIES = {
     "tail-2-joint": replace(_TAIL_2, magnitude="joint"),
     "tail-slow": replace(_TAIL, recipe=_recipe(1, 0.02), points=(1.0,)),
     "full": _FULL,
-    "s16-finalist": replace(_SMALL, validation=5000, points=(1.0,)),
+    "scratch": replace(_SMALL, warm_epochs=0, points=(1.0,)),
     "s16-tail-4-epochs": _SMALL_TAIL,
     "s16-tail-4-epochs-published": replace(_SMALL_TAIL, magnitude="published", ramp=0.2),
     "s16-tail-4-epochs-half": replace(_SMALL_TAIL, factor=0.5),
@@ -79,7 +78,17 @@ PROXIES = {
     "s16-tail-25-classes": replace(_SMALL_TAIL, recipe=_recipe(12), images=2500, classes=25),
     "full-slow": replace(_FULL, recipe=_recipe(1, 0.02), points=(1.0,)),
 }
+# ``explored``: one training each, warm seed 0, seed 0. ``finalist``: warm seeds 1-3, seeds 1-2, not used to choose.
+# ``open``: comparisons that are defined and have not been run.
 GROUPS = {
-    "all-small": ["s16", "s16-fresh", "s16-published", "s16-joint"],
-    "all-tail": ["tail", "tail-fresh", "tail-published", "tail-joint"],
-}
+    "explored": [
+        "s16", "s16-published", "tail", "tail-fresh", "tail-4-epochs", "tail-2-published", "full", "s16-tail-4-epochs",
+        "s16-tail-4-epochs-published", "s16-tail-10-epochs-3000",
+    ],
+    "finalist": ["s16-tail-10-epochs-3000"],
+    "open": [
+        "scratch", "s16-fresh", "s16-joint", "tail-joint", "tail-2", "tail-2-joint", "tail-slow", "full-slow",
+        "s16-tail-4-epochs-half", "s16-tail-4-epochs-fresh", "s16-tail-4-epochs-slow", "s16-tail-4-epochs-cosine",
+        "s16-tail-4-epochs-stage-2", "s16-tail-25-classes",
+    ],
+}  # fmt: skip

@@ -309,7 +309,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--teacher-weights", type=Path, required=True)
-    parser.add_argument("--only", nargs="+", default=list(GROUPS), help="proxies or groups: " + ", ".join(GROUPS))
+    parser.add_argument("--only", nargs="+", default=["explored"], help="proxies or groups: " + ", ".join(GROUPS))
     parser.add_argument("--warm-seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--output", type=Path, default=HERE / "results.json")

@@ -1,0 +1,94 @@
+"""The truth, and the proxies that are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from kdzero_gp.evaluation import Recipe
+
+# Test accuracy after 240 epochs, ResNet-56 → ResNet-20 on CIFAR-100: the tables of Tian et al. 2020
+# (arXiv:1910.10699), Huang et al. 2022 (arXiv:2205.10536) and Zhao et al. 2022 (arXiv:2203.08679).
+TRUTH = {
+    "ce": 69.06, "fitnet": 69.21, "nst": 69.60, "rkd": 69.61, "cc": 69.63, "sp": 69.67, "pkt": 70.34, "at": 70.55,
+    "kd": 70.66, "dist": 71.75, "dkd": 71.97,
+}  # fmt: skip
+# The weights beside a cross-entropy of weight 1 with which those numbers were reached (KD: 0.9 beside 0.1).
+PUBLISHED_WEIGHTS = {
+    "fitnet": 100.0, "nst": 50.0, "rkd": 1.0, "cc": 0.02, "sp": 3000.0, "pkt": 30000.0, "at": 1000.0,
+    "kd": 0.9, "dist": 2.0, "dkd": 1.0,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """One kind of short training.
+
+    ``warm_epochs`` of cross-entropy on 10,000 images come before (0: from scratch); then ``recipe`` on ``images``
+    images, which the warm student has not seen where ``fresh``. ``tail``: the stages before the last are frozen and
+    computed once. ``ramp``: the distiller's factors rise linearly over this share of the steps (as DKD's do over its
+    first epochs). ``points``: after which shares of the steps the averaged weights are measured.
+    """
+
+    recipe: Recipe
+    images: int = 3000
+    warm_epochs: int = 7
+    fresh: bool = False
+    size: int = 32
+    classes: int = 100
+    tail: bool = False
+    magnitude: str = "relative"
+    factor: float = 1.0
+    ramp: float = 0.0
+    validation: int = 3000
+    points: tuple[float, ...] = (0.5, 1.0)
+
+
+def _recipe(epochs: float, rate: float = 0.05, decay: str = "linear", batch: int = 64) -> Recipe:
+    return Recipe(epochs=epochs, batch_size=batch, learning_rate=rate, decay=decay)
+
+
+_SMALL = Proxy(_recipe(1), images=8000, size=16, points=(0.25, 0.5, 1.0))
+_TAIL = Proxy(_recipe(1), images=8000, tail=True, points=(0.25, 0.5, 1.0))
+_FULL = Proxy(_recipe(1), images=8000, points=(1.0,))
+_TAIL_2 = replace(_TAIL, recipe=_recipe(2), ramp=0.2, validation=5000, points=(1.0,))
+_SMALL_TAIL = replace(_SMALL, recipe=_recipe(4), tail=True, validation=5000, points=(1.0,))
+PROXIES = {
+    "s16": _SMALL,
+    "s16-fresh": replace(_SMALL, fresh=True),
+    "s16-published": replace(_SMALL, magnitude="published"),
+    "s16-joint": replace(_SMALL, magnitude="joint"),
+    "tail": _TAIL,
+    "tail-fresh": replace(_TAIL, fresh=True),
+    "tail-joint": replace(_TAIL, magnitude="joint"),
+    "tail-4-epochs": replace(_TAIL, recipe=_recipe(4), points=(0.5, 1.0)),
+    "tail-2-published": replace(_TAIL_2, magnitude="published"),
+    "tail-2": _TAIL_2,
+    "tail-2-joint": replace(_TAIL_2, magnitude="joint"),
+    "tail-slow": replace(_TAIL, recipe=_recipe(1, 0.02), points=(1.0,)),
+    "full": _FULL,
+    "scratch": replace(_SMALL, warm_epochs=0, points=(1.0,)),
+    "s16-tail-4-epochs": _SMALL_TAIL,
+    "s16-tail-4-epochs-published": replace(_SMALL_TAIL, magnitude="published", ramp=0.2),
+    "s16-tail-4-epochs-half": replace(_SMALL_TAIL, factor=0.5),
+    "s16-tail-4-epochs-fresh": replace(_SMALL_TAIL, fresh=True),
+    "s16-tail-4-epochs-slow": replace(_SMALL_TAIL, recipe=_recipe(4, 0.02)),
+    "s16-tail-4-epochs-cosine": replace(_SMALL_TAIL, recipe=_recipe(4, decay="cosine")),
+    "s16-tail-4-epochs-stage-2": replace(_SMALL_TAIL, warm_epochs=2),
+    "s16-tail-10-epochs-3000": replace(_SMALL_TAIL, recipe=_recipe(10.6), images=3000),
+    "s16-tail-25-classes": replace(_SMALL_TAIL, recipe=_recipe(12), images=2500, classes=25),
+    "full-slow": replace(_FULL, recipe=_recipe(1, 0.02), points=(1.0,)),
+}
+# ``explored``: one training each, warm seed 0, seed 0. ``finalist``: warm seeds 1-3, seeds 1-2, not used to choose.
+# ``open``: comparisons that are defined and have not been run.
+GROUPS = {
+    "explored": [
+        "s16", "s16-published", "tail", "tail-fresh", "tail-4-epochs", "tail-2-published", "full", "s16-tail-4-epochs",
+        "s16-tail-4-epochs-published", "s16-tail-10-epochs-3000",
+    ],
+    "finalist": ["s16-tail-10-epochs-3000"],
+    "open": [
+        "scratch", "s16-fresh", "s16-joint", "tail-joint", "tail-2", "tail-2-joint", "tail-slow", "full-slow",
+        "s16-tail-4-epochs-half", "s16-tail-4-epochs-fresh", "s16-tail-4-epochs-slow", "s16-tail-4-epochs-cosine",
+        "s16-tail-4-epochs-stage-2", "s16-tail-25-classes",
+    ],
+}  # fmt: skip

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import tasks
 import torch
+from report import report
 
 HERE = Path(__file__).parent
 
@@ -42,6 +43,7 @@ def main() -> None:
         else:
             tasks.cifar100(folder, results, say, arguments.data, arguments.teacher_weights)
         say("all trainings are done")
+    report(arguments.task, results, say)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+"""The figure of the study: truth against fitness, and fidelity against cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from analysis import Results, combined
+
+COLOURS = {"zoo": "#0072b2", "random": "#d55e00", "varied": "#009e73"}
+
+
+def draw(results: Results, summary: dict[str, Any], stage: str, seeds: list[int], path: Path) -> None:
+    """Left: each distiller's fitness after the proxy and its accuracy after the long training. Right: what every
+    proxy costs and how well it ranks."""
+    mpl.use("agg")
+    from matplotlib import pyplot
+
+    names, truth_seeds = summary["names"], summary["truth_seeds"]
+    truth = results.truth(names, truth_seeds)
+    score = -combined(results.relative(stage, names, seeds), (0, 1, 2))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
+    for kind, colour in COLOURS.items():
+        of = np.array([results.kinds[name] == kind for name in names])
+        error = 1.96 * truth[of].std(1, ddof=1) / np.sqrt(truth.shape[1]) if truth.shape[1] > 1 else None
+        left.errorbar(
+            score[of], 100 * truth[of].mean(1), None if error is None else 100 * error, fmt="o", ms=4, lw=0.8,
+            color=colour, label=f"{kind} ({of.sum()})",
+        )  # fmt: skip
+    left.axvline(1, color="0.7", lw=0.8, zorder=0)
+    left.set(
+        xscale="log", xlabel=f"fitness after {stage} (1: cross-entropy alone)", ylabel="final validation accuracy, %"
+    )
+    left.legend(frameon=False)
+    marks = {"warm3": "v", "warm6": "o", "warm12": "s", "warm24": "^", "warm7": "o", "scratch": "x"}
+    for name, row in summary["stages"].items():
+        start, rest = name.split("-")
+        single = rest.endswith("× 1")
+        right.scatter(
+            row["cpu"], row["CE+S+CKA log"]["spearman"], marker=marks[start], color="#0072b2" if single else "#cc79a7",
+            s=28, alpha=0.9,
+        )  # fmt: skip
+        right.annotate(
+            rest.split(" ")[0], (row["cpu"], row["CE+S+CKA log"]["spearman"]), (3, 3), textcoords="offset points",
+            fontsize=7,
+        )  # fmt: skip
+    used = {name.split("-")[0] for name in summary["stages"]}
+    for start, mark in marks.items():
+        if start in used:
+            right.scatter([], [], marker=mark, color="0.3", label=start)
+    right.set(xscale="log", xlabel="CPU seconds a candidate", ylabel="Spearman with final accuracy (geometric mean)")
+    right.legend(frameon=False, title="start; numbers: epochs")
+    for axis in (left, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)

@@ -1,0 +1,141 @@
+"""Tables and figure of a task from the results on the disk, whatever is complete."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from analysis import COMBINATIONS, Results, combined, reliability, rung, stages, table, top, weights
+from correlation import bootstrap
+from figure import draw
+
+CLASSES = {"digits": 10, "cifar100": 100}
+# The proxies whose tables are computed in full, and the seed (or seeds) of the trainings.
+MAIN = {
+    "digits": (("warm6-5", (1,)), ("warm12-5", (1,)), ("warm12-8", (1,)), ("warm6-5", (1, 2)), ("warm12-5", (1, 2))),
+    "cifar100": (("warm7-2", (0,)), ("warm7-2", (0, 1))),
+}
+# The share of the distillers, best first by the long training, among which the ranks are looked at again.
+GOOD = 0.5
+
+
+def report(task: str, folder: Path, say: Callable[[str], None]) -> None:
+    """Compute and write ``<task>.json`` and ``<task>.png``."""
+    results = Results.read(folder, task, CLASSES[task])
+    seeds = results.seeds("long")
+    while seeds and len(results.complete("long", results.chosen, seeds)) < 0.9 * len(results.chosen) and len(seeds) > 1:
+        seeds = seeds[:-1]
+    first_stage, first_seeds = MAIN[task][0]
+    names = results.complete("long", results.complete(first_stage, results.chosen, first_seeds), seeds)
+    names = [name for name in names if not results.store.records[name, first_stage, first_seeds[0]]["reason"]]
+    truth = results.truth(names, seeds)
+    summary: dict[str, Any] = {
+        "n": len(names),
+        "truth_seeds": seeds,
+        "truth_range": [round(float(v), 4) for v in (truth.mean(1).min(), truth.mean(1).max())],
+        "cross_entropy_alone": round(float(results.truth(["ce"], seeds).mean()), 4),
+        "names": names,
+        "kinds": {kind: sum(results.kinds[n] == kind for n in names) for kind in ("zoo", "random", "varied")},
+    }
+    if len(seeds) > 1:
+        summary["reliability"] = reliability(truth)
+    summary["tables"] = {}
+    for stage, of in MAIN[task]:
+        if len(results.complete(stage, names, of)) == len(names):
+            key = f"{stage} × {len(of)}"
+            say(f"table of {key}, {len(names)} distillers, {len(seeds)} long seeds")
+            summary["tables"][key] = table(results.relative(stage, names, of), truth.mean(1))
+            show(summary["tables"][key], say)
+    summary["good_half"] = good_half(results, task, names, truth.mean(1))
+    summary["stages"] = stages(results, names, truth.mean(1), ((1,), (1, 2), (0,)))
+    for name, row in summary["stages"].items():
+        values = " ".join(
+            f"{c} {row[f'{c} sum']['spearman']:.3f}/{row[f'{c} log']['spearman']:.3f}" for c in COMBINATIONS
+        )
+        say(f"{name:14} {row['cpu']:7.3f} s  {values} r_log {row['CE+S+CKA log']['pearson']:.3f}")
+    if task == "digits":
+        summary["rungs"] = rungs(results, say)
+        summary["rungs_truth"] = rungs_by_truth(results, names, truth.mean(1))
+        summary["test"] = on_test(results, names, seeds)
+        summary["weights"] = {}
+        for stage, of in MAIN[task][:2]:
+            summary["weights"][f"{stage} × {len(of)}"] = weights(results.relative(stage, names, of), truth.mean(1))
+        say(json.dumps(summary["weights"], indent=1))
+    draw(results, summary, first_stage, list(first_seeds), folder / f"{task}.png")
+    (folder / f"{task}.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def show(rows: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Print a table 1."""
+    for name, row in rows.items():
+        say(f"  {name:20} " + "  ".join(f"{m} {v:.3f} [{a:.3f}, {b:.3f}]" for m, (v, a, b) in row.items()))
+
+
+def good_half(results: Results, task: str, names: list[str], truth: np.ndarray) -> dict[str, Any]:
+    """The same correlation among the better half alone, where a search spends its time."""
+    good = top(truth, GOOD)
+    found = {}
+    for stage, of in MAIN[task]:
+        if len(results.complete(stage, names, of)) == len(names):
+            metrics = results.relative(stage, names, of)[good]
+            for form in ("sum", "log"):
+                for name, parts in COMBINATIONS.items():
+                    estimate = bootstrap("spearman", combined(metrics, parts, form), truth[good], 1000)
+                    found[f"{stage} × {len(of)} {name} {form}"] = estimate.as_list()
+    return found
+
+
+def rungs(results: Results, say: Callable[[str], None]) -> dict[str, Any]:
+    """Short proxies against full ones over the whole pool."""
+    found = {}
+    for short in ("warm6-1", "warm6-2", "warm12-1", "warm12-2"):
+        for full, of in ((f"{short.split('-')[0]}-5", (1, 2)), (f"{short.split('-')[0]}-5", (1,))):
+            both = results.complete(full, results.complete(short, results.pool, (1,)), of)
+            if len(both) < 0.95 * len(results.pool):
+                continue
+            ahead = combined(results.relative(full, both, of), (0, 1, 2), "sum")
+            cost = results.cost(short, both, 1) / results.cost(full, both, 1)
+            for form in ("sum", "log"):
+                for name, parts in COMBINATIONS.items():
+                    score = combined(results.relative(short, both, (1,)), parts, form)
+                    row = rung(score, ahead) | {"cost": round(cost, 3)}
+                    found[f"{short} → {full} × {len(of)}, {name} {form}"] = row
+                    say(f"{short} → {full} × {len(of)} {name} {form}: {json.dumps(row)}")
+            break
+    return found
+
+
+def rungs_by_truth(results: Results, names: list[str], truth: np.ndarray) -> dict[str, Any]:
+    """The same for those that were trained for long: the rank, as a share of all, that the worst of the truly best
+    tenth has after a short proxy."""
+    found = {}
+    best = top(truth)
+    for stage in ("warm6-1", "warm6-2", "warm6-3", "warm6-5", "warm12-1", "warm12-2", "warm12-3", "warm12-5"):
+        if len(results.complete(stage, names, (1,))) < len(names):
+            continue
+        metrics = results.relative(stage, names, (1,))
+        for name, parts in COMBINATIONS.items():
+            ranks = np.argsort(np.argsort(-combined(metrics, parts))) / len(names)
+            found[f"{stage} {name}"] = {
+                "worst_rank_of_best_tenth": round(float(ranks[best].max()), 3),
+                "their_ranks": sorted(round(float(r), 2) for r in ranks[best]),
+            }
+    return found
+
+
+def on_test(results: Results, names: list[str], seeds: list[int]) -> dict[str, Any]:
+    """Spearman with the accuracy on test images instead of validation images; nothing is chosen by it."""
+    test = results.truth(names, seeds, "test_accuracy").mean(1)
+    found = {}
+    for stage, of in MAIN["digits"]:
+        if len(results.complete(stage, names, of)) == len(names):
+            metrics = results.relative(stage, names, of)
+            for name, parts in COMBINATIONS.items():
+                for form in ("sum", "log"):
+                    found[f"{stage} × {len(of)} {name} {form}"] = bootstrap(
+                        "spearman", combined(metrics, parts, form), test, 1000
+                    ).as_list()
+    return found

@@ -91,20 +91,20 @@ def good_half(results: Results, task: str, names: list[str], truth: np.ndarray) 
 def rungs(results: Results, say: Callable[[str], None]) -> dict[str, Any]:
     """Short proxies against full ones over the whole pool."""
     found = {}
-    for short in ("warm6-1", "warm6-2", "warm12-1", "warm12-2"):
-        for full, of in ((f"{short.split('-')[0]}-5", (1, 2)), (f"{short.split('-')[0]}-5", (1,))):
-            both = results.complete(full, results.complete(short, results.pool, (1,)), of)
+    for short in ("warm6-1", "warm6-2", "warm12-1"):
+        full = f"{short.split('-')[0]}-5"
+        for of in ((0, 1), (0,)):
+            both = results.complete(full, results.complete(short, results.pool, (0,)), of)
             if len(both) < 0.95 * len(results.pool):
                 continue
             ahead = combined(results.relative(full, both, of), (0, 1, 2), "sum")
-            cost = results.cost(short, both, 1) / results.cost(full, both, 1)
+            cost = results.cost(short, both, 0) / results.cost(full, both, 0)
             for form in ("sum", "log"):
                 for name, parts in COMBINATIONS.items():
-                    score = combined(results.relative(short, both, (1,)), parts, form)
+                    score = combined(results.relative(short, both, (0,)), parts, form)
                     row = rung(score, ahead) | {"cost": round(cost, 3)}
                     found[f"{short} → {full} × {len(of)}, {name} {form}"] = row
                     say(f"{short} → {full} × {len(of)} {name} {form}: {json.dumps(row)}")
-            break
     return found
 
 

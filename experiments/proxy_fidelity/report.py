@@ -91,7 +91,7 @@ def good_half(results: Results, task: str, names: list[str], truth: np.ndarray) 
 def rungs(results: Results, say: Callable[[str], None]) -> dict[str, Any]:
     """Short proxies against full ones over the whole pool."""
     found = {}
-    for short in ("warm6-1", "warm6-2", "warm12-1"):
+    for short in ("warm6-1", "warm6-2", "warm6-3", "warm12-1"):
         full = f"{short.split('-')[0]}-5"
         for of in ((0, 1), (0,)):
             both = results.complete(full, results.complete(short, results.pool, (0,)), of)

@@ -42,11 +42,18 @@ SLOW = 1.0
 DIGITS_REFERENCE = "warm6-5"
 # Stages and seeds at which the whole pool is measured, for the bound of a short rung, in order of importance. Seed 0 is
 # also that of the reference, as both rungs of a run share a seed.
-DIGITS_RUNGS = (("warm6-1", 0), ("warm6-2", 0), ("warm6-5", 1), ("warm12-1", 0), ("warm12-5", 0), ("warm12-5", 1))
+DIGITS_RUNGS = (("warm6-1", 0), ("warm6-2", 0), ("warm6-3", 0), ("warm6-5", 1), ("warm12-1", 0), ("warm12-5", 0))
 DIGITS_FIRST = (
-    "scratch-12", "warm6-12", "scratch-5", "warm6-5", "warm6-8", "warm12-12", "warm3-12", "scratch-20", "scratch-8",
-    "warm12-5", "warm3-5",
-)  # fmt: skip
+    "scratch-12",
+    "scratch-5",
+    "warm6-12",
+    "warm6-5",
+    "warm6-3",
+    "warm12-5",
+    "warm3-5",
+    "warm6-8",
+    "warm12-12",
+)
 
 
 def annealed(start: str, epochs: int, learning_rate: float) -> Recipe:
@@ -122,24 +129,10 @@ def digits(folder: Path, results: Path, say: Say) -> None:
     short = [[(c, s, seed) for s in order for c in chosen] for seed in DIGITS_PROXY_SEEDS]
     count = len(DIGITS_FIRST) * len(chosen)
     rungs = [(c, stages[name], seed) for name, seed in DIGITS_RUNGS for c in pool]
-    early, late = rungs[: 2 * len(pool)], rungs[2 * len(pool) :]
+    early, late = rungs[: 3 * len(pool)], rungs[3 * len(pool) :]
     few, rest = (list(chain.from_iterable(part)) for part in (long[:3], long[3:]))
-    _work(
-        laboratory,
-        [
-            *base,
-            *few,
-            *short[0][:count],
-            *rest[: 2 * len(chosen) + 2],
-            *short[1][:count],
-            *rest,
-            *early,
-            *late,
-            *short[0],
-            *short[1],
-        ],
-        say,
-    )
+    now = [*base, *few, *early, *short[0][:count], *rest, *short[1][:count]]
+    _work(laboratory, [*now, *short[0], *late, *short[1]], say)
 
 
 # --- CIFAR-100 ----------------------------------------------------------------------------------------------------

@@ -15,18 +15,30 @@ from figure import draw
 CLASSES = {"digits": 10, "cifar100": 100}
 # The proxies whose tables are computed in full, and the seed (or seeds) of the trainings.
 MAIN = {
-    "digits": (("warm6-5", (1,)), ("warm12-5", (1,)), ("warm12-8", (1,)), ("warm6-5", (1, 2)), ("warm12-5", (1, 2))),
+    "digits": (
+        ("warm6-5", (1,)),
+        ("warm6-5", (0, 1)),
+        ("warm6-12", (1,)),
+        ("scratch-5", (1,)),
+        ("scratch-12", (1,)),
+    ),
     "cifar100": (("warm7-2", (0,)), ("warm7-2", (0, 1))),
 }
 # The share of the distillers, best first by the long training, among which the ranks are looked at again.
 GOOD = 0.5
+# Below this accuracy a long training on digits was destroyed.
+DESTROYED = 0.6
+# The least distance of the logarithms of two cross-entropies in the spaced part.
+GAP = 0.03
+# Bounds on S + CKA after a short proxy that are looked at, relative to cross-entropy alone.
+BOUNDS = (0.9, 0.95, 1.0, 1.05)
 
 
 def report(task: str, folder: Path, say: Callable[[str], None]) -> None:
     """Compute and write ``<task>.json`` and ``<task>.png``."""
     results = Results.read(folder, task, CLASSES[task])
     seeds = results.seeds("long")
-    while seeds and len(results.complete("long", results.chosen, seeds)) < 0.9 * len(results.chosen) and len(seeds) > 1:
+    while seeds and len(results.complete("long", results.chosen, seeds)) < len(results.chosen) and len(seeds) > 1:
         seeds = seeds[:-1]
     first_stage, first_seeds = MAIN[task][0]
     names = results.complete("long", results.complete(first_stage, results.chosen, first_seeds), seeds)
@@ -49,7 +61,7 @@ def report(task: str, folder: Path, say: Callable[[str], None]) -> None:
             say(f"table of {key}, {len(names)} distillers, {len(seeds)} long seeds")
             summary["tables"][key] = table(results.relative(stage, names, of), truth.mean(1))
             show(summary["tables"][key], say)
-    summary["good_half"] = good_half(results, task, names, truth.mean(1))
+    summary["parts"] = parts_of(results, task, names, truth.mean(1))
     summary["stages"] = stages(results, names, truth.mean(1), ((1,), (1, 2), (0,)))
     for name, row in summary["stages"].items():
         values = " ".join(
@@ -63,7 +75,9 @@ def report(task: str, folder: Path, say: Callable[[str], None]) -> None:
         summary["weights"] = {}
         for stage, of in MAIN[task][:2]:
             summary["weights"][f"{stage} × {len(of)}"] = weights(results.relative(stage, names, of), truth.mean(1))
-        say(json.dumps(summary["weights"], indent=1))
+        for key, rows in summary["weights"].items():
+            for name, row in rows.items():
+                say(f"{key} {name}: {json.dumps(row)}")
     draw(results, summary, first_stage, list(first_seeds), folder / f"{task}.png")
     (folder / f"{task}.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
@@ -74,18 +88,36 @@ def show(rows: dict[str, Any], say: Callable[[str], None]) -> None:
         say(f"  {name:20} " + "  ".join(f"{m} {v:.3f} [{a:.3f}, {b:.3f}]" for m, (v, a, b) in row.items()))
 
 
-def good_half(results: Results, task: str, names: list[str], truth: np.ndarray) -> dict[str, Any]:
-    """The same correlation among the better half alone, where a search spends its time."""
-    good = top(truth, GOOD)
-    found = {}
-    for stage, of in MAIN[task]:
-        if len(results.complete(stage, names, of)) == len(names):
-            metrics = results.relative(stage, names, of)[good]
+def parts_of(results: Results, task: str, names: list[str], truth: np.ndarray) -> dict[str, Any]:
+    """The same correlations on parts: the better half alone, where a search spends its time; without those that the
+    long training destroyed; and spaced out, so that the many that do next to nothing count once."""
+    stage, seeds = MAIN[task][0]
+    first = np.array([results.store.records[name, stage, 0]["metrics"]["cross_entropy"] for name in names])
+    where = {"good half": top(truth, GOOD), "not destroyed": truth > DESTROYED, "spaced": spaced(np.log(first), GAP)}
+    found: dict[str, Any] = {}
+    for stage, seeds in MAIN[task]:
+        if len(results.complete(stage, names, seeds)) < len(names):
+            continue
+        metrics = results.relative(stage, names, seeds)
+        for part, mask in where.items():
+            row: dict[str, Any] = {"n": int(mask.sum())}
             for form in ("sum", "log"):
-                for name, parts in COMBINATIONS.items():
-                    estimate = bootstrap("spearman", combined(metrics, parts, form), truth[good], 1000)
-                    found[f"{stage} × {len(of)} {name} {form}"] = estimate.as_list()
+                for name, of in COMBINATIONS.items():
+                    score = combined(metrics[mask], of, form)
+                    row[f"{name} {form}"] = {
+                        m: bootstrap(m, score, truth[mask], 1000).as_list() for m in ("pearson", "spearman")
+                    }
+            found[f"{stage} × {len(seeds)}, {part}"] = row
     return found
+
+
+def spaced(values: np.ndarray, gap: float) -> np.ndarray:
+    """Which are kept when each must be ``gap`` above the last one kept."""
+    mask, last = np.zeros(len(values), bool), -np.inf
+    for index in np.argsort(values, kind="stable"):
+        if values[index] >= last + gap:
+            mask[index], last = True, values[index]
+    return mask
 
 
 def rungs(results: Results, say: Callable[[str], None]) -> dict[str, Any]:
@@ -105,6 +137,23 @@ def rungs(results: Results, say: Callable[[str], None]) -> dict[str, Any]:
                     row = rung(score, ahead) | {"cost": round(cost, 3)}
                     found[f"{short} → {full} × {len(of)}, {name} {form}"] = row
                     say(f"{short} → {full} × {len(of)} {name} {form}: {json.dumps(row)}")
+            early = combined(results.relative(short, both, (0,)), (1, 2))
+            found[f"{short} → {full} × {len(of)}, bounds on S+CKA"] = bounds(results, both, early, ahead)
+    return found
+
+
+def bounds(results: Results, names: list[str], short: np.ndarray, full: np.ndarray) -> dict[str, Any]:
+    """What a bound on a short proxy's fitness rejects, of all and of the best tenth; in the whole pool and among the
+    children of good parents alone."""
+    varied = np.array([results.kinds[name] == "varied" for name in names])
+    found = {}
+    for part, mask in (("pool", np.ones(len(names), bool)), ("varied", varied), ("first generation", ~varied)):
+        over = {bound: -short[mask] > bound for bound in BOUNDS}
+        best, n = top(full[mask]), int(mask.sum())
+        found[part] = {
+            f"{bound:g}": {"n": n, "rejected": round(float(o.mean()), 3), "lost": round(float(o[best].mean()), 3)}
+            for bound, o in over.items()
+        }
     return found
 
 

@@ -129,10 +129,9 @@ def digits(folder: Path, results: Path, say: Say) -> None:
     short = [[(c, s, seed) for s in order for c in chosen] for seed in DIGITS_PROXY_SEEDS]
     count = len(DIGITS_FIRST) * len(chosen)
     rungs = [(c, stages[name], seed) for name, seed in DIGITS_RUNGS for c in pool]
-    early, late = rungs[: 3 * len(pool)], rungs[3 * len(pool) :]
-    few, rest = (list(chain.from_iterable(part)) for part in (long[:3], long[3:]))
-    now = [*base, *few, *early, *short[0][:count], *rest, *short[1][:count]]
-    _work(laboratory, [*now, *short[0], *late, *short[1]], say)
+    first, second = (list(chain.from_iterable(part)) for part in (long[:6], long[6:]))
+    now = [*base, *rungs[: len(pool)], *first, *short[0][:count], *second]
+    _work(laboratory, [*now, *rungs[: 3 * len(pool)], *short[0], *rungs, *short[1]], say)
 
 
 # --- CIFAR-100 ----------------------------------------------------------------------------------------------------

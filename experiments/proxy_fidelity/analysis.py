@@ -109,7 +109,7 @@ def stages(results: Results, names: Sequence[str], truth: np.ndarray, sets: Sequ
                     row[f"{name} {form}"] = {m: round(float(f(score, truth)), 4) for m, f in MEASURES.items()}
             row["interval"] = bootstrap("spearman", combined(metrics, (0, 1, 2)), truth, 1000).as_list()
             row["interval CE"] = bootstrap("spearman", combined(metrics, (0,)), truth, 1000).as_list()
-            found[f"{stage} × {len(seeds)}"] = row
+            found.setdefault(f"{stage} × {len(seeds)}", row)
     return found
 
 

@@ -24,6 +24,8 @@ MAIN = {
     ),
     "cifar100": (("warm7-2", (0,)), ("warm7-2", (0, 1))),
 }
+# The seeds with which every proxy is looked at.
+SETS = {"digits": ((1,), (0, 1), (1, 2)), "cifar100": ((0,), (1,), (0, 1))}
 # The share of the distillers, best first by the long training, among which the ranks are looked at again.
 GOOD = 0.5
 # Below this accuracy a long training on digits was destroyed.
@@ -62,7 +64,7 @@ def report(task: str, folder: Path, say: Callable[[str], None]) -> None:
             summary["tables"][key] = table(results.relative(stage, names, of), truth.mean(1))
             show(summary["tables"][key], say)
     summary["parts"] = parts_of(results, task, names, truth.mean(1))
-    summary["stages"] = stages(results, names, truth.mean(1), ((1,), (1, 2), (0,)))
+    summary["stages"] = stages(results, names, truth.mean(1), SETS[task])
     for name, row in summary["stages"].items():
         values = " ".join(
             f"{c} {row[f'{c} sum']['spearman']:.3f}/{row[f'{c} log']['spearman']:.3f}" for c in COMBINATIONS

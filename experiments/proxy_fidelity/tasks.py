@@ -44,16 +44,9 @@ DIGITS_REFERENCE = "warm6-5"
 # also that of the reference, as both rungs of a run share a seed.
 DIGITS_RUNGS = (("warm6-1", 0), ("warm6-2", 0), ("warm6-3", 0), ("warm6-5", 1), ("warm12-1", 0), ("warm12-5", 0))
 DIGITS_FIRST = (
-    "scratch-12",
-    "scratch-5",
-    "warm6-12",
-    "warm6-5",
-    "warm6-3",
-    "warm12-5",
-    "warm3-5",
-    "warm6-8",
-    "warm12-12",
-)
+    "scratch-12", "scratch-5", "warm6-12", "warm6-5", "warm3-5", "warm12-5", "warm6-3", "warm6-8", "warm12-1",
+    "warm3-1", "warm12-2", "warm12-3", "warm12-8",
+)  # fmt: skip
 
 
 def annealed(start: str, epochs: int, learning_rate: float) -> Recipe:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from analysis import COMBINATIONS, Results, combined, reliability, rung, stages, table, top, weights
-from correlation import bootstrap
+from analysis import BEST, COMBINATIONS, Results, combined, reliability, rung, stages, table, top, weights
+from correlation import MEASURES, bootstrap, difference
 from figure import draw
 
 CLASSES = {"digits": 10, "cifar100": 100}
@@ -32,6 +32,8 @@ GOOD = 0.5
 DESTROYED = 0.6
 # The least distance of the logarithms of two cross-entropies in the spaced part.
 GAP = 0.03
+# Weights that lean on CE, to be compared with equal ones.
+HEAVY = (0.6, 0.2, 0.2)
 # Bounds on S + CKA after a short proxy that are looked at, relative to cross-entropy alone.
 BOUNDS = (0.9, 0.95, 1.0, 1.05)
 
@@ -70,6 +72,7 @@ def report(task: str, folder: Path, say: Callable[[str], None]) -> None:
             f"{c} {row[f'{c} sum']['spearman']:.3f}/{row[f'{c} log']['spearman']:.3f}" for c in COMBINATIONS
         )
         say(f"{name:14} {row['cpu']:7.3f} s  {values} r_log {row['CE+S+CKA log']['pearson']:.3f}")
+    summary["compared"] = compared(results, task, names, truth)
     if task == "digits":
         summary["rungs"] = rungs(results, say)
         summary["rungs_truth"] = rungs_by_truth(results, names, truth.mean(1))
@@ -110,6 +113,37 @@ def parts_of(results: Results, task: str, names: list[str], truth: np.ndarray) -
                         m: bootstrap(m, score, truth[mask], 1000).as_list() for m in ("pearson", "spearman")
                     }
             found[f"{stage} × {len(seeds)}, {part}"] = row
+    return found
+
+
+def compared(results: Results, task: str, names: list[str], seeds: np.ndarray) -> dict[str, Any]:
+    """Every proxy against the first one (Spearman, paired), what more weight on CE would gain, and how good its fittest
+    tenth truly is."""
+    truth = seeds.mean(1)
+    good, best = top(truth, GOOD), top(truth)
+    found: dict[str, Any] = {"best tenth, truly": round(float(truth[best].mean()), 4)}
+    if seeds.shape[1] > 1:
+        found["reliability of the good half"] = reliability(seeds[good])
+    of = SETS[task][0]
+    first = results.relative(MAIN[task][0][0], names, of)
+    for stage in sorted({where for _, where, _ in results.store.records} - {"long"}):
+        if len(results.complete(stage, names, of)) < len(names):
+            continue
+        metrics = results.relative(stage, names, of)
+        equal, heavy = combined(metrics, (0, 1, 2)), -(metrics[:, :3] @ np.array(HEAVY))
+        found[stage] = {"heavy against equal": difference("spearman", heavy, equal, truth).as_list()}
+        for name in ("CE", "S+CKA", "CE+S+CKA"):
+            score = combined(metrics, COMBINATIONS[name])
+            base = combined(first, COMBINATIONS[name])
+            found[stage][name] = {
+                "against the first proxy": difference("spearman", score, base, truth).as_list(),
+                "good half": round(float(MEASURES["spearman"](score[good], truth[good])), 4),
+                "true mean of its best tenth": round(float(truth[top(score)].mean()), 4),
+                "rejected at bound 1": round(float((-score > 1).mean()), 4),
+                "best tenth and quarter lost at bound 1": [
+                    round(float((-score[top(truth, share)] > 1).mean()), 4) for share in (BEST, 0.25)
+                ],
+            }
     return found
 
 

@@ -76,6 +76,8 @@ PROXIES = {
     "s16-tail-4-epochs-stage-2": replace(_SMALL_TAIL, warm_epochs=2),
     "s16-tail-10-epochs-3000": replace(_SMALL_TAIL, recipe=_recipe(10.6), images=3000),
     "s16-tail-25-classes": replace(_SMALL_TAIL, recipe=_recipe(12), images=2500, classes=25),
+    "trial": replace(_FULL, recipe=_recipe(2), images=10000, points=(0.5, 1.0)),
+    "trial-stage-15": replace(_FULL, recipe=_recipe(2), images=10000, warm_epochs=15, points=(0.5, 1.0)),
     "full-slow": replace(_FULL, recipe=_recipe(1, 0.02), points=(1.0,)),
 }
 # ``explored``: one training each, warm seed 0, seed 0. ``finalist``: warm seeds 1-3, seeds 1-2, not used to choose.

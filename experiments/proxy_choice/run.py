@@ -229,11 +229,11 @@ def magnitudes(evaluator: Evaluator, distiller: nn.Module, name: str, proxy: Pro
     given = tuple(float(m) for m in distiller.magnitudes)
     if proxy.magnitude == "published":
         return tuple(proxy.factor * PUBLISHED_WEIGHTS[name] * m for m in given)
-    terms, total, hard = evaluator.term_norms(distiller)
+    probed = evaluator.prober.probe(distiller)  # in units of the cross-entropy's gradient
     if proxy.magnitude == "joint":
-        return tuple(proxy.factor * m * hard / total for m in given)
+        return tuple(proxy.factor * m / probed.total for m in given)
     # relative: every term alike, whatever the published ratio of the terms
-    return tuple(proxy.factor * hard / norm for norm in terms)
+    return tuple(proxy.factor / norm for norm in probed.terms)
 
 
 def run_cell(evaluator: Evaluator, proxy: Proxy, loss: str, seed: int) -> dict[str, Any]:

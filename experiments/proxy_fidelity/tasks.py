@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from candidates import CROSS_ENTROPY, published, random_trees, variations
+from kdzero_gp.runner.progress import Progress
 from trainings import SCRATCH, Candidate, Laboratory, Stage, Store
 
 from kdzero_gp.compiler import digest, pair_shapes, zoo
 from kdzero_gp.evaluation import FitnessWeights, Recipe, fitness
 from kdzero_gp.evolution import Grammar
 from kdzero_gp.runner.prepare import prepare
-from kdzero_gp.runner.progress import Progress
 from kdzero_gp.runner.settings import PLANS, RunSettings
 
 Say = Callable[[str], None]

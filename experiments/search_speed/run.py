@@ -2,7 +2,7 @@
 
 ``candidate``: one candidate of a run's pair, the plain loop with all threads against our workers (one thread each),
 in turn; the median ratio of the pairs. The folder is that of a run, whose bench (images, warm student, recipes) both
-use. ``search``: how many full proxy trainings either search needs for the same best fitness.
+use. ``training``: what the distillers cost in such a training beside cross-entropy alone. ``search``: how many full proxy trainings either search needs for the same best fitness.
 
     python experiments/search_speed/run.py candidate RUN --teacher-weights resnet56.safetensors
     python experiments/search_speed/run.py search RUN --births 2000
@@ -121,18 +121,40 @@ def searches(folder, births, seed):
             "share": None if needed is None else needed / reached}  # fmt: skip
 
 
+def trainings(folder, pairs, top):
+    """Milliseconds of a proxy's step with each distiller and with cross-entropy alone, in turn, and their ratio."""
+    torch.set_num_threads(1)
+    bench = Bench.load(folder / BENCH)
+    evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
+    with Database.read(folder) as database:
+        evolved = [e for e in database.evaluations() if e.fitness is not None and not e.equivalent_to][:top]
+    sources = {name: source_of(zoo[name], bench.student_shapes, bench.teacher_shapes) for name in METHODS}
+    sources |= {e.expression: source_of(e.expression, bench.student_shapes, bench.teacher_shapes) for e in evolved}
+    ratios = {name: [] for name in sources}
+    for seed in range(pairs):
+        for name, source in sources.items():
+            alone = evaluator(Request("", seed)).step_milliseconds
+            ratios[name].append(evaluator(Request(source, seed)).step_milliseconds / alone)
+        print(seed, {name[:40]: round(values[-1], 3) for name, values in ratios.items()}, flush=True)
+    return {"ratio_to_cross_entropy": {name: statistics.median(values) for name, values in ratios.items()},
+            "evolved": [e.expression for e in evolved], "pairs": pairs}  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("candidate", "search"))
+    parser.add_argument("what", choices=("candidate", "training", "search"))
     parser.add_argument("folder", type=Path)
     parser.add_argument("--teacher-weights", type=Path)
     parser.add_argument("--pairs", type=int, default=8)
+    parser.add_argument("--top", type=int, default=3, help="how many of the run's evolved distillers")
     parser.add_argument("--births", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     if given.what == "candidate":
         found = candidates(given.folder, given.teacher_weights, given.pairs)
+    elif given.what == "training":
+        found = trainings(given.folder, given.pairs, given.top)
     else:
         found = searches(given.folder, given.births, given.seed)
     found["machine"] = {"processor": platform.processor(), "cores": os.cpu_count(), "torch": torch.__version__,

@@ -24,6 +24,8 @@ MAIN = {
     ),
     "cifar100": (("warm7-2", (0,)), ("warm7-2", (0, 1))),
 }
+# Fewer distillers make no table.
+LEAST = 8
 # The seeds with which every proxy is looked at.
 SETS = {"digits": ((1,), (0, 1), (1, 2)), "cifar100": ((0,), (1,), (0, 1))}
 # The share of the distillers, best first by the long training, among which the ranks are looked at again.
@@ -47,6 +49,9 @@ def report(task: str, folder: Path, say: Callable[[str], None]) -> None:
     first_stage, first_seeds = MAIN[task][0]
     names = results.complete("long", results.complete(first_stage, results.chosen, first_seeds), seeds)
     names = [name for name in names if not results.store.records[name, first_stage, first_seeds[0]]["reason"]]
+    if len(names) < LEAST:
+        say(f"{len(names)} distillers have their long trainings; tables need {LEAST}")
+        return
     truth = results.truth(names, seeds)
     summary: dict[str, Any] = {
         "n": len(names),

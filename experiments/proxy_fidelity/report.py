@@ -24,12 +24,14 @@ MAIN = {
     ),
     "cifar100": (("warm7-2", (0,)), ("warm7-2", (0, 1))),
 }
+# Fewer distillers make no table.
+LEAST = 8
 # The seeds with which every proxy is looked at.
 SETS = {"digits": ((1,), (0, 1), (1, 2)), "cifar100": ((0,), (1,), (0, 1))}
 # The share of the distillers, best first by the long training, among which the ranks are looked at again.
 GOOD = 0.5
-# Below this accuracy a long training on digits was destroyed.
-DESTROYED = 0.6
+# Below this accuracy a long training was destroyed.
+DESTROYED = {"digits": 0.6, "cifar100": 0.05}
 # The least distance of the logarithms of two cross-entropies in the spaced part.
 GAP = 0.03
 # Weights that lean on CE, to be compared with equal ones.
@@ -47,6 +49,9 @@ def report(task: str, folder: Path, say: Callable[[str], None]) -> None:
     first_stage, first_seeds = MAIN[task][0]
     names = results.complete("long", results.complete(first_stage, results.chosen, first_seeds), seeds)
     names = [name for name in names if not results.store.records[name, first_stage, first_seeds[0]]["reason"]]
+    if len(names) < LEAST:
+        say(f"{len(names)} distillers have their long trainings; tables need {LEAST}")
+        return
     truth = results.truth(names, seeds)
     summary: dict[str, Any] = {
         "n": len(names),
@@ -98,7 +103,11 @@ def parts_of(results: Results, task: str, names: list[str], truth: np.ndarray) -
     long training destroyed; and spaced out, so that the many that do next to nothing count once."""
     stage, seeds = MAIN[task][0]
     first = np.array([results.store.records[name, stage, 0]["metrics"]["cross_entropy"] for name in names])
-    where = {"good half": top(truth, GOOD), "not destroyed": truth > DESTROYED, "spaced": spaced(np.log(first), GAP)}
+    where = {
+        "good half": top(truth, GOOD),
+        "not destroyed": truth > DESTROYED[task],
+        "spaced": spaced(np.log(first), GAP),
+    }
     found: dict[str, Any] = {}
     for stage, seeds in MAIN[task]:
         if len(results.complete(stage, names, seeds)) < len(names):

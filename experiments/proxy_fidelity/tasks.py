@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 from candidates import CROSS_ENTROPY, published, random_trees, variations
-from kdzero_gp.runner.progress import Progress
 from trainings import SCRATCH, Candidate, Laboratory, Stage, Store
 
 from kdzero_gp.compiler import digest, pair_shapes, zoo
 from kdzero_gp.evaluation import FitnessWeights, Recipe, fitness
 from kdzero_gp.evolution import Grammar
 from kdzero_gp.runner.prepare import prepare
+from kdzero_gp.runner.progress import Progress
 from kdzero_gp.runner.settings import PLANS, RunSettings
 
 Say = Callable[[str], None]
@@ -135,7 +135,7 @@ CIFAR_VARIED = 9
 CIFAR_REFERENCE = "warm7-2"
 # From scratch on 3,000 of the 45,000 images, one cycle of the learning rate.
 CIFAR_LONG = Recipe(epochs=12, batch_size=64, learning_rate=0.1, warmup=0.25)
-CIFAR_IMAGES, CIFAR_LONG_IMAGES = 3000, 3000
+CIFAR_IMAGES, CIFAR_LONG_IMAGES = 3000, 5000
 
 
 def cifar_stages() -> dict[str, Stage]:

@@ -2,9 +2,11 @@
 
 ``candidate``: one candidate of a run's pair, the plain loop with all threads against our workers (one thread each),
 in turn; the median ratio of the pairs. The folder is that of a run, whose bench (images, warm student, recipes) both
-use. ``training``: what the distillers cost in such a training beside cross-entropy alone. ``search``: how many full proxy trainings either search needs for the same best fitness.
+use. ``training``: what distillers cost in such a training beside cross-entropy alone. ``search``: how many full proxy
+trainings either search needs for the same best fitness.
 
     python experiments/search_speed/run.py candidate RUN --teacher-weights resnet56.safetensors
+    python experiments/search_speed/run.py training RUN
     python experiments/search_speed/run.py search RUN --births 2000
 """
 

@@ -15,8 +15,8 @@ from trainings import SCRATCH, Candidate, Laboratory, Stage, Store
 from kdzero_gp.compiler import digest, pair_shapes, zoo
 from kdzero_gp.evaluation import FitnessWeights, Recipe, fitness
 from kdzero_gp.evolution import Grammar
+from kdzero_gp.progress import Progress
 from kdzero_gp.runner.prepare import prepare
-from kdzero_gp.runner.progress import Progress
 from kdzero_gp.runner.settings import PLANS, RunSettings
 
 Say = Callable[[str], None]

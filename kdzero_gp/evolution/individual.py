@@ -15,11 +15,13 @@ from kdzero_gp.evolution.variation import Nodes
 @dataclass(frozen=True)
 class Verdict:
     """What evaluation said of an expression: a fitness (lower is better), or a reason for its rejection; in a search
-    with several objectives their values too, each lower for better."""
+    with several objectives their values too, each lower for better. ``twin``: a simpler expression, judged before, is
+    the same distiller, so that this one takes no place in the population."""
 
     fitness: float
     reason: str = ""
     objectives: tuple[float, ...] = ()
+    twin: bool = False
 
     @property
     def rejected(self) -> bool:

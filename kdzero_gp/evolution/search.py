@@ -147,11 +147,12 @@ class Search:
         individual = Individual(self.grammar.to_nodes(birth.expression), birth, verdict)
         if birth.generation > 0 and not self.settings.random_search:
             self._learn(individual)
-        if not verdict.rejected:
+        if not verdict.rejected and not verdict.twin:
             self.hall_of_fame.update([Individual(individual, birth, verdict, scalar=True)])
             if self.settings.objectives:
                 self.front.update([individual])
-        self.population = survivors([*self.population, individual], self.settings)
+        if not verdict.twin or birth.generation == 0:
+            self.population = survivors([*self.population, individual], self.settings)
 
     def _learn(self, child: Individual) -> None:
         """Shrinkage: operations of children that lose against the population's median are drawn less often."""

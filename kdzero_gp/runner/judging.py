@@ -101,7 +101,12 @@ class Judge:
         objectives = self.settings.search.objectives
         if found.fitness is None:
             return Verdict(REJECTED_FITNESS, found.reason, (REJECTED_FITNESS,) * len(objectives))
-        return Verdict(found.fitness, "", tuple(found.metrics[name] for name in objectives))
+        return Verdict(found.fitness, "", tuple(found.metrics[name] for name in objectives), self._superfluous(found))
+
+    def _superfluous(self, found: StoredEvaluation) -> bool:
+        """Whether a distiller is no simpler than the one with the same gradient that was judged before."""
+        twin = self.database.evaluation(found.equivalent_to) if found.equivalent_to else None
+        return twin is not None and len(found.expression) >= len(twin.expression)
 
 
 def screen_rows(

@@ -34,7 +34,7 @@ class Plan:
     weights: FitnessWeights = field(default_factory=FitnessWeights)
     short: float = 0.2
     short_bound: float = 1.0
-    loss_memory: float = 256.0
+    loss_memory: float = 64.0
     teacher_recipe: Recipe | None = None
     images: int | None = None
     validation_images: int | None = None
@@ -58,7 +58,7 @@ _DIGITS = Plan(
     race=Recipe(epochs=25, batch_size=64, learning_rate=0.1),
     weights=FitnessWeights(cross_entropy=1.0, sharpness_gap=0.0, cka_gap=0.0),
     short=0.125,
-    loss_memory=16.0,
+    loss_memory=3.0,
 )
 # CIFAR-size images: a proxy of some thousand images and 124 steps, below which rankings are poor, judged by all three
 # metrics, since cross-entropy alone ranks confident students last (experiments/proxy_choice); races from the warm

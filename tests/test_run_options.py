@@ -1,0 +1,72 @@
+"""Runs with other options than the default: several objectives, screens switched, the random baseline."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from test_runs import finished, rows
+
+TINY = ("evolve", "--generations", "3", "--pop", "4", "--race-top", "1", "--race-seeds", "1", "--images", "128",
+        "--validation-images", "64", "--workers", "1")  # fmt: skip
+
+pytestmark = [
+    pytest.mark.timeout(600),
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc"),
+]
+
+
+def ran(folder, *options):
+    code, output, errors = finished(*TINY, *options, "--out", folder)
+    assert code == 0, output + errors
+    code, shown, errors = finished("show", folder, "--json")
+    assert code == 0, errors
+    return output, json.loads(shown)
+
+
+def test_with_objectives_the_front_is_shown_raced_and_exported(tmp_path):
+    _, found = ran(tmp_path / "run", "--objectives", "cross_entropy,memory")
+    known = {e["digest"]: e for e in json.loads(finished("show", tmp_path / "run", "--json", "--top", "99")[1])["top"]}
+    values = {d: (e["metrics"]["cross_entropy"], e["metrics"]["memory"]) for d, e in known.items() if e["fitness"]}
+    assert found["front"]
+    for name in found["front"]:
+        mine = values[name]
+        assert not any(a <= mine[0] and b <= mine[1] and (a, b) != mine for a, b in values.values())
+    files = sorted(path.name for path in (tmp_path / "run" / "front").iterdir())
+    assert files == sorted(f"distiller_{number}.py" for number in range(1, len(found["front"]) + 1))
+    for path in (tmp_path / "run" / "front").iterdir():
+        ast.parse(path.read_text())
+    code, output, _ = finished("show", tmp_path / "run")
+    assert code == 0 and "front" in output and "memory" in output
+
+
+def test_without_screens_every_candidate_is_trained(tmp_path):
+    _, found = ran(tmp_path / "run", "--screens", "none")
+    asked = {row["name"]: row["asked"] for row in found["screens"]}
+    # gradients are measured all the same: magnitudes need them
+    assert asked == {"finite": 12, "equivalence": 0, "rejection": 0, "short": 0, "training": 12}
+    assert found["counts"]["equivalent"] == 0
+
+
+def test_random_search_breeds_nothing(tmp_path):
+    ran(tmp_path / "run", "--random-search", "--no-seed-zoo")
+    assert {row[2] for row in rows(tmp_path / "run")["births"]} == {"random"}
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--screens", "finite,taste"), "there is no screen 'taste'"),
+        (("--objectives", "cross_entropy,beauty"), "there is no objective 'beauty'"),
+        (("--objectives", "memory"), "--objectives must name two or more"),
+        (("--in-flight", "0"), "--in-flight must lie in 1..--pop"),
+        (("--short-bound", "0"), "--short-bound must be more than 0"),
+        (("--loss-memory", "-1"), "--loss-memory must be more than 0"),
+    ],
+    ids=str,
+)
+def test_an_option_that_makes_no_sense_gets_one_sentence_and_leaves_nothing(tmp_path, options, words):
+    code, output, errors = finished(*TINY, *options, "--out", tmp_path / "run")
+    assert code == 2 and words in errors and len(errors.strip().splitlines()) == 1, output + errors
+    assert not (tmp_path / "run").exists()

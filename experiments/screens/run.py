@@ -101,8 +101,8 @@ def summary(rows):
         screens[name] = {"turned_away": count, "in_best_tenth": good, "share": good / max(1, count), "upper": upper}
     finite = [row for row in own if math.isfinite(row["gaps"]) and math.isfinite(row["fitness"])]
     correlation = stats.spearmanr([row["gaps"] for row in finite], [row["fitness"] for row in finite])[0]
-    return {"candidates": len(own), "best_tenth": limit, "screens": screens, "spearman_gaps_fitness": float(correlation),
-            "twins": twins_summary(rows, limit)}  # fmt: skip
+    return {"candidates": len(own), "best_tenth": limit, "screens": screens,
+            "spearman_gaps_fitness": float(correlation), "twins": twins_summary(rows, limit)}  # fmt: skip
 
 
 def twins_summary(rows, limit):

@@ -32,9 +32,8 @@ ARMS = {
     "template": {"space": "kdzero"},
     "template random": {"space": "kdzero", "random_search": True},
     "open without shrinkage": {"space": "open", "shrink": False},
-    "open, equal sum": {"space": "open", "weights": FitnessWeights(1, 1, 1)},
-    "open, equal sum, 5 epochs": {"space": "open", "weights": FitnessWeights(1, 1, 1), "epochs": 5},
-    "open, mostly cross-entropy": {"space": "open", "weights": FitnessWeights(3, 1, 1)},
+    "open, by cross-entropy": {"space": "open", "weights": FitnessWeights(1, 0, 0)},
+    "open, by cross-entropy, 8 epochs": {"space": "open", "weights": FitnessWeights(1, 0, 0), "epochs": 8},
 }
 POPULATION = 20
 # The mean accuracy of so many of the fittest, over the race's seeds, is what a search has found.
@@ -85,7 +84,7 @@ def measured(folder, settings):
         cost = dict(database.connection.execute("SELECT name, seconds FROM costs WHERE kind = 'evaluation'"))
         winner = entries(database, settings)[0]
         races = [m for m in database.measurements("race") if m.name != CROSS_ENTROPY]
-    raced = [m.metrics["accuracy"] for m in races if not m.reason]
+    raced, tested = ([m.metrics[name] for m in races if not m.reason] for name in ("accuracy", "test_accuracy"))
     best, spent, curve = math.inf, 0.0, []
     for birth in births:
         if birth.duplicate_of is None:
@@ -97,7 +96,7 @@ def measured(folder, settings):
     at_births = {f"{mark:g}": curve[math.ceil(mark * len(curve)) - 1][1] for mark in MARKS}
     return {"at_births": at_births, "curve": curve[9::10], "seconds": spent, "trained": trained,
             "fittest": winner.expression, "failed": sum(bool(m.reason) for m in races), "raced": raced,
-            "accuracy": statistics.fmean(raced) if raced else None}  # fmt: skip
+            "accuracy": statistics.fmean(raced) if raced else None, "test": statistics.fmean(tested) if tested else None}  # fmt: skip
 
 
 def difference(one, other):
@@ -131,6 +130,7 @@ def summary(rows):
             "fitness_at_seconds": difference([at_time(b, s) for (_, b), s in zip(pairs, seconds, strict=True)],
                                              [at_time(a, s) for (a, _), s in zip(pairs, seconds, strict=True)]),
             "accuracy": difference([a["accuracy"] or 0 for a, _ in pairs], [b["accuracy"] or 0 for _, b in pairs]),
+            "test": difference([a["test"] or 0 for a, _ in pairs], [b["test"] or 0 for _, b in pairs]),
         }  # fmt: skip
     return table
 

@@ -96,7 +96,8 @@ def measured(folder, settings):
     at_births = {f"{mark:g}": curve[math.ceil(mark * len(curve)) - 1][1] for mark in MARKS}
     return {"at_births": at_births, "curve": curve[9::10], "seconds": spent, "trained": trained,
             "fittest": winner.expression, "failed": sum(bool(m.reason) for m in races), "raced": raced,
-            "accuracy": statistics.fmean(raced) if raced else None, "test": statistics.fmean(tested) if tested else None}  # fmt: skip
+            "accuracy": statistics.fmean(raced) if raced else None,
+            "test": statistics.fmean(tested) if tested else None}  # fmt: skip
 
 
 def difference(one, other):

@@ -23,7 +23,8 @@ from kdzero_gp.evaluation.training import Diverged, OnStep, Precision, train
 # A student whose validation cross-entropy is this many times that of guessing was destroyed.
 DESTROYED = 5.0
 # After a few steps cross-entropy and accuracy only tell which losses start fast, and those do not end well; the gaps to
-# the teacher tell which lead somewhere (experiments/proxy_fidelity).
+# the teacher tell which lead somewhere (experiments/proxy_fidelity). Coarse differences need few images.
+RUNG_IMAGES = 512
 SHORT_WEIGHTS = FitnessWeights(cross_entropy=0.0, sharpness_gap=1.0, cka_gap=1.0)
 
 
@@ -131,10 +132,13 @@ class Evaluator:
         """Evaluate one request. Never raises for what a distiller does: that becomes the outcome's reason."""
         return _Evaluation(self, request).outcome()
 
-    def measure(self, student: nn.Module) -> dict[str, float]:
-        """The metrics of a trained student on the validation images. Raises ``Rejected`` for one that was destroyed."""
-        found = outputs(student, self.validation.images, keep=("logits", "emb"), precision=self.precision)
-        metrics = measures.all_metrics(found, self.validation.teacher, self.validation.labels)
+    def measure(self, student: nn.Module, most: int | None = None) -> dict[str, float]:
+        """The metrics of a trained student on the (first ``most``) validation images. Raises ``Rejected`` for one that
+        was destroyed."""
+        part = self.validation
+        found = outputs(student, part.images[:most], keep=("logits", "emb"), precision=self.precision)
+        teacher = {name: tensor[:most] for name, tensor in part.teacher.items()}
+        metrics = measures.all_metrics(found, teacher, part.labels[:most])
         if not all(math.isfinite(value) for value in metrics.values()):
             raise Rejected("the trained student gives numbers that are not finite", "")
         if metrics["cross_entropy"] > DESTROYED * math.log(self.bench.student["classes"]):
@@ -240,7 +244,7 @@ class _Evaluation:
     def _short(self, student: nn.Module) -> None:
         """The first rung of the proxy. Raises ``Rejected`` where the gaps are above the bound."""
         with self._stage("short"):
-            metrics = self.evaluator.measure(student)
+            metrics = self.evaluator.measure(student, RUNG_IMAGES)
             student.train()
             self._note(short=metrics)
             if not self.screening.baseline:

@@ -39,10 +39,11 @@ def compiled(grammar, expression):
     grammar.primitive_set.arguments = names
     for name, operation in grammar.operation_of.items():
         grammar.primitive_set.context[name] = lifted(operation)
+    text = str(tree)
     for name, value in grammar.value_of.items():
         if isinstance(value, float):
-            grammar.primitive_set.context[name] = value
-    function = gp.compile(tree, grammar.primitive_set)
+            text = text.replace(name, repr(value))
+    function = gp.compile(text, grammar.primitive_set)
     return lambda student, teacher: function(**{name: (student[name], teacher[name]) for name in names})
 
 

@@ -31,7 +31,7 @@ SKETCH = 32
 # Two distillers are one when their fingerprints differ by less than this share of their length.
 SAME_GRADIENT = 1e-2
 # Loss rejection: steps of descent on the outputs, each as long as this share of the outputs' deviation.
-REJECTION_STEPS = 5
+REJECTION_STEPS = 3
 REJECTION_RATE = 0.1
 # … after which the cross-entropy of the logits may have risen to this multiple.
 REJECTION_CROSS_ENTROPY = 1.25

@@ -15,21 +15,21 @@ from kdzero_gp.evaluation.metrics import all_metrics
 from kdzero_gp.evaluation.training import batches
 
 
-def lifted(operation):
-    """A catalogue function as a primitive on pairs (student, teacher), as a tutorial would write it."""
-    function = operation.function
-    if operation.role == "transform":
+def lifted(operation, given):
+    """A catalogue function as a primitive on pairs (student, teacher) of one type, as a tutorial would write it."""
+    functions = operation.specialise(given) if operation.specialise else (operation.function,)
 
-        def apply(pair, *constants):
-            student, teacher = pair
-            return function(student, *constants), function(teacher, *constants)
-    elif operation.role == "distance":
+    def transform(pair, *constants):
+        student, teacher = pair
+        return functions[0](student, *constants), functions[0](teacher, *constants)
 
-        def apply(pair):
-            return function(*pair)
-    else:
-        apply = function
-    return apply  # fmt: skip
+    def distance(pair):
+        found = functions[0](*pair)
+        for function in functions[1:]:
+            found = function(found)
+        return found
+
+    return {"transform": transform, "distance": distance}.get(operation.role, functions[0])
 
 
 def compiled(grammar, expression):
@@ -37,8 +37,8 @@ def compiled(grammar, expression):
     tree = gp.PrimitiveTree(grammar.to_nodes(expression))
     names = list(grammar.knowledge)
     grammar.primitive_set.arguments = names
-    for name, operation in grammar.operation_of.items():
-        grammar.primitive_set.context[name] = lifted(operation)
+    for (operation, slots, _), name in zip(grammar.rules, grammar.operation_of, strict=True):
+        grammar.primitive_set.context[name] = lifted(operation, slots[0].type)
     text = str(tree)
     for name, value in grammar.value_of.items():
         if isinstance(value, float):

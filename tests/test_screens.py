@@ -11,7 +11,7 @@ from torch import nn
 
 from kdzero_gp.compiler import source_of, zoo
 from kdzero_gp.compiler.loading import load_source
-from kdzero_gp.evaluation import SCREENS, Evaluator, Fingerprints, Part, Request, Screening
+from kdzero_gp.evaluation import SCREENS, Evaluator, Fingerprints, Part, Request, Screening, screens
 from kdzero_gp.evaluation.screens import PROBES, SAME_GRADIENT, SKETCH, Prober, Rejected, _counted
 from kdzero_gp.models.pair import student_builder
 from test_evaluation import CLASSES, evaluator_on, request_of, small_bench
@@ -123,7 +123,7 @@ def test_what_leads_to_the_teacher_passes_and_its_opposite_does_not(bench, name)
     assert "away from the teacher" in rejected(prober, distiller)
 
 
-def test_a_loss_that_ruins_the_classification_is_rejected(bench):
+def test_a_loss_that_ruins_the_classification_is_rejected(bench, monkeypatch):
     evaluator = evaluator_on(bench)
     student = evaluator.start(Request("", 0)).train()
     with torch.no_grad():
@@ -134,7 +134,11 @@ def test_a_loss_that_ruins_the_classification_is_rejected(bench):
     wrong["logits"] = 20.0 * torch.eye(CLASSES)[(labels + 1) % CLASSES]
     part = Part(bench.train.images[:64], labels, wrong)
     prober = Prober(student, part, 64, evaluator.precision)
-    assert "raise the cross-entropy" in rejected(prober, load_source(source(bench, "times(no(l2(logits)), 1)")))
+    distiller = load_source(source(bench, "times(no(l2(logits)), 1)"))
+    monkeypatch.setattr(screens, "REJECTION_CROSS_ENTROPY", 0.01)
+    assert "raise the cross-entropy" in rejected(prober, distiller)
+    monkeypatch.setattr(screens, "REJECTION_CROSS_ENTROPY", 100.0)
+    assert rejected(prober, distiller) == ""
 
 
 def test_rejection_leaves_the_distiller_and_the_outputs_as_they_were(bench):
@@ -197,8 +201,8 @@ def test_a_screen_that_is_off_is_not_asked(bench, prints, screen):
 
 def test_a_loss_without_a_gradient_is_turned_away_by_finite_and_trained_without_it(bench):
     text = "times(no(l2(relu(log(sigmoid(logits))))), 1)"  # a logarithm of a share is never positive
-    for screens, reason in ((("finite",), "no gradient reaches the student"), ((), "")):
-        assert evaluator_on(bench)(Request(source(bench, text), 7, screening=Screening(screens))).reason == reason
+    for names, reason in ((("finite",), "no gradient reaches the student"), ((), "")):
+        assert evaluator_on(bench)(Request(source(bench, text), 7, screening=Screening(names))).reason == reason
 
 
 def test_a_loss_that_keeps_too_much_memory_is_turned_away(bench):

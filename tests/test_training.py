@@ -26,7 +26,6 @@ from kdzero_gp import models, training
 from kdzero_gp.cli import main
 from kdzero_gp.errors import ModelError, RunError, SettingError
 from kdzero_gp.evaluation import Precision
-from kdzero_gp.evaluation.training import gradient_norms
 from kdzero_gp.models.weights import save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import Machine, Pair, TrainingRecipe, load_recipe
@@ -36,7 +35,7 @@ from kdzero_gp.training.data import open_images
 from kdzero_gp.training.distillers import with_magnitudes
 from kdzero_gp.training.folder import load_checkpoint
 from kdzero_gp.training.loop import Teacher, Trainer
-from kdzero_gp.training.magnitudes import WARM_UP_EPOCH, final_magnitudes
+from kdzero_gp.training.magnitudes import WARM_UP_EPOCH, final_magnitudes, gradient_norms
 from kdzero_gp.training.pair import tapped
 from kdzero_gp.training.settings import Result
 

@@ -33,8 +33,8 @@ SAME_GRADIENT = 1e-2
 # Loss rejection: steps of descent on the outputs, each as long as this share of the outputs' deviation.
 REJECTION_STEPS = 3
 REJECTION_RATE = 0.1
-# … after which the cross-entropy of the logits may have risen to this multiple.
-REJECTION_CROSS_ENTROPY = 1.25
+# … in which the cross-entropy of the logits may rise by this share of guessing's, log C.
+REJECTION_CROSS_ENTROPY = 0.25
 
 
 class Rejected(Exception):
@@ -154,9 +154,9 @@ class Prober:
             raise Rejected("a few steps on the outputs lead away from the teacher", "rejection")
         if "logits" in moved:
             start, end = (float(F.cross_entropy(t["logits"].detach(), labels)) for t in (used, moved))
-            if not end <= REJECTION_CROSS_ENTROPY * start:
+            if not end - start <= REJECTION_CROSS_ENTROPY * math.log(used["logits"].shape[1]):
                 raise Rejected(
-                    f"a few steps on the outputs raise the cross-entropy: {end / start:.2g} times", "rejection"
+                    f"a few steps on the outputs raise the cross-entropy: {start:.2g} to {end:.2g}", "rejection"
                 )
 
 

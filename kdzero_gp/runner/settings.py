@@ -33,7 +33,7 @@ class Plan:
     race: Recipe
     weights: FitnessWeights = field(default_factory=FitnessWeights)
     short: float = 0.2
-    short_bound: float = 1.0
+    short_bound: float = 1.05
     loss_memory: float = 64.0
     teacher_recipe: Recipe | None = None
     images: int | None = None

@@ -68,9 +68,10 @@ def _names(text: str | None) -> list[str]:
 
 
 def _screens(text: str) -> tuple[str, ...]:
-    from kdzero_gp.evaluation import SCREENS
+    from kdzero_gp.evaluation import DEFAULT_SCREENS, SCREENS
 
-    return {"all": SCREENS, "none": ()}.get(text.strip()) or tuple(_names("" if text == "none" else text))
+    named: dict[str, tuple[str, ...]] = {"default": DEFAULT_SCREENS, "all": SCREENS, "none": ()}
+    return named.get(text.strip(), tuple(_names(text)))
 
 
 def _next_folder(task: str) -> Path:

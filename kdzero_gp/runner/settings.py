@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from kdzero_gp.errors import SettingError
-from kdzero_gp.evaluation import SCREENS, FitnessWeights, Recipe
+from kdzero_gp.evaluation import DEFAULT_SCREENS, SCREENS, FitnessWeights, Recipe
 from kdzero_gp.evolution import SPACES, SearchSettings
 
 MAGNITUDE_MODES = ("relative", "absolute")
@@ -97,7 +97,7 @@ class RunSettings:
     space: str = "open"
     magnitude: str = "relative"
     seed_zoo: bool = True
-    screens: tuple[str, ...] = SCREENS
+    screens: tuple[str, ...] = DEFAULT_SCREENS
     search: SearchSettings = field(default_factory=SearchSettings)
     plan: Plan = _DIGITS
 
@@ -108,7 +108,9 @@ class RunSettings:
             raise SettingError(f"--magnitude must be one of {', '.join(MAGNITUDE_MODES)}, got {self.magnitude!r}")
         unknown = [name for name in self.screens if name not in SCREENS]
         if unknown:
-            raise SettingError(f"there is no screen {unknown[0]!r}; --screens takes {', '.join(SCREENS)}, all or none")
+            raise SettingError(
+                f"there is no screen {unknown[0]!r}; --screens takes {', '.join(SCREENS)}, default, all or none"
+            )
         unknown = [name for name in self.search.objectives if name not in OBJECTIVES]
         if unknown:
             raise SettingError(f"there is no objective {unknown[0]!r}; --objectives takes {', '.join(OBJECTIVES)}")

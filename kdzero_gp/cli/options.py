@@ -39,8 +39,8 @@ EVOLVE_OPTIONS = (
     _option("--removal", "Who leaves the population: oldest or worst.", "oldest"),
     _option("--objectives", "Two or more of cross_entropy, sharpness_gap, cka_gap, step_time, memory: NSGA-II instead "
             "of one fitness. step_time is measured, so equal seeds then no longer give equal runs."),
-    _option("--screens", "What a candidate must pass: default (all but short), all, none, or some of duplicate, finite, "
-            "equivalence, rejection, short.", "default"),
+    _option("--screens", "What a candidate must pass: default (all but short), all, none, or some of duplicate, "
+            "finite, equivalence, rejection, short.", "default"),
     click.option("--shrink/--no-shrink", default=True, show_default=True,
                  help="Draw operations whose descendants keep losing less often."),
     click.option("--random-search", is_flag=True, help="Every birth is a new random tree: what evolution has to beat."),

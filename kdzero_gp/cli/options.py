@@ -39,8 +39,8 @@ EVOLVE_OPTIONS = (
     _option("--removal", "Who leaves the population: oldest or worst.", "oldest"),
     _option("--objectives", "Two or more of cross_entropy, sharpness_gap, cka_gap, step_time, memory: NSGA-II instead "
             "of one fitness. step_time is measured, so equal seeds then no longer give equal runs."),
-    _option("--screens", "What a candidate must pass: default (all but short), all, none, or some of duplicate, "
-            "finite, equivalence, rejection, short.", "default"),
+    _option("--screens", "What a candidate must pass before its training and early in it: all, none, or some of "
+            "duplicate, finite, equivalence, rejection, short.", "all"),
     click.option("--shrink/--no-shrink", default=True, show_default=True,
                  help="Draw operations whose descendants keep losing less often."),
     click.option("--random-search", is_flag=True, help="Every birth is a new random tree: what evolution has to beat."),
@@ -49,8 +49,8 @@ EVOLVE_OPTIONS = (
     _option("--patience", "Stop after this many generations without a better distiller.", None, int),
     _option("--images", "Training images of a proxy [default: the task's].", None, int),
     _option("--validation-images", "Validation images [default: the task's].", None, int),
-    _option("--short-bound", "With --screens all: stop a candidate early whose gaps to the teacher are so many "
-            "times those of cross-entropy alone [default: the task's]; inf stops none.", None, float),
+    _option("--short-bound", "Stop a candidate early whose gaps to the teacher are so many times those of "
+            "cross-entropy alone [default: the task's]; inf stops none.", None, float),
     _option("--loss-memory", "MiB that a loss may keep for one batch [default: the task's].", None, float),
     _option("--race-top", "Evolved distillers in the race [default: the task's].", None, int),
     _option("--race-seeds", "Fresh seeds of the race [default: the task's].", None, int),

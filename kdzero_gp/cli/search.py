@@ -68,9 +68,9 @@ def _names(text: str | None) -> list[str]:
 
 
 def _screens(text: str) -> tuple[str, ...]:
-    from kdzero_gp.evaluation import DEFAULT_SCREENS, SCREENS
+    from kdzero_gp.evaluation import SCREENS
 
-    named: dict[str, tuple[str, ...]] = {"default": DEFAULT_SCREENS, "all": SCREENS, "none": ()}
+    named: dict[str, tuple[str, ...]] = {"all": SCREENS, "none": ()}
     return named.get(text.strip(), tuple(_names(text)))
 
 

@@ -4,11 +4,10 @@ from kdzero_gp.evaluation.bench import Bench, Part, Precision, outputs
 from kdzero_gp.evaluation.fitness import FitnessWeights, fitness
 from kdzero_gp.evaluation.proxy import Evaluator, Outcome, Request, Screening, measure_terms
 from kdzero_gp.evaluation.recipe import Recipe
-from kdzero_gp.evaluation.screens import DEFAULT_SCREENS, SCREENS, Fingerprints
+from kdzero_gp.evaluation.screens import SCREENS, Fingerprints
 from kdzero_gp.evaluation.training import train
 
 __all__ = [
-    "DEFAULT_SCREENS",
     "SCREENS",
     "Bench",
     "Evaluator",

@@ -22,9 +22,6 @@ from kdzero_gp.evaluation.training import Precision, prepared
 
 # The screens in their order. ``duplicate`` is the search's own: a known canonical form is not evaluated again.
 SCREENS = ("duplicate", "finite", "equivalence", "rejection", "short")
-# The first rung is left out: what looks worse than cross-entropy alone early in a proxy is often among the best at its
-# end (experiments/screens).
-DEFAULT_SCREENS = SCREENS[:-1]
 # Gradients are probed on so many batches, of the size of the training's, since relations depend on it.
 PROBES = 2
 # A gradient smaller than this share of the cross-entropy's is rounding noise in float32 (PKT's is 5·10⁻⁵ of it).

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdzero_gp.evaluation import DEFAULT_SCREENS
+from kdzero_gp.evaluation import SCREENS
 from kdzero_gp.report.panels.pieces import Cell, details, section, table, text
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.runner import PLANS, RunSettings
@@ -82,7 +82,7 @@ def evolve_command(settings: RunSettings) -> str:
         ("--removal", search.removal), ("--patience", search.patience), ("--in-flight", search.in_flight),
         ("--objectives", ",".join(search.objectives)),
     ]  # fmt: skip
-    if settings.screens != DEFAULT_SCREENS:
+    if settings.screens != SCREENS:
         options.append(("--screens", ",".join(settings.screens) or "none"))
     for name in ("images", "validation_images", "race_top", "race_seeds", "short_bound", "loss_memory"):
         value = getattr(settings.plan, name)

@@ -1,6 +1,7 @@
 """Who is right about what the first rung stops: the rung, or the full proxy that likes it?
 
-Samples candidates of the run that ``run.py`` reads by what both say of them, and trains them from scratch as a race does.
+Samples candidates of the run that ``run.py`` reads by what both say of them, and trains them from scratch as a race
+does.
 
     python experiments/screens/truth.py RUN
 """

@@ -108,9 +108,7 @@ class RunSettings:
             raise SettingError(f"--magnitude must be one of {', '.join(MAGNITUDE_MODES)}, got {self.magnitude!r}")
         unknown = [name for name in self.screens if name not in SCREENS]
         if unknown:
-            raise SettingError(
-                f"there is no screen {unknown[0]!r}; --screens takes {', '.join(SCREENS)}, default, all or none"
-            )
+            raise SettingError(f"there is no screen {unknown[0]!r}; --screens takes {', '.join(SCREENS)}, all or none")
         unknown = [name for name in self.search.objectives if name not in OBJECTIVES]
         if unknown:
             raise SettingError(f"there is no objective {unknown[0]!r}; --objectives takes {', '.join(OBJECTIVES)}")

@@ -64,8 +64,6 @@ def started(*arguments, **options):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # a shell starts its background jobs deaf to Ctrl-C, and so would be all that these tests start
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         **options,
     )

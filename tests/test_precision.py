@@ -48,6 +48,26 @@ def test_noise_does_not_decide():
     assert precision.fastest(close | {"float32, channels last": 5.0}) == Precision("float32", True)
 
 
+def test_a_network_that_cannot_compute_in_bfloat16_computes_in_float32(student):
+    class Strict(torch.nn.Module):
+        def forward(self, images):
+            hidden = student(images)["logits"]
+            if hidden.dtype != torch.float32:
+                raise RuntimeError("expected scalar type Float but found BFloat16")
+            return {"logits": hidden}
+
+    found, milliseconds = precision.precision_for("strict", Strict(), IMAGES, 10)
+    assert found.name == "float32"
+    assert milliseconds["bfloat16, channels last"] == float("inf")
+
+
+def test_large_images_are_measured_in_small_batches(student, monkeypatch):
+    seen = []
+    monkeypatch.setattr(precision, "_milliseconds", lambda student, images, *more: seen.append(len(images)) or 1.0)
+    precision.precision_for("large", student, torch.zeros(2, 3, 224, 224), 10)
+    assert set(seen) == {5}
+
+
 def test_small_images_are_not_measured(student, tmp_path):
     assert precision.precision_for("any", student, torch.zeros(2, 1, 8, 8), 10) == (FLOAT32, {})
     assert not (tmp_path / "cache" / "precision.json").exists()

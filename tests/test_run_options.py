@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from kdzero_gp.storage import Database
 from test_runs import finished, rows
 
 TINY = ("evolve", "--generations", "3", "--pop", "4", "--race-top", "1", "--race-seeds", "1", "--images", "128",
@@ -54,6 +55,14 @@ def test_random_search_breeds_nothing(tmp_path):
     assert {row[2] for row in rows(tmp_path / "run")["births"]} == {"random"}
 
 
+def test_the_lengths_of_trainings_can_be_chosen(tmp_path):
+    output, found = ran(tmp_path / "run", "--warm-epochs", "2", "--proxy-epochs", "1.5", "--race-epochs", "3")
+    with Database.read(tmp_path / "run") as database:
+        plan = database.fact("settings")["plan"]
+    assert [plan[name]["epochs"] for name in ("warm", "proxy", "race")] == [2, 1.5, 3]
+    assert "warming up the student (2 epochs" in output and found["top"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -63,6 +72,7 @@ def test_random_search_breeds_nothing(tmp_path):
         (("--in-flight", "0"), "--in-flight must lie in 1..--pop"),
         (("--short-bound", "0"), "--short-bound must be more than 0"),
         (("--loss-memory", "-1"), "--loss-memory must be more than 0"),
+        (("--proxy-epochs", "0"), "a recipe needs epochs > 0"),
     ],
     ids=str,
 )

@@ -30,14 +30,16 @@ from kdzero_gp.models.weights import save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import Machine, Pair, TrainingRecipe, load_recipe
 from kdzero_gp.training import run as running
+from kdzero_gp.training import teacher as teachers
 from kdzero_gp.training.compare import Row, interval, table
 from kdzero_gp.training.data import open_images
 from kdzero_gp.training.distillers import with_magnitudes
 from kdzero_gp.training.folder import load_checkpoint
-from kdzero_gp.training.loop import Teacher, Trainer
+from kdzero_gp.training.loop import Trainer
 from kdzero_gp.training.magnitudes import WARM_UP_EPOCH, final_magnitudes, gradient_norms
 from kdzero_gp.training.pair import tapped
 from kdzero_gp.training.settings import Result
+from kdzero_gp.training.teacher import Teacher, asked, kept
 
 pytestmark = pytest.mark.timeout(300)
 CPU = torch.device("cpu")
@@ -251,7 +253,7 @@ def test_a_training_leaves_threads_and_generator_as_they_were(tmp_path):
 # --- the teacher's part -------------------------------------------------------------------------------------
 
 
-def trainer(pair, recipe, text, keep):
+def trainer(pair, recipe, text, keep, folder):
     """A trainer of the pair with a distiller, whose teacher's outputs are kept or not."""
     images = open_images("digits", None, recipe, CPU, torch.contiguous_format)
     student = tapped("digits_cnn_4", 10, images.example, None, seed=0)
@@ -259,48 +261,51 @@ def trainer(pair, recipe, text, keep):
     models.weights.load_weights(network.network, pair.teacher_weights)
     distiller = kdzero_gp.compile(text, student.shapes, network.shapes)
     live = Teacher(network, distiller, images, Precision())
-    assert live.keep() is keep
+    names = asked(distiller, network.shapes)
+    assert teachers.keep(network, names, images, Precision(), folder / "teacher.pt") is keep
+    if keep:
+        live.kept = kept(folder / "teacher.pt", names, CPU)
     return Trainer(student, images, Precision(), live)
 
 
 @pytest.mark.parametrize("flip", [False, True])
-def test_kept_outputs_are_those_of_a_live_teacher(pair, flip):
+def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, tmp_path):
     recipe = load_recipe("short", "digits", changes={"flip": flip, "batch_size": 32})
-    training_ = trainer(pair, recipe, "times(no(l2(emb)), 1)", keep=True)
+    training_ = trainer(pair, recipe, "times(no(l2(emb)), 1)", keep=True, folder=tmp_path)
     teacher, batch = training_.teacher, next(training_.images.epoch(0, 0))
     assert batch.flipped.any() == flip
-    kept = teacher.targets(batch, batch.images, batch.labels)
+    from_disk = teacher.targets(batch, batch.images, batch.labels)
     teacher.kept = None
     live = teacher.targets(batch, batch.images, batch.labels)
-    assert kept.keys() == live.keys()
-    assert all(torch.allclose(kept[name], live[name], atol=1e-5) for name in live)
+    assert from_disk.keys() == live.keys()
+    assert all(torch.allclose(from_disk[name], live[name], atol=1e-5) for name in live)
 
 
 @pytest.mark.parametrize("changes", [{"crop": "pad"}, {"mixup": 0.2}])
-def test_the_teacher_is_live_where_images_change(pair, changes):
+def test_the_teacher_is_live_where_images_change(pair, changes, tmp_path):
     if "mixup" in changes:
         pytest.importorskip("timm")
-    trainer(pair, load_recipe("short", "digits", changes=changes), "times(no(l2(emb)), 1)", keep=False)
+    trainer(pair, load_recipe("short", "digits", changes=changes), "times(no(l2(emb)), 1)", keep=False, folder=tmp_path)
 
 
-def test_kept_outputs_are_bounded(pair, monkeypatch):
-    monkeypatch.setattr("kdzero_gp.training.loop.TARGET_BYTES", 900 * 4 * 32 - 1)
-    trainer(pair, load_recipe("short", "digits"), "times(no(l2(emb)), 1)", keep=False)
+def test_kept_outputs_are_bounded(pair, monkeypatch, tmp_path):
+    monkeypatch.setattr(teachers, "KEPT_BYTES", 900 * 4 * 32 - 1)
+    trainer(pair, load_recipe("short", "digits"), "times(no(l2(emb)), 1)", keep=False, folder=tmp_path)
 
 
-def test_mixed_images_train_on_mixed_labels(pair):
+def test_mixed_images_train_on_mixed_labels(pair, tmp_path):
     pytest.importorskip("timm")
     recipe = load_recipe("short", "digits", changes={"mixup": 0.8, "cutmix": 1.0, "optimizer": "adamw"})
-    training_ = trainer(pair, recipe, "times(no(kl(softmax_C(logits, 4))), 1)", keep=False)
+    training_ = trainer(pair, recipe, "times(no(kl(softmax_C(logits, 4))), 1)", keep=False, folder=tmp_path)
     first = training_.epoch(0, 0)
     assert math.isfinite(first["loss"])
     _, labels = training_.mixing(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]))
     assert labels.shape == (4, 10) and torch.allclose(labels.sum(1), torch.ones(4))
 
 
-def test_adamw_decays_weights_alone(pair):
+def test_adamw_decays_weights_alone(pair, tmp_path):
     recipe = load_recipe("short", "digits", changes={"optimizer": "adamw"})
-    groups = trainer(pair, recipe, "times(no(l2(feat)), 1)", keep=True).optimizer.param_groups
+    groups = trainer(pair, recipe, "times(no(l2(feat)), 1)", keep=True, folder=tmp_path).optimizer.param_groups
     assert [group["weight_decay"] for group in groups] == [recipe.weight_decay, 0.0]
     assert {p.dim() > 1 for p in groups[0]["params"]} == {True}
     assert {p.dim() > 1 for p in groups[1]["params"]} == {False}
@@ -322,11 +327,11 @@ def norms(training_, magnitudes, monkeypatch):
 
 
 @pytest.mark.parametrize("mode", ["relative", "joint", "absolute"])
-def test_magnitudes_are_relative_to_the_gradient_of_the_cross_entropy(pair, mode, monkeypatch):
+def test_magnitudes_are_relative_to_the_gradient_of_the_cross_entropy(pair, mode, monkeypatch, tmp_path):
     monkeypatch.setattr("kdzero_gp.training.magnitudes.WARM_UP_STEPS", 0)
     monkeypatch.setattr("kdzero_gp.training.magnitudes.PROBES", 1)
     text = "add(times(no(l2(logits)), 5), times(no(l2(emb)), 0.1))"
-    training_ = trainer(pair, load_recipe("short", "digits"), text, keep=True)
+    training_ = trainer(pair, load_recipe("short", "digits"), text, keep=True, folder=tmp_path)
     before = {k: v.clone() for k, v in training_.student.state_dict().items()}
     found = final_magnitudes(
         mode, 2.0, training_.student, training_.teacher, training_.images, training_.precision, seed=0
@@ -489,6 +494,28 @@ def test_a_comparison_is_fair_resumable_and_independent_of_workers(pair, tmp_pat
     assert not trained
     more = compared(pair, tmp_path / "one", seeds=3)
     assert len(trained) == 3 * 3 and {row.seeds for row in more.rows} == {3}
+
+
+def test_a_comparison_asks_its_teacher_once(pair, tmp_path, monkeypatch):
+    asked_of, keep, outputs = [], teachers.keep, teachers.outputs
+    monkeypatch.setattr(
+        running, "keep", lambda *given: (asked_of.append((given[4], given[4].exists())), keep(*given))[1]
+    )
+    live = []
+    monkeypatch.setattr(teachers, "outputs", lambda *given: (live.append(len(given[1])), outputs(*given))[1])
+    compared(pair, tmp_path)
+    place = tmp_path / "teacher.pt"
+    assert asked_of[0] == (place, False) and set(asked_of[1:]) == {(place, True)}
+    assert sum(live) == 900, "each training image once"
+    assert not list(tmp_path.rglob("teacher.pt"))
+
+
+def test_a_live_teacher_and_a_kept_one_train_the_same_student(pair, tmp_path, monkeypatch):
+    training.distill(pair, "zoo:fitnet", out=tmp_path / "kept", machine=ONE)
+    monkeypatch.setattr(teachers, "KEPT_BYTES", 0)
+    training.distill(pair, "zoo:fitnet", out=tmp_path / "live", machine=ONE)
+    one, other = (load_file(tmp_path / name / "student.safetensors") for name in ("kept", "live"))
+    assert all(torch.allclose(one[name].float(), other[name].float(), atol=1e-3) for name in one)
 
 
 def test_the_factor_is_chosen_by_validation_in_the_short_budget(pair, tmp_path):

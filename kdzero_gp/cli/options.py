@@ -49,9 +49,13 @@ EVOLVE_OPTIONS = (
     _option("--patience", "Stop after this many generations without a better distiller.", None, int),
     _option("--images", "Training images of a proxy [default: the task's].", None, int),
     _option("--validation-images", "Validation images [default: the task's].", None, int),
+    _option("--warm-epochs", "Epochs of cross-entropy that the student has when proxies start [default: the task's].",
+            None, float),
+    _option("--proxy-epochs", "Epochs of a proxy [default: the task's].", None, float),
     _option("--short-bound", "Stop a candidate early whose gaps to the teacher are so many times those of "
             "cross-entropy alone [default: the task's]; inf stops none.", None, float),
     _option("--loss-memory", "MiB that a loss may keep for one batch [default: the task's].", None, float),
+    _option("--race-epochs", "Epochs of a training in the race [default: the task's].", None, float),
     _option("--race-top", "Evolved distillers in the race [default: the task's].", None, int),
     _option("--race-seeds", "Fresh seeds of the race [default: the task's].", None, int),
     _option("--ce-weight", "Share of the validation cross-entropy in the fitness [default: the task's].", None, float),

@@ -43,6 +43,10 @@ def _settings(options: dict[str, Any]) -> Any:
         if options[name] is not None
     }
     plan = replace(PLANS[options["task"]], **changes)
+    for name in ("warm", "proxy", "race"):
+        epochs = options[f"{name}_epochs"]
+        if epochs is not None:
+            plan = replace(plan, **{name: replace(getattr(plan, name), epochs=epochs)})
     shares = {"cross_entropy": "ce_weight", "sharpness_gap": "sharpness_weight", "cka_gap": "cka_weight"}
     given = {name: options[option] for name, option in shares.items() if options[option] is not None}
     plan = replace(plan, weights=replace(plan.weights, **given))

@@ -19,8 +19,9 @@ from kdzero_gp.tasks.cache import cache_folder
 
 # Below this image size a step is bookkeeping; nothing is gained and nothing measured.
 SMALLEST_SIZE = 16
-# A batch as trainings have it.
+# A batch as trainings have it, and of images of so many pixels in all, with which hardware is busy too.
 BATCH = 64
+PIXELS = BATCH * 64 * 64
 # Steps that are timed after one that is not; the fastest counts, since only it is undisturbed.
 STEPS = 3
 # What is not plain float32 has to be this much faster, so that noise does not decide.
@@ -83,8 +84,9 @@ def _measured(student: nn.Module, images: Tensor, classes: int) -> dict[str, flo
     torch.set_num_threads(1)
     found: dict[str, float] = {}
     try:
-        batch = images[:1].expand(BATCH, *images.shape[1:]).clone()
-        labels = torch.arange(BATCH, device=images.device) % classes
+        size = max(2, min(BATCH, PIXELS // images[0, 0].numel()))
+        batch = images[:1].expand(size, *images.shape[1:]).clone()
+        labels = torch.arange(size, device=images.device) % classes
         for precision in _settings():
             best = min(found.values(), default=float("inf"))
             found[label(precision)] = _milliseconds(copy.deepcopy(student), batch, labels, precision, best)
@@ -94,13 +96,18 @@ def _measured(student: nn.Module, images: Tensor, classes: int) -> dict[str, flo
 
 
 def _milliseconds(student: nn.Module, images: Tensor, labels: Tensor, precision: Precision, best: float) -> float:
-    """The fastest of a few training steps."""
+    """The fastest of a few training steps; infinite where the network cannot compute in bfloat16."""
     student = student.to(memory_format=precision.memory_format).train()
     images = images.to(memory_format=precision.memory_format)
     times = []
     for step in range(STEPS + 1):
         start = time.perf_counter()
-        F.cross_entropy(precision.forward(student, images)["logits"], labels).backward()
+        try:
+            F.cross_entropy(precision.forward(student, images)["logits"], labels).backward()
+        except RuntimeError:
+            if precision.name == FLOAT32.name:
+                raise
+            return float("inf")
         if images.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(1000.0 * (time.perf_counter() - start))

@@ -22,6 +22,7 @@ from kdzero_gp.training.api import Pair
 from kdzero_gp.training.distillers import Distiller, Found
 from kdzero_gp.training.machine import Machine
 from kdzero_gp.training.processes import Job, results
+from kdzero_gp.training.run import share
 from kdzero_gp.training.settings import Result
 
 CROSS_ENTROPY = "ce"
@@ -126,7 +127,15 @@ class _Comparison:
         trained = self._train(seeds, best)
         rows = table(trained, best)
         self._write(facts, tuned, trained, rows)
+        (self.folder / files.TEACHER).unlink(missing_ok=True)
         return Comparison(self.folder, tuple(rows))
+
+    def _share(self) -> None:
+        """The teacher is asked once for all trainings, where the recipe allows that."""
+        settings = self.pair.distilling(self.distillers[0], self.seed)
+        sources = [distiller.source for distiller in self.distillers]
+        precision = share(settings, sources, self.folder / files.TEACHER, self.machine, self.progress)
+        self.machine = replace(self.machine, precision=precision)
 
     def _tune(self, factors: tuple[float, ...], epochs: int) -> dict[str, dict[float, Result]]:
         """Every distiller at every factor, in the short budget."""
@@ -136,7 +145,8 @@ class _Comparison:
         for distiller, factor in wanted:
             settings = self.pair.distilling(distiller, TUNING_SEED + self.seed, "joint", factor)
             settings = replace(settings, recipe=settings.recipe.with_epochs(epochs), validate=True)
-            jobs.append(Job(settings, self.folder / "tuning" / f"{_slug(distiller)}-{factor:g}"))
+            place = self.folder / "tuning" / f"{_slug(distiller)}-{factor:g}"
+            jobs.append(Job(settings, place, self.folder / files.TEACHER if self.pair.validate else None))
         for index, result in self._results("tuning magnitudes", jobs):
             distiller, factor = wanted[index]
             found[distiller.name][factor] = result
@@ -159,9 +169,11 @@ class _Comparison:
         if distiller is None:
             return Job(self.pair.settings(seed), place / f"{CROSS_ENTROPY}-seed{seed}")
         settings = self.pair.distilling(distiller, seed, "joint", factors[distiller.name] or 1.0)
-        return Job(settings, place / f"{_slug(distiller)}-seed{seed}")
+        return Job(settings, place / f"{_slug(distiller)}-seed{seed}", self.folder / files.TEACHER)
 
     def _results(self, what: str, jobs: list[Job]) -> Iterable[tuple[int, Result]]:
+        if self.machine.precision is None and any(files.read_result(job.folder) is None for job in jobs):
+            self._share()
         self.progress.begin(what, len(jobs))
         try:
             for index, result in results(jobs, self.machine, self.workers):

@@ -1,7 +1,8 @@
 """The folder of one training. Every file in it is whole at any moment, so that a kill at any moment loses at most the
 epoch that was going on.
 
-``settings.json`` what was asked; ``checkpoint.pt`` the state after the last whole epoch (until the end);
+``settings.json`` what was asked; ``checkpoint.pt`` the state after the last whole epoch, and ``teacher.pt`` the
+teacher's outputs on all images where a training can keep them (both until the end);
 ``log.csv`` one row for each epoch; ``student.safetensors`` the final weights under the network's own names;
 ``distiller.py`` the distiller with its final magnitudes; ``result.json`` the end.
 """
@@ -26,6 +27,7 @@ from kdzero_gp.version import __version__
 
 SETTINGS = "settings.json"
 CHECKPOINT = "checkpoint.pt"
+TEACHER = "teacher.pt"
 LOG = "log.csv"
 STUDENT = "student.safetensors"
 DISTILLER = "distiller.py"
@@ -115,11 +117,12 @@ def write_log(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = LOG) 
 
 
 def write_result(folder: Path, result: Result, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
-    """Write the end of a training; the checkpoint is of no use then."""
+    """Write the end of a training; what it went on from is of no use then."""
     versions = {"kdzero_gp": __version__, "torch": torch.__version__, "python": platform.python_version()}
     content = result.as_dict() | {"settings": settings, "machine": facts, "versions": versions}
     write_whole(folder / RESULT, json.dumps(content, indent=1, ensure_ascii=False))
-    (folder / CHECKPOINT).unlink(missing_ok=True)
+    for name in (CHECKPOINT, TEACHER):
+        (folder / name).unlink(missing_ok=True)
 
 
 def read_result(folder: Path) -> Result | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,59 +13,15 @@ from torch import Tensor, nn
 
 from kdzero_gp.errors import SettingError
 from kdzero_gp.evaluation import Precision
-from kdzero_gp.evaluation.training import CHECK_EVERY, TARGET_BYTES, Diverged
+from kdzero_gp.evaluation.training import CHECK_EVERY, Diverged
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.training.data import Batch, Images, random_state
-from kdzero_gp.training.pair import resized
 from kdzero_gp.training.recipe import TrainingRecipe
 from kdzero_gp.training.single import INSTALL
+from kdzero_gp.training.teacher import Teacher
 
-Tensors = dict[str, Tensor]
 # Hears of the loss every CHECK_EVERY steps, and how many steps that were.
 OnSteps = Callable[[int, float], None]
-
-
-class Teacher:
-    """A teacher and a distiller's part of it: live on every batch, or kept for all images and their mirror images
-    where the recipe leaves an image only these two forms and they fit into TARGET_BYTES."""
-
-    def __init__(self, network: Tapped, distiller: nn.Module, images: Images, precision: Precision):
-        self.network = network.eval().requires_grad_(False)
-        self.distiller = distiller
-        self.images = images
-        self.precision = precision
-        self.kept: Tensors | None = None
-
-    @torch.no_grad()
-    def outputs(self, images: Tensor) -> Tensors:
-        """What the teacher says of normalised images, at its own image size."""
-        seen = resized(images, self.images.recipe.teacher_image_size)
-        return self.precision.forward(self.network, seen.contiguous(memory_format=self.precision.memory_format))
-
-    def targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Tensors:
-        """The distiller's targets for one batch whose images may have been mixed."""
-        if self.kept is None:
-            return self.distiller.prepare(self.outputs(images), labels)  # type: ignore[operator,no-any-return]
-        rows = batch.indices + self.images.train * batch.flipped
-        return {name: tensor[rows] for name, tensor in self.kept.items()}
-
-    def keep(self) -> bool:
-        """Compute the targets of all images once, if that is right and they fit; returns whether it was done."""
-        if not (self.images.recipe.cacheable and self.images.recipe.per_image is False):
-            return False
-        forms = (False, True) if self.images.recipe.flip else (False,)
-        pieces: dict[str, list[Tensor]] = {}
-        for flipped in forms:
-            for images, labels in self.images.evaluation("train"):
-                seen = images.flip(3) if flipped else images
-                found = self.distiller.prepare(self.outputs(seen), labels)  # type: ignore[operator]
-                each = sum(tensor[0].numel() * tensor.element_size() for tensor in found.values())
-                if each * self.images.train * len(forms) > TARGET_BYTES:
-                    return False
-                for name, tensor in found.items():
-                    pieces.setdefault(name, []).append(tensor)
-        self.kept = {name: torch.cat(tensors) for name, tensors in pieces.items()}
-        return True
 
 
 class Trainer:
@@ -144,10 +100,10 @@ class Trainer:
 
 
 @torch.no_grad()
-def measured(network: nn.Module, images: Images, part: str, most: int | None = None) -> dict[str, float]:
-    """Accuracy and cross-entropy of a tapped network on (the first ``most``) images of a part, in float32."""
-    was_training = network.training
-    network.eval()
+def measured(
+    network: Callable[[Tensor], Mapping[str, Tensor]], images: Images, part: str, most: int | None = None
+) -> dict[str, float]:
+    """Accuracy and cross-entropy of a tapped network in evaluation mode on (the first ``most``) images of a part."""
     right, loss, count = 0, 0.0, 0
     for batch, labels in images.evaluation(part):
         logits = network(batch)["logits"].float()
@@ -156,7 +112,6 @@ def measured(network: nn.Module, images: Images, part: str, most: int | None = N
         count += len(labels)
         if most is not None and count >= most:
             break
-    network.train(was_training)
     return {"accuracy": right / count, "cross_entropy": loss / count} if count else {}
 
 

@@ -13,19 +13,18 @@ import torch
 from kdzero_gp.errors import SettingError
 from kdzero_gp.evaluation import Precision
 
-# From this image size on the layout with channels last is the faster one on CPUs.
-CHANNELS_LAST_SIZE = 16
-
 
 @dataclass(frozen=True)
 class Machine:
     """Where a training runs. ``threads`` are those of torch on a CPU (None: one for images below 16 pixels, else all
     cores); ``readers`` are the processes that read images one by one (0: none; recipes with ``resized`` crops use
-    them). Only ``threads`` can change the last digits of a result."""
+    them); ``precision`` is what the networks compute in (None: the fastest, measured). ``threads`` and ``precision``
+    can change the digits of a result."""
 
     device: str = "auto"
     threads: int | None = None
     readers: int = 0
+    precision: Precision | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingError for what does not exist here."""
@@ -40,15 +39,6 @@ class Machine:
         if self.device == "cuda" and not available:
             raise SettingError("--device cuda: torch sees no CUDA device; use --device cpu")
         return torch.device("cuda" if available and self.device != "cpu" else "cpu")
-
-
-def precision_for(device: torch.device, image_size: int) -> Precision:
-    """bfloat16 where the hardware computes in it, channels last for images of some size: the rule of a search."""
-    large = image_size >= CHANNELS_LAST_SIZE
-    if device.type == "cuda":
-        return Precision("bfloat16" if torch.cuda.is_bf16_supported() else "float32", large)
-    native = large and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return Precision("bfloat16" if native else "float32", large)
 
 
 @contextlib.contextmanager

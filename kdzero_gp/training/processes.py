@@ -22,10 +22,11 @@ from kdzero_gp.training.settings import Result, Settings
 
 @dataclass(frozen=True)
 class Job:
-    """One training and its folder."""
+    """One training and its folder, and where the teacher's outputs may be that it shares with others."""
 
     settings: Settings
     folder: Path
+    shared: Path | None = None
 
 
 def results(jobs: Sequence[Job], machine: Machine, workers: int) -> Iterator[tuple[int, Result]]:
@@ -59,7 +60,7 @@ def results(jobs: Sequence[Job], machine: Machine, workers: int) -> Iterator[tup
 
 def _carry_out(job: Job, machine: Machine) -> Result:
     try:
-        return carry_out(job.settings, job.folder, machine)
+        return carry_out(job.settings, job.folder, machine, shared=job.shared)
     except SettingError as error:
         return Result(reason=str(error))
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
+from collections.abc import Collection, Iterable
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +16,21 @@ from kdzero_gp.compiler import load_source
 from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.errors import ModelError
 from kdzero_gp.evaluation import Precision
+from kdzero_gp.evaluation.precision import SMALLEST_SIZE, label, precision_for
 from kdzero_gp.evaluation.training import Diverged
 from kdzero_gp.models import names
+from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.data import Images, open_images
 from kdzero_gp.training.distillers import with_magnitudes
-from kdzero_gp.training.loop import Teacher, Trainer, measured
-from kdzero_gp.training.machine import (
-    CHANNELS_LAST_SIZE,
-    Machine,
-    computing_as,
-    forget_peak,
-    peak_megabytes,
-    precision_for,
-)
+from kdzero_gp.training.loop import Trainer, measured
+from kdzero_gp.training.machine import Machine, computing_as, forget_peak, peak_megabytes
 from kdzero_gp.training.magnitudes import final_magnitudes
 from kdzero_gp.training.pair import resized, tapped
 from kdzero_gp.training.settings import Result, Settings
+from kdzero_gp.training.teacher import Teacher, asked, keep, kept, outputs
 
 # Images on which a teacher is checked before it teaches.
 CHECKED_IMAGES = 1000
@@ -44,11 +42,13 @@ def carry_out(
     machine: Machine | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
+    shared: Path | None = None,
 ) -> Result:
     """Train as the settings say, or go on where the folder's checkpoint is, or give the result that is there.
 
     An interrupted training that goes on ends with the same bits as one that was not, on one kind of device and with
-    the same number of threads. A loss that is no longer finite ends it with a ``reason``. Raises KdzeroError.
+    the same number of threads. A loss that is no longer finite ends it with a ``reason``. ``shared`` is where ``share``
+    may have kept the teacher's outputs. Raises KdzeroError.
     """
     machine = machine or Machine()
     device = machine.resolved()
@@ -56,28 +56,41 @@ def carry_out(
     known = files.read_result(folder)
     if known is not None:
         return known
-    size = settings.recipe.image_size or (1 if settings.task == "digits" else CHANNELS_LAST_SIZE)
-    threads = machine.threads or (1 if size < CHANNELS_LAST_SIZE else cores())
+    size = settings.recipe.image_size or (1 if settings.task == "digits" else SMALLEST_SIZE)
+    threads = machine.threads or (1 if size < SMALLEST_SIZE else cores())
     with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(threads):
         forget_peak(device)
-        training = _Training(settings, folder, device, machine.readers, progress or Progress())
-        facts = {"device": str(device), "threads": threads, "precision": training.precision.name}
+        training = _Training(settings, folder, machine, progress or Progress(), shared)
+        facts = {"device": str(device), "threads": threads, "precision": label(training.precision)}
         return training.carry_out(tensorboard, facts)
 
 
+def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machine, progress: Progress) -> Precision:
+    """What trainings with these distillers can have in common, found once: the precision, and the teacher's outputs
+    kept at ``path``, where they can be (see ``teacher.keep``). Raises KdzeroError."""
+    device = machine.resolved()
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(cores()):
+        images, _, precision = _opened(settings, device, machine)
+        network = _load_teacher(settings, images, device, precision)
+        names = set().union(*(asked(load_source(source), network.shapes) for source in sources))
+        _keep(network, names, images, precision, path, progress)
+    return precision
+
+
 class _Training:
-    def __init__(self, settings: Settings, folder: Path, device: torch.device, readers: int, progress: Progress):
+    def __init__(self, settings: Settings, folder: Path, machine: Machine, progress: Progress, shared: Path | None):
         self.settings = settings
         self.recipe = settings.recipe
         self.folder = folder
-        self.device = device
+        self.device = machine.resolved()
         self.progress = progress
+        self.shared = shared
         self.begin = time.perf_counter()
-        self.images, self.precision = _images(settings, device, readers)
-        form = self.precision.memory_format
-        example = self.images.example
-        student = tapped(settings.student, self.images.classes, example, settings.student_taps, settings.seed)
-        self.student = student.to(device).to(memory_format=form)
+        self.checkpoint = files.load_checkpoint(folder, self.device)
+        if self.checkpoint is not None:
+            machine = replace(machine, precision=Precision(*self.checkpoint["precision"]))
+        self.images, student, self.precision = _opened(settings, self.device, machine)
+        self.student = student.to(memory_format=self.precision.memory_format)
         self.teacher_accuracy: float | None = None
         self.teacher = self._teacher() if settings.source else None
         self.trainer = Trainer(self.student, self.images, self.precision, self.teacher)
@@ -87,23 +100,16 @@ class _Training:
         self.magnitudes: tuple[float, ...] = ()
 
     def _teacher(self) -> Teacher:
-        settings = self.settings
-        example = resized(self.images.example, self.recipe.teacher_image_size)
-        network = tapped(settings.teacher, self.images.classes, example, settings.teacher_taps)
-        if settings.teacher_weights is not None:
-            load_weights(network.network, settings.teacher_weights)
-        elif settings.teacher.partition(":")[0] in (*names(), "timm", "torchvision"):  # a user's own may bring them
-            raise ModelError(
-                f"the teacher {settings.teacher} has no weights; give --teacher-weights, for example those of "
-                f"kdzero-gp train --model {settings.teacher}"
-            )
-        network = network.to(self.device).to(memory_format=self.precision.memory_format)
+        settings, images, precision = self.settings, self.images, self.precision
+        network = _load_teacher(settings, images, self.device, precision)
         torch.manual_seed(settings.seed)  # the adapters' first weights
         distiller = load_source(settings.source).to(self.device).train()
-        teacher = Teacher(network, distiller, self.images, self.precision)
-        self.teacher_accuracy = _checked(teacher, self.images, settings.teacher)
-        if teacher.keep():
-            self.progress.note("the teacher's outputs on all images are kept: the recipe changes no image but by flips")
+        self.teacher_accuracy = _checked(network, images, precision, settings.teacher)
+        teacher = Teacher(network, distiller, images, precision)
+        names = asked(distiller, network.shapes)
+        path = self.shared if self.shared and self.shared.exists() else self.folder / files.TEACHER
+        if _keep(network, names, images, precision, path, self.progress):
+            teacher.kept = kept(path, names, self.device)
         return teacher
 
     def carry_out(self, tensorboard: bool, facts: dict[str, Any]) -> Result:
@@ -126,7 +132,7 @@ class _Training:
 
     def _start_or_restore(self) -> int:
         """The first epoch to train, from the beginning or from a checkpoint."""
-        state = files.load_checkpoint(self.folder, self.device)
+        state = self.checkpoint
         if state is None:
             if self.teacher is not None:
                 self.magnitudes = final_magnitudes(
@@ -148,7 +154,7 @@ class _Training:
         found = self.trainer.epoch(self.settings.seed, epoch, lambda n, loss: self.progress.advance(n, loss=loss))
         row = {"epoch": epoch + 1, "learning_rate": self.trainer.optimizer.param_groups[0]["lr"],
                "loss": found["loss"], "cross_entropy": found["cross_entropy"]}  # fmt: skip
-        now = measured(self.student, self.images, "validation")
+        now = measured(self.student.eval(), self.images, "validation")
         row |= {"validation_accuracy": now.get("accuracy"), "validation_cross_entropy": now.get("cross_entropy")}
         row["seconds"] = found["seconds"]
         self.rows.append(row)
@@ -159,7 +165,8 @@ class _Training:
         self.spent["training"] += found["seconds"]
         self._spend()
         state = self.trainer.state() | {"rows": self.rows, "best": self.best, "spent": self.spent}
-        files.save_checkpoint(self.folder, state | {"magnitudes": list(self.magnitudes)})
+        state |= {"magnitudes": list(self.magnitudes), "precision": astuple(self.precision)}
+        files.save_checkpoint(self.folder, state)
         files.write_log(self.folder, self.rows)
         return row
 
@@ -179,7 +186,7 @@ class _Training:
         """Final weights: the best by validation, or the last. The test images are read here and nowhere else."""
         if self.best["weights"]:
             self.student.network.load_state_dict(self.best["weights"])
-        test = measured(self.student, self.images, "test")
+        test = measured(self.student.eval(), self.images, "test")
         parameters = count_parameters(self.student)
         save_weights(self.student.untap(), self.folder / files.STUDENT)
         self._spend()
@@ -201,35 +208,48 @@ class _Training:
         )
 
 
-def _images(settings: Settings, device: torch.device, readers: int) -> tuple[Images, Precision]:
+def _opened(settings: Settings, device: torch.device, machine: Machine) -> tuple[Images, Tapped, Precision]:
+    """The images, the new student and how it computes."""
     images = open_images(
         settings.task, settings.data, settings.recipe, device, torch.contiguous_format,
-        validate=settings.validate, readers=readers,
+        validate=settings.validate, readers=machine.readers,
     )  # fmt: skip
-    precision = precision_for(device, images.example.shape[-1])
+    student = tapped(settings.student, images.classes, images.example, settings.student_taps, settings.seed).to(device)
+    precision = machine.precision
+    if precision is None:
+        precision, _ = precision_for(settings.student, student, images.example, images.classes)
     images.memory_format = precision.memory_format
-    return images, precision
+    return images, student, precision
 
 
-def _checked(teacher: Teacher, images: Images, name: str) -> float:
+def _load_teacher(settings: Settings, images: Images, device: torch.device, precision: Precision) -> Tapped:
+    example = resized(images.example, settings.recipe.teacher_image_size)
+    network = tapped(settings.teacher, images.classes, example, settings.teacher_taps)
+    if settings.teacher_weights is not None:
+        load_weights(network.network, settings.teacher_weights)
+    elif settings.teacher.partition(":")[0] in (*names(), "timm", "torchvision"):  # a user's own may bring them
+        raise ModelError(
+            f"the teacher {settings.teacher} has no weights; give --teacher-weights, for example those of "
+            f"kdzero-gp train --model {settings.teacher}"
+        )
+    return network.to(device).to(memory_format=precision.memory_format)
+
+
+def _keep(
+    network: Tapped, wanted: Collection[str], images: Images, precision: Precision, path: Path, progress: Progress
+) -> bool:
+    if not path.exists() and images.recipe.cacheable:
+        progress.note("asking the teacher about all images once: the recipe changes no image but by flips")
+    return keep(network, wanted, images, precision, path)
+
+
+def _checked(network: Tapped, images: Images, precision: Precision, name: str) -> float:
     """The teacher's accuracy on some validation images. Raises ModelError when it only guesses."""
     part = "validation" if images.validation else "train"
-    seen = _Seen(teacher)
-    accuracy = measured(seen, images, part, CHECKED_IMAGES)["accuracy"]
-    if images.classes > 2 and accuracy < 2.0 / images.classes:
+    accuracy = measured(lambda batch: outputs(network, batch, images, precision), images, part, CHECKED_IMAGES)
+    if images.classes > 2 and accuracy["accuracy"] < 2.0 / images.classes:
         raise ModelError(
-            f"the accuracy of the teacher {name} is {100 * accuracy:.2f} %, near guessing; the weights belong to other "
-            "classes or another normalisation: check --teacher-weights and --data"
+            f"the accuracy of the teacher {name} is {100 * accuracy['accuracy']:.2f} %, near guessing; the weights "
+            "belong to other classes or another normalisation: check --teacher-weights and --data"
         )
-    return accuracy
-
-
-class _Seen(torch.nn.Module):
-    """A teacher as it sees images, at its own size."""
-
-    def __init__(self, teacher: Teacher):
-        super().__init__()
-        self.teacher = teacher
-
-    def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        return self.teacher.outputs(images)
+    return accuracy["accuracy"]

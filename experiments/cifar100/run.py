@@ -1,0 +1,96 @@
+"""Does an evolved distiller train a better student? CIFAR-100, a search and then trainings on all images.
+
+``search``: ``kdzero-gp evolve`` on ResNet-56 → ResNet-20 with proxies that resemble the trainings it is for (from a
+nearly new student, judged by cross-entropy). ``compare``: its winner against cross-entropy alone and published methods
+on the same pair, with tuned magnitudes. ``second``: the same distiller, unchanged, for another student. Every step
+goes on where it was interrupted.
+
+    python experiments/cifar100/run.py search compare second --work FOLDER --data cifar100.zip \\
+        --teacher-weights resnet56_cifar100.safetensors
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import kdzero_gp
+
+HERE = Path(__file__).parent
+SEARCH = ["--generations", "6", "--pop", "15", "--warm-epochs", "1", "--proxy-epochs", "3", "--ce-weight", "1",
+          "--sharpness-weight", "0", "--cka-weight", "0", "--short-bound", "inf", "--race-top", "2"]  # fmt: skip
+PUBLISHED = ("at", "sp", "dist", "dkd")
+SECOND = "mobilenet_v2"
+
+
+def command(*words):
+    """One command line of kdzero-gp, and the seconds that it took."""
+    start = time.perf_counter()
+    subprocess.run([Path(sys.executable).parent / "kdzero-gp", *map(str, words)], check=True)
+    return time.perf_counter() - start
+
+
+def compared(given, student, epochs, published, folder, output):
+    """A comparison, and what of it is kept here."""
+    distillers = [*(f"zoo:{name}" for name in published), f"run:{given.work / 'search'}"]
+    # without crops the teacher is asked once for all trainings
+    seconds = command(
+        "compare", *pair(given, student), "--recipe", "short", "--epochs", epochs, "--set", "crop=none",
+        "--tune-epochs", given.tune_epochs, "--seeds", given.seeds, "--out", folder,
+        *(word for text in distillers for word in ("--distiller", text)),
+    )  # fmt: skip
+    content = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
+    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__,
+               "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+               "kdzero_gp": kdzero_gp.__version__, "seconds_of_the_last_start": seconds}  # fmt: skip
+    kept = {"machine": machine, "recipe": content["settings"]["recipe"], "table": content["table"]}
+    for what in ("tuning", "trainings"):
+        kept[what] = {
+            name: {
+                key: {f: r[f] for f in ("test_accuracy", "validation_accuracy", "reason")} for key, r in found.items()
+            }
+            for name, found in content[what].items()
+        }
+    output.with_suffix(".json").write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    shutil.copy(folder / "compare.png", output.with_suffix(".png"))
+
+
+def pair(given, student):
+    """The options that name the pair and its data."""
+    return ["--task", "cifar100", "--data", given.data, "--teacher", "resnet56", "--teacher-weights",
+            given.teacher_weights, "--student", student]  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("steps", nargs="+", choices=("search", "compare", "second"))
+    parser.add_argument("--work", type=Path, required=True, help="where runs and trainings are kept")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--teacher-weights", required=True)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--second-epochs", type=int, default=2)
+    parser.add_argument("--tune-epochs", type=int, default=1)
+    parser.add_argument("--seeds", type=int, default=3)
+    given = parser.parse_args()
+    search = given.work / "search"
+    if "search" in given.steps:
+        command("resume", search) if search.exists() else command(
+            "evolve", *pair(given, "resnet20"), *SEARCH, "--out", search
+        )
+        shutil.copy(search / "distiller.py", HERE / "evolved.py")
+    if "compare" in given.steps:
+        compared(given, "resnet20", given.epochs, PUBLISHED, given.work / "resnet20", HERE / "resnet56-resnet20")
+    if "second" in given.steps:
+        folder = given.work / SECOND
+        compared(given, SECOND, given.second_epochs, ("dist",), folder, HERE / f"resnet56-{SECOND}")
+
+
+if __name__ == "__main__":
+    main()

@@ -21,10 +21,9 @@ import torch.nn.functional as F
 
 import kdzero_gp
 from kdzero_gp.compiler import compile_distiller, load_source, zoo
-from kdzero_gp.evaluation import Precision
+from kdzero_gp.evaluation.precision import label, precision_for
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
-from kdzero_gp.training.machine import precision_for
 
 HERE = Path(__file__).parent
 PAIRS = {"R20": ("resnet56", "resnet20"), "R32": ("resnet110", "resnet32"), "VGG8": ("vgg13", "vgg8")}
@@ -33,9 +32,9 @@ RATE = 0.01
 
 
 def distiller_of(text, student, teacher):
-    """A distiller from a file that was exported for this pair, a zoo name or an expression."""
+    """A distiller from an exported file (its expression, for this pair's shapes), a zoo name or an expression."""
     if text.endswith(".py"):
-        return load_source(Path(text).read_text(encoding="utf-8"))
+        text = load_source(Path(text).read_text(encoding="utf-8")).EXPRESSION
     name = text.removeprefix("zoo:")
     return compile_distiller(zoo.get(name, text), student.shapes, teacher.shapes)
 
@@ -85,13 +84,15 @@ def methods_of(pair, distillers):
         found[name.upper()] = lambda s, t, name=name: distiller_of(f"zoo:{name}", s, t)
     found |= {"CRD": lambda s, t: rivals.Contrastive(s, t, IMAGES), "DML": lambda s, t: rivals.Mutual(peer)}
     for text in distillers:
-        found[f"evolved: {text}"] = lambda s, t, text=text: distiller_of(text, s, t)
+        found[f"evolved: {Path(text).name if text.endswith('.py') else text}"] = lambda s, t, text=text: distiller_of(text, s, t)
     return found
 
 
 def measured(pair, distillers, rounds, device):
     """Median milliseconds of a batch, and the median ratio to KD, by method."""
-    precision = precision_for(device, 32)
+    example = torch.zeros(2, 3, 32, 32, device=device)
+    student = Tapped(build(PAIRS[pair][1], CLASSES), example.cpu()).to(device)
+    precision, _ = precision_for(PAIRS[pair][1], student, example, CLASSES)
     methods = {
         name: Method(PAIRS[pair], loss, precision, device) for name, loss in methods_of(pair, distillers).items()
     }
@@ -109,9 +110,10 @@ def measured(pair, distillers, rounds, device):
                 torch.cuda.synchronize()
             if number >= 2:
                 times[name].append(time.perf_counter() - start)
-    return {name: {"ms": 1000 * statistics.median(seconds),
+    costs = {name: {"ms": 1000 * statistics.median(seconds),
                    "ratio_to_kd": statistics.median(a / b for a, b in zip(seconds, times["KD"], strict=True))}
             for name, seconds in times.items()}  # fmt: skip
+    return {"precision": label(precision), "methods": costs}
 
 
 def main():
@@ -124,10 +126,9 @@ def main():
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    precision: Precision = precision_for(device, 32)
     found = {"machine": {"device": torch.cuda.get_device_name() if device.type == "cuda" else platform.machine(),
                          "threads": given.threads, "cores": os.cpu_count(), "torch": torch.__version__,
-                         "kdzero_gp": kdzero_gp.__version__, "precision": precision.name},
+                         "kdzero_gp": kdzero_gp.__version__},
              "rounds": given.rounds, "pairs": {}}  # fmt: skip
     for pair in given.pairs:
         found["pairs"][pair] = measured(pair, given.distiller, given.rounds, device)

@@ -240,6 +240,11 @@ def mmd(student: Tensor, teacher: Tensor) -> Tensor:
     N×C×M or N×C×H×W twice to N; the numbers of channels may differ. Maximum mean discrepancy.
     """
     student, teacher = student.flatten(2), teacher.flatten(2)
+    if student.shape[2] <= max(student.shape[1], teacher.shape[1]):
+        # The same number, as ⟨a, b⟩² = ⟨a aᵀ, b bᵀ⟩: a kernel of positions is smaller here than one of channels.
+        mean_teacher = torch.bmm(teacher.transpose(1, 2), teacher) / teacher.shape[1]
+        mean_student = torch.bmm(student.transpose(1, 2), student) / student.shape[1]
+        return (mean_teacher - mean_student).square().sum(dim=(1, 2))
     within_teacher = torch.bmm(teacher, teacher.transpose(1, 2)).square().mean(dim=(1, 2))
     within_student = torch.bmm(student, student.transpose(1, 2)).square().mean(dim=(1, 2))
     between = torch.bmm(student, teacher.transpose(1, 2)).square().mean(dim=(1, 2))

@@ -63,6 +63,15 @@ def test_the_lengths_of_trainings_can_be_chosen(tmp_path):
     assert "warming up the student (2 epochs" in output and found["top"]
 
 
+def test_a_search_for_short_trainings_starts_early_and_judges_by_cross_entropy(tmp_path):
+    _, found = ran(tmp_path / "run", "--training", "short", "--cka-weight", "1")
+    with Database.read(tmp_path / "run") as database:
+        plan = database.fact("settings")["plan"]
+    assert plan["warm"]["epochs"] == 1 and plan["proxy"]["epochs"] == 7.5
+    assert plan["weights"] == {"cross_entropy": 1, "sharpness_gap": 0, "cka_gap": 1}
+    assert not any(row["name"] == "short" and row["turned_away"] for row in found["screens"])
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
@@ -72,6 +81,7 @@ def test_the_lengths_of_trainings_can_be_chosen(tmp_path):
         (("--in-flight", "0"), "--in-flight must lie in 1..--pop"),
         (("--short-bound", "0"), "--short-bound must be more than 0"),
         (("--loss-memory", "-1"), "--loss-memory must be more than 0"),
+        (("--training", "middling"), "--training must be one of long, short"),
         (("--proxy-epochs", "0"), "a recipe needs epochs > 0"),
     ],
     ids=str,

@@ -1,9 +1,8 @@
 """Does an evolved distiller train a better student? CIFAR-100, a search and then trainings on all images.
 
-``search``: ``kdzero-gp evolve`` on ResNet-56 → ResNet-20 with proxies that resemble the trainings it is for (from a
-nearly new student, judged by cross-entropy). ``compare``: its winner against cross-entropy alone and published methods
-on the same pair, with tuned magnitudes. ``second``: the same distiller, unchanged, for another student. Every step
-goes on where it was interrupted.
+``search``: ``kdzero-gp evolve`` on ResNet-56 → ResNet-20 for short trainings. ``compare``: its winner against
+cross-entropy alone and published methods on the same pair, with tuned magnitudes. ``second``: the same distiller,
+unchanged, for another student. Every step goes on where it was interrupted.
 
     python experiments/cifar100/run.py search compare second --work FOLDER --data cifar100.zip \\
         --teacher-weights resnet56_cifar100.safetensors
@@ -24,8 +23,7 @@ import torch
 import kdzero_gp
 
 HERE = Path(__file__).parent
-SEARCH = ["--generations", "6", "--pop", "15", "--warm-epochs", "1", "--proxy-epochs", "3", "--ce-weight", "1",
-          "--sharpness-weight", "0", "--cka-weight", "0", "--short-bound", "inf", "--race-top", "2"]  # fmt: skip
+SEARCH = ["--generations", "6", "--pop", "15", "--training", "short", "--race-top", "2"]
 PUBLISHED = ("at", "sp", "dist", "dkd")
 SECOND = "mobilenet_v2"
 
@@ -37,13 +35,13 @@ def command(*words):
     return time.perf_counter() - start
 
 
-def compared(given, student, epochs, published, folder, output):
+def compared(given, student, epochs, published, factors, folder, output):
     """A comparison, and what of it is kept here."""
     distillers = [*(f"zoo:{name}" for name in published), f"run:{given.work / 'search'}"]
     # without crops the teacher is asked once for all trainings
     seconds = command(
         "compare", *pair(given, student), "--recipe", "short", "--epochs", epochs, "--set", "crop=none",
-        "--tune-epochs", given.tune_epochs, "--seeds", given.seeds, "--out", folder,
+        "--tune-epochs", given.tune_epochs, "--seeds", given.seeds, "--factors", factors, "--out", folder,
         *(word for text in distillers for word in ("--distiller", text)),
     )  # fmt: skip
     content = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
@@ -86,10 +84,11 @@ def main():
         )
         shutil.copy(search / "distiller.py", HERE / "evolved.py")
     if "compare" in given.steps:
-        compared(given, "resnet20", given.epochs, PUBLISHED, given.work / "resnet20", HERE / "resnet56-resnet20")
+        folder = given.work / "resnet20"
+        compared(given, "resnet20", given.epochs, PUBLISHED, "0.3,1,3", folder, HERE / "resnet56-resnet20")
     if "second" in given.steps:
         folder = given.work / SECOND
-        compared(given, SECOND, given.second_epochs, ("dist",), folder, HERE / f"resnet56-{SECOND}")
+        compared(given, SECOND, given.second_epochs, (), "1,3,10", folder, HERE / f"resnet56-{SECOND}")
 
 
 if __name__ == "__main__":

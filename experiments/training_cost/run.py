@@ -84,7 +84,9 @@ def methods_of(pair, distillers):
         found[name.upper()] = lambda s, t, name=name: distiller_of(f"zoo:{name}", s, t)
     found |= {"CRD": lambda s, t: rivals.Contrastive(s, t, IMAGES), "DML": lambda s, t: rivals.Mutual(peer)}
     for text in distillers:
-        found[f"evolved: {Path(text).name if text.endswith('.py') else text}"] = lambda s, t, text=text: distiller_of(text, s, t)
+        found[f"evolved: {Path(text).name if text.endswith('.py') else text}"] = lambda s, t, text=text: distiller_of(
+            text, s, t
+        )
     return found
 
 

@@ -47,6 +47,8 @@ EVOLVE_OPTIONS = (
     _option("--in-flight", "Births bred before the oldest of them is judged [default: a quarter of --pop]; decides the "
             "run, and how many workers can be busy.", None, int),
     _option("--patience", "Stop after this many generations without a better distiller.", None, int),
+    _option("--training", "What the winner is for: long trainings, or short ones of a few epochs; decides the defaults "
+            "of --warm-epochs, --proxy-epochs, --short-bound and the weights of the fitness.", "long"),
     _option("--images", "Training images of a proxy [default: the task's].", None, int),
     _option("--validation-images", "Validation images [default: the task's].", None, int),
     _option("--warm-epochs", "Epochs of cross-entropy that the student has when proxies start [default: the task's].",

@@ -31,18 +31,15 @@ def evolve(ctx: click.Context, **options: Any) -> None:
 
 
 def _settings(options: dict[str, Any]) -> Any:
-    from kdzero_gp.errors import DataError
     from kdzero_gp.evolution import SearchSettings
-    from kdzero_gp.runner import PLANS, RunSettings
+    from kdzero_gp.runner import RunSettings, plan_for
 
-    if options["task"] not in PLANS:
-        raise DataError(f"there is no task {options['task']!r}; choose one of {', '.join(PLANS)} with --task")
     changes = {
         name: options[name]
         for name in ("images", "validation_images", "race_top", "race_seeds", "short_bound", "loss_memory")
         if options[name] is not None
     }
-    plan = replace(PLANS[options["task"]], **changes)
+    plan = replace(plan_for(options["task"], options["training"]), **changes)
     for name in ("warm", "proxy", "race"):
         epochs = options[f"{name}_epochs"]
         if epochs is not None:

@@ -4,7 +4,7 @@ from kdzero_gp.progress import Progress
 from kdzero_gp.runner.judging import front, screen_rows
 from kdzero_gp.runner.race import CROSS_ENTROPY, Entry, Standing, entries, standings, tuned_zoo
 from kdzero_gp.runner.run import Machine, Result, export_entry, resume, start
-from kdzero_gp.runner.settings import PLANS, Plan, RunSettings
+from kdzero_gp.runner.settings import PLANS, Plan, RunSettings, plan_for
 
 __all__ = [
     "CROSS_ENTROPY",
@@ -19,6 +19,7 @@ __all__ = [
     "entries",
     "export_entry",
     "front",
+    "plan_for",
     "resume",
     "screen_rows",
     "standings",

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kdzero_gp.errors import SettingError
+from kdzero_gp.errors import DataError, SettingError
 from kdzero_gp.evaluation import SCREENS, FitnessWeights, Recipe
 from kdzero_gp.evolution import SPACES, SearchSettings
 
@@ -80,6 +81,28 @@ _FOLDER = dataclasses.replace(
     _CIFAR, teacher_recipe=Recipe(epochs=30, batch_size=64, learning_rate=0.1), race_seeds=3, race_zoo=None
 )
 PLANS: Mapping[str, Plan] = {"digits": _DIGITS, "cifar10": _CIFAR, "cifar100": _CIFAR, "folder": _FOLDER}
+
+# What a search's winner can be for.
+TRAININGS = ("long", "short")
+
+
+def plan_for(task: str, training: str = "long") -> Plan:
+    """The task's plan for winners that are for ``long`` trainings, or for ``short`` ones of a few epochs.
+
+    A long training is resembled by proxies that anneal a warm student, a short one by proxies of a nearly new student
+    that are judged by cross-entropy alone; early gaps stop none of these (experiments/cifar100). Raises SettingError.
+    """
+    if task not in PLANS:
+        raise DataError(f"there is no task {task!r}; choose one of {', '.join(PLANS)} with --task")
+    if training not in TRAININGS:
+        raise SettingError(f"--training must be one of {', '.join(TRAININGS)}, got {training!r}")
+    plan = PLANS[task]
+    if training == "long":
+        return plan
+    warm = dataclasses.replace(plan.warm, epochs=1)
+    proxy = dataclasses.replace(plan.proxy, epochs=1.5 * plan.proxy.epochs)
+    weights = FitnessWeights(cross_entropy=1.0, sharpness_gap=0.0, cka_gap=0.0)
+    return dataclasses.replace(plan, warm=warm, proxy=proxy, weights=weights, short_bound=math.inf)
 
 
 @dataclass(frozen=True)

@@ -241,7 +241,7 @@ def mmd(student: Tensor, teacher: Tensor) -> Tensor:
     """
     student, teacher = student.flatten(2), teacher.flatten(2)
     if student.shape[2] <= max(student.shape[1], teacher.shape[1]):
-        # The same number, as ⟨a, b⟩² = ⟨a aᵀ, b bᵀ⟩: a kernel of positions is smaller here than one of channels.
+        # ⟨a, b⟩² = ⟨a aᵀ, b bᵀ⟩: the same by a kernel of positions, which is the smaller one here.
         mean_teacher = torch.bmm(teacher.transpose(1, 2), teacher) / teacher.shape[1]
         mean_student = torch.bmm(student.transpose(1, 2), student) / student.shape[1]
         return (mean_teacher - mean_student).square().sum(dim=(1, 2))

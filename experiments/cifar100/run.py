@@ -73,7 +73,7 @@ def main():
     parser.add_argument("--data", required=True)
     parser.add_argument("--teacher-weights", required=True)
     parser.add_argument("--epochs", type=int, default=3)
-    parser.add_argument("--second-epochs", type=int, default=2)
+    parser.add_argument("--second-epochs", type=int, default=1)
     parser.add_argument("--tune-epochs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()

@@ -503,10 +503,10 @@ def test_a_comparison_asks_its_teacher_once(pair, tmp_path, monkeypatch):
     )
     live = []
     monkeypatch.setattr(teachers, "outputs", lambda *given: (live.append(len(given[1])), outputs(*given))[1])
-    compared(pair, tmp_path)
+    compared(dataclasses.replace(pair, changes={"epochs": 1, "flip": True}), tmp_path)
     place = tmp_path / "teacher.pt"
     assert asked_of[0] == (place, False) and set(asked_of[1:]) == {(place, True)}
-    assert sum(live) == 900, "each training image once"
+    assert sum(live) == 2 * 900, "each training image and its mirror image once"
     assert not list(tmp_path.rglob("teacher.pt"))
 
 

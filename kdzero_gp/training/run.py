@@ -108,7 +108,8 @@ class _Training:
         teacher = Teacher(network, distiller, images, precision)
         names = asked(distiller, network.shapes)
         path = self.shared if self.shared and self.shared.exists() else self.folder / files.TEACHER
-        if _keep(network, names, images, precision, path, self.progress):
+        # a single epoch asks a live teacher no more often
+        if (path.exists() or self.recipe.epochs > 1) and _keep(network, names, images, precision, path, self.progress):
             teacher.kept = kept(path, names, self.device)
         return teacher
 

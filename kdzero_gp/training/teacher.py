@@ -80,8 +80,8 @@ def keep(network: Tapped, names: Collection[str], images: Images, precision: Pre
     """Write a teacher's outputs of these names on all training images, and on their mirror images where the recipe
     flips, to ``path``; returns whether ``kept`` finds them there.
 
-    They are not written where the recipe changes images in more ways than that, where the training asks a live teacher
-    less often, or where they would take more than ``KEPT_BYTES`` or more than the disk has.
+    They are not written where the recipe changes images in more ways than that, or where they would take more than
+    ``KEPT_BYTES`` or more than the disk has.
     """
     if not images.recipe.cacheable:
         return False
@@ -89,7 +89,7 @@ def keep(network: Tapped, names: Collection[str], images: Images, precision: Pre
         return True
     forms = (False, True) if images.recipe.flip else (False,)
     numbers = sum(torch.Size(network.shapes[name]).numel() for name in names)
-    if images.recipe.epochs < len(forms) or numbers * 4 * images.train * len(forms) > KEPT_BYTES:
+    if numbers * 4 * images.train * len(forms) > KEPT_BYTES:
         return False
     network.eval()
     pieces: dict[str, list[Tensor]] = {name: [] for name in names}

@@ -233,7 +233,7 @@ def _load_teacher(settings: Settings, images: Images, device: torch.device, prec
             f"the teacher {settings.teacher} has no weights; give --teacher-weights, for example those of "
             f"kdzero-gp train --model {settings.teacher}"
         )
-    return network.to(device).to(memory_format=precision.memory_format)
+    return network.to(device).to(memory_format=precision.memory_format).eval()
 
 
 def _keep(

@@ -242,9 +242,9 @@ def mmd(student: Tensor, teacher: Tensor) -> Tensor:
     student, teacher = student.flatten(2), teacher.flatten(2)
     if student.shape[2] <= max(student.shape[1], teacher.shape[1]):
         # ⟨a, b⟩² = ⟨a aᵀ, b bᵀ⟩: the same by a kernel of positions, which is the smaller one here.
-        mean_teacher = torch.bmm(teacher.transpose(1, 2), teacher) / teacher.shape[1]
-        mean_student = torch.bmm(student.transpose(1, 2), student) / student.shape[1]
-        return (mean_teacher - mean_student).square().sum(dim=(1, 2))
+        gram = torch.bmm(teacher.transpose(1, 2), teacher)
+        shares = {"alpha": 1.0 / student.shape[1], "beta": -1.0 / teacher.shape[1]}
+        return torch.baddbmm(gram, student.transpose(1, 2), student, **shares).square().sum(dim=(1, 2))
     within_teacher = torch.bmm(teacher, teacher.transpose(1, 2)).square().mean(dim=(1, 2))
     within_student = torch.bmm(student, student.transpose(1, 2)).square().mean(dim=(1, 2))
     between = torch.bmm(student, teacher.transpose(1, 2)).square().mean(dim=(1, 2))

@@ -151,6 +151,13 @@ def test_the_other_metrics_follow_their_formulas():
     sharpness = [math.log(sum(map(math.exp, row))) for row in rows]
     expected = {
         "cross_entropy": sum(s - row[y] for s, row, y in zip(sharpness, rows, labels.tolist(), strict=True)) / 9,
+        "calibrated": min(
+            sum(
+                math.log(sum(math.exp(b * z) for z in r)) - b * r[y] for r, y in zip(rows, labels.tolist(), strict=True)
+            )
+            / 9
+            for b in (math.exp(k / 400) for k in range(-2000, 1200))
+        ),
         "accuracy": sum(row.index(max(row)) == y for row, y in zip(rows, labels.tolist(), strict=True)) / 9,
         "sharpness_gap": sum(
             abs(s - math.log(sum(map(math.exp, row)))) for s, row in zip(sharpness, others, strict=True)
@@ -158,7 +165,7 @@ def test_the_other_metrics_follow_their_formulas():
         / 9,
     }
     found = metrics.all_metrics({"logits": student}, {"logits": teacher}, labels)
-    assert found == pytest.approx(expected)
+    assert found == pytest.approx(expected, rel=1e-5)
     both = metrics.all_metrics({"logits": student, "emb": student}, {"logits": teacher, "emb": student}, labels)
     assert both["cka_gap"] == pytest.approx(0, abs=1e-9)
 
@@ -169,6 +176,7 @@ def test_fitness_is_one_for_the_baseline_and_a_weighted_mean_of_ratios():
     assert fitness(baseline, baseline, FitnessWeights()) == pytest.approx(1)
     assert fitness(found, baseline, FitnessWeights()) == pytest.approx((0.5 + 0.5 + 3) / 3)
     assert fitness(found, baseline, FitnessWeights(2, 0, 6)) == pytest.approx((2 * 0.5 + 6 * 3) / 8)
+    assert fitness(found | {"calibrated": 3.0}, baseline | {"calibrated": 2.0}, FitnessWeights(0, 0, 0, 1)) == 1.5
     without = {name: value for name, value in found.items() if name != "cka_gap"}
     assert fitness(without, baseline, FitnessWeights()) == pytest.approx(0.5)
 

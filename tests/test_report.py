@@ -38,7 +38,7 @@ from kdzero_gp.report.panels.ancestry import SHOWN, ancestry, main_line, places
 from kdzero_gp.report.panels.mathml import to_mathml
 from kdzero_gp.report.panels.reproduction import evolve_command
 from kdzero_gp.report.watch import sparkline
-from kdzero_gp.runner import RunSettings
+from kdzero_gp.runner import RunSettings, plan_for
 from kdzero_gp.storage import Database, StoredBirth, StoredEvaluation
 from synthetic import synthetic_run
 
@@ -317,7 +317,8 @@ def test_a_run_without_any_fitness_has_a_page(tmp_path):
     assert "20 the loss is not finite" in report(folder)
 
 
-def test_the_command_makes_the_same_settings():
+@pytest.mark.parametrize("training", ["long", "short"])
+def test_the_command_makes_the_same_settings(training):
     """What `evolve` reads from the command is what the run had."""
     from kdzero_gp.cli.search import _settings
     from kdzero_gp.cli.search import evolve as command
@@ -326,6 +327,7 @@ def test_the_command_makes_the_same_settings():
         task="digits", teacher="digits_cnn_32", student="digits_cnn_4", teacher_taps={"feat": "layers.2"},
         data="a folder/with 'quotes'", space="kdzero", seed_zoo=False,
         search=SearchSettings(generations=7, population=9, seed=3, sample_ratio=0.5, top_k=2, patience=4),
+        plan=plan_for("digits", training),
     )  # fmt: skip
     import shlex
 

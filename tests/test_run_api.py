@@ -103,8 +103,8 @@ def test_frames_have_a_row_for_each_stored_row(run, folder):
         "number", "generation", "operator", "parents", "expression", "digest", "duplicate_of", "fitness",
     ]  # fmt: skip
     assert list(run.evaluations.columns) == [
-        "digest", "expression", "fitness", "reason", "cross_entropy", "accuracy", "sharpness_gap", "cka_gap",
-        "magnitudes", "screen", "equivalent_to",
+        "digest", "expression", "fitness", "reason", "cross_entropy", "calibrated", "accuracy", "sharpness_gap",
+        "cka_gap", "magnitudes", "screen", "equivalent_to",
     ]  # fmt: skip
     assert set(run.races.kind) == {"evolved", "zoo", "baseline"}
 

@@ -281,6 +281,18 @@ def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, tmp_path):
     assert all(torch.allclose(from_disk[name], live[name], atol=1e-5) for name in live)
 
 
+@pytest.mark.parametrize("crop", ["none", "pad"])
+def test_a_training_leaves_the_teacher_as_it_is(pair, teacher, crop, monkeypatch, tmp_path):
+    """Its batch statistics too: it is checked, asked and kept in evaluation mode."""
+    seen = []
+    load = running._load_teacher
+    monkeypatch.setattr(running, "_load_teacher", lambda *given: seen.append(load(*given)) or seen[-1])
+    changed = dataclasses.replace(pair, changes={"epochs": 2, "crop": crop})
+    training.distill(changed, "zoo:kd", out=tmp_path / "out", machine=ONE)
+    (network,) = seen
+    assert same(network.network.state_dict(), load_file(teacher))
+
+
 @pytest.mark.parametrize("changes", [{"crop": "pad"}, {"mixup": 0.2}])
 def test_the_teacher_is_live_where_images_change(pair, changes, tmp_path):
     if "mixup" in changes:
@@ -529,6 +541,18 @@ def test_the_factor_is_chosen_by_validation_in_the_short_budget(pair, tmp_path):
         best = max(grid, key=lambda f: (grid[f]["last_validation_accuracy"], -grid[f]["last_validation_cross_entropy"]))
         assert row.factor == float(best)
         assert all(one["epochs"] == 1 for one in grid.values())
+
+
+def test_a_factor_multiplies_what_an_expression_says(pair, tmp_path):
+    """Terms of an expression are each relative to the cross-entropy; published methods keep the ratio of theirs."""
+    text = "add(times(no(l2(logits)), 1), times(no(l2(emb)), 1))"
+    found = [training.Found("ours", kdzero_gp.compiler.parse(text)), "zoo:kd"]
+    training.compare(pair, found, out=tmp_path, seeds=1, factors=(2.0,), tune_epochs=1, workers=1, machine=ONE)
+    modes = {}
+    for path in (tmp_path / "trainings").glob("*/settings.json"):
+        settings = json.loads(path.read_text())["settings"]
+        modes[settings["distiller"]] = settings["magnitude"], settings["factor"]
+    assert modes["ours"] == ("relative", 2.0) and modes["kd"] == ("joint", 2.0)
 
 
 def test_a_distiller_that_cannot_be_trained_gets_its_reason(pair, tmp_path):

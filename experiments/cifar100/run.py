@@ -1,8 +1,8 @@
 """Does an evolved distiller train a better student? CIFAR-100, a search and then trainings on all images.
 
-``search``: ``kdzero-gp evolve`` on ResNet-56 → ResNet-20 for short trainings. ``compare``: its winner against
-cross-entropy alone and published methods on the same pair, with tuned magnitudes. ``second``: the same distiller,
-unchanged, for another student. Every step goes on where it was interrupted.
+``search``: ``kdzero-gp evolve`` on ResNet-56 → ResNet-20 for short trainings. ``compare``: its winner, ``evolved.py``,
+against cross-entropy alone and published methods on the same pair, with tuned magnitudes. ``second``: the winner's
+expression, unchanged, for another student. Every step goes on where it was interrupted.
 
     python experiments/cifar100/run.py search compare second --work FOLDER --data cifar100.zip \\
         --teacher-weights resnet56_cifar100.safetensors
@@ -21,6 +21,8 @@ from pathlib import Path
 import torch
 
 import kdzero_gp
+from kdzero_gp.compiler import load_source, parse
+from kdzero_gp.training import Found, Pair, compare
 
 HERE = Path(__file__).parent
 SEARCH = ["--generations", "6", "--pop", "15", "--training", "short", "--race-top", "2"]
@@ -29,21 +31,18 @@ SECOND = "mobilenet_v2"
 
 
 def command(*words):
-    """One command line of kdzero-gp, and the seconds that it took."""
-    start = time.perf_counter()
+    """One command line of kdzero-gp."""
     subprocess.run([Path(sys.executable).parent / "kdzero-gp", *map(str, words)], check=True)
-    return time.perf_counter() - start
 
 
-def compared(given, student, epochs, published, factors, folder, output):
+def compared(given, student, epochs, distillers, factors, folder, output):
     """A comparison, and what of it is kept here."""
-    distillers = [*(f"zoo:{name}" for name in published), f"run:{given.work / 'search'}"]
+    start = time.perf_counter()
     # without crops the teacher is asked once for all trainings
-    seconds = command(
-        "compare", *pair(given, student), "--recipe", "short", "--epochs", epochs, "--set", "crop=none",
-        "--tune-epochs", given.tune_epochs, "--seeds", given.seeds, "--factors", factors, "--out", folder,
-        *(word for text in distillers for word in ("--distiller", text)),
-    )  # fmt: skip
+    pair = Pair("cifar100", student, "resnet56", given.teacher_weights, given.data, "short",
+                {"epochs": epochs, "crop": "none"})  # fmt: skip
+    compare(pair, distillers, out=folder, seeds=given.seeds, factors=factors, tune_epochs=given.tune_epochs)
+    seconds = time.perf_counter() - start
     content = json.loads((folder / "compare.json").read_text(encoding="utf-8"))
     machine = {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__,
                "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
@@ -60,12 +59,6 @@ def compared(given, student, epochs, published, factors, folder, output):
     shutil.copy(folder / "compare.png", output.with_suffix(".png"))
 
 
-def pair(given, student):
-    """The options that name the pair and its data."""
-    return ["--task", "cifar100", "--data", given.data, "--teacher", "resnet56", "--teacher-weights",
-            given.teacher_weights, "--student", student]  # fmt: skip
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("steps", nargs="+", choices=("search", "compare", "second"))
@@ -74,21 +67,30 @@ def main():
     parser.add_argument("--teacher-weights", required=True)
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--second-epochs", type=int, default=1)
+    parser.add_argument("--factors", type=float, nargs="+", default=[0.3, 1.0, 3.0])
+    parser.add_argument("--second-factors", type=float, nargs="+", default=[0.3, 1.0, 3.0, 10.0])
     parser.add_argument("--tune-epochs", type=int, default=1)
     parser.add_argument("--seeds", type=int, default=3)
     given = parser.parse_args()
     search = given.work / "search"
     if "search" in given.steps:
-        command("resume", search) if search.exists() else command(
-            "evolve", *pair(given, "resnet20"), *SEARCH, "--out", search
-        )
+        if search.exists():
+            command("resume", search)
+        else:
+            command("evolve", "--task", "cifar100", "--data", given.data, "--teacher", "resnet56", "--teacher-weights",
+                    given.teacher_weights, "--student", "resnet20", *SEARCH, "--out", search)  # fmt: skip
         shutil.copy(search / "distiller.py", HERE / "evolved.py")
     if "compare" in given.steps:
         folder = given.work / "resnet20"
-        compared(given, "resnet20", given.epochs, PUBLISHED, "0.3,1,3", folder, HERE / "resnet56-resnet20")
+        distillers = [*(f"zoo:{name}" for name in PUBLISHED), HERE / "evolved.py"]
+        compared(given, "resnet20", given.epochs, distillers, given.factors, folder, HERE / "resnet56-resnet20")
     if "second" in given.steps:
         folder = given.work / SECOND
-        compared(given, SECOND, given.second_epochs, (), "1,3,10", folder, HERE / f"resnet56-{SECOND}")
+        # the file fits the shapes of the pair that it was searched for, its expression those of any
+        expression = load_source((HERE / "evolved.py").read_text(encoding="utf-8")).EXPRESSION
+        distillers = [Found("evolved", parse(expression))]
+        compared(given, SECOND, given.second_epochs, distillers, given.second_factors, folder,
+                 HERE / f"resnet56-{SECOND}")  # fmt: skip
 
 
 if __name__ == "__main__":

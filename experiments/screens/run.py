@@ -55,6 +55,11 @@ class Study:
         bench = self.evaluator.bench
         return source_of(found.expression, bench.student_shapes, bench.teacher_shapes, found.magnitudes)
 
+    def unmeasured(self, found):
+        """The source with the magnitudes as they are written."""
+        bench = self.evaluator.bench
+        return source_of(found.expression, bench.student_shapes, bench.teacher_shapes)
+
     def rejection(self, found):
         """What loss rejection says of a candidate; '' where it lets it pass."""
         try:

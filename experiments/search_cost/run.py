@@ -1,7 +1,9 @@
 """What does a search cost? The paper's Table 2 (iterations × population) on digits, and a projection for CIFAR-100.
 
-Every cell is one ``kdzero-gp evolve`` from a new folder, all of it timed. The projection takes the seconds a birth of
-a CIFAR-100 run (``--cifar RUN``), evaluations and screens together, divided by its workers.
+For each population one ``kdzero-gp evolve`` of the most iterations, from a new folder, all of it timed. A search of
+fewer iterations has the same births as far as it goes, so its time is read off the same run: preparation and births up
+to there, and the race. The projection takes the seconds a birth of a CIFAR-100 run (``--cifar RUN``), evaluations and
+screens together, divided by its workers.
 
     python experiments/search_cost/run.py --work /tmp/search_cost [--cifar RUN]
 """
@@ -15,33 +17,58 @@ import sys
 import time
 from pathlib import Path
 
+from kdzero_gp.errors import KdzeroError
 from kdzero_gp.runner import RunSettings
 from kdzero_gp.storage import Database
 
 HERE = Path(__file__).parent
+ITERATIONS, POPULATIONS = (50, 100, 300), (10, 20, 30)
 # (iterations, population): hours in the paper's Table 2, on one RTX 3090 Ti
 PAPER = {(50, 20): 10, (100, 20): 21, (300, 20): 63, (100, 10): 11, (100, 30): 30}
 
 
-def cell(generations, population, folder):
-    """One whole command: its seconds, and what became of its births."""
-    command = Path(sys.executable).parent / "kdzero-gp"
+def births_of(folder):
+    """How many births a run has by now; 0 before it has a database."""
+    try:
+        with Database.read(folder) as database:
+            return len(database.births())
+    except KdzeroError:
+        return 0
+
+
+def column(population, folder):
+    """One whole command, and the rows of the table that can be read off it."""
+    words = ["--generations", ITERATIONS[-1], "--pop", population, "--out", folder]
     start = time.perf_counter()
-    sizes = ["--generations", str(generations), "--pop", str(population)]
-    subprocess.run([command, "evolve", *sizes, "--out", folder], check=True, stdout=subprocess.DEVNULL)
+    running = subprocess.Popen(
+        [Path(sys.executable).parent / "kdzero-gp", "evolve", *map(str, words)], stdout=subprocess.DEVNULL
+    )
+    at = {}
+    while running.poll() is None:
+        time.sleep(0.5)
+        count, now = births_of(folder), time.perf_counter() - start
+        for iterations in ITERATIONS:
+            if count >= iterations * population:
+                at.setdefault(iterations, now)
     seconds = time.perf_counter() - start
+    if running.returncode:
+        raise SystemExit(f"the search in {folder} ended with {running.returncode}")
+    race = seconds - at[ITERATIONS[-1]]
     with Database.read(folder) as database:
-        evaluations = database.evaluations()
-        stages = database.stages()
-        births = len(database.births())
-    return {
-        "generations": generations, "population": population, "births": births, "seconds": seconds,
-        "trained": sum(not e.screen and not e.equivalent_to for e in evaluations),
-        "equivalent": sum(bool(e.equivalent_to) for e in evaluations),
-        "turned_away": sum(bool(e.screen) and not e.equivalent_to for e in evaluations),
-        "stages": {name: {"count": count, "seconds": total} for name, (count, total) in stages.items()},
-        "paper_hours": PAPER[generations, population],
-    }  # fmt: skip
+        known = {e.digest: e for e in database.evaluations()}
+        births = database.births()
+    rows = []
+    for iterations in ITERATIONS:
+        part = births[: iterations * population]
+        found = [known[birth.digest] for birth in part if birth.duplicate_of is None]
+        rows.append({
+            "generations": iterations, "population": population, "births": len(part),
+            "seconds": at[iterations] + race, "trained": sum(not e.screen and not e.equivalent_to for e in found),
+            "equivalent": sum(bool(e.equivalent_to) for e in found),
+            "turned_away": sum(bool(e.screen) and not e.equivalent_to for e in found),
+            "paper_hours": PAPER.get((iterations, population)),
+        })  # fmt: skip
+    return rows
 
 
 def projected(folder, workers):
@@ -62,16 +89,16 @@ def projected(folder, workers):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
+    parser.add_argument("--populations", type=int, nargs="*", default=list(POPULATIONS))
     parser.add_argument("--cifar", type=Path, help="a run on CIFAR-100 to project from")
     parser.add_argument("--output", type=Path, default=HERE / "result.json")
     given = parser.parse_args()
     found = json.loads(given.output.read_text(encoding="utf-8")) if given.output.exists() else {"digits": []}
-    known = {(row["generations"], row["population"]) for row in found["digits"]}
-    for generations, population in sorted(PAPER, key=lambda sizes: sizes[0] * sizes[1]):
-        if (generations, population) not in known:
-            folder = given.work / f"{generations}x{population}"
-            found["digits"].append(cell(generations, population, folder))
-            print(json.dumps(found["digits"][-1]), flush=True)
+    known = {row["population"] for row in found["digits"]}
+    for population in given.populations:
+        if population not in known:
+            found["digits"] += column(population, given.work / f"{ITERATIONS[-1]}x{population}")
+            print(json.dumps(found["digits"][-len(ITERATIONS) :], indent=1), flush=True)
             given.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if given.cifar:
         found["cifar100"] = projected(given.cifar, os.cpu_count() or 1)

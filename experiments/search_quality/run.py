@@ -61,7 +61,7 @@ def settings_of(arm, seed, births, screens):
     return settings if screens is None else replace(settings, screens=screens)
 
 
-def searched(folder, settings, like):
+def searched(folder, settings, like, machine):
     """Carry out one search, or go on with it; ``like`` is the folder whose bench it shares."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / DATABASE).exists():
@@ -73,7 +73,7 @@ def searched(folder, settings, like):
         Database.create(folder, {"settings": settings.as_dict(), "versions": {}}).close()
     with Database.open(folder) as database:
         if not database.fact("finished"):
-            Searched(folder, database, settings, Machine(), Progress()).carry_out()
+            Searched(folder, database, settings, machine, Progress()).carry_out()
 
 
 def measured(folder, settings):
@@ -160,6 +160,7 @@ def main():
     parser.add_argument("--births", type=int, default=600)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
     parser.add_argument("--screens", nargs="*", help="other screens than the default")
+    parser.add_argument("--workers", type=int, help="processes of a search [default: one for each core]")
     parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--output", type=Path, default=HERE)
     given = parser.parse_args()
@@ -167,7 +168,7 @@ def main():
     for seed, arm in itertools.product(range(given.seeds), given.arms):
         settings = settings_of(arm, seed, given.births, None if given.screens is None else tuple(given.screens))
         folder = given.work / f"{arm.replace(' ', '-')}-{seed}"
-        searched(folder, settings, given.work / f"{given.arms[0].replace(' ', '-')}-{seed}")
+        searched(folder, settings, given.work / f"{given.arms[0].replace(' ', '-')}-{seed}", Machine(given.workers))
         rows.append({"arm": arm, "seed": seed, **measured(folder, settings)})
         print(arm, seed, rows[-1]["at_births"], rows[-1]["accuracy"], f"{rows[-1]['seconds']:.0f} s", flush=True)
         found = {"births": given.births, "rows": rows, "summary": summary(rows)}

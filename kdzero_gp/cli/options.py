@@ -37,8 +37,8 @@ EVOLVE_OPTIONS = (
     _option("--sample-ratio", "Select as the paper's Algorithm 1: from this share of the population …", None, float),
     _option("--top-k", "… one of the best k.", 5, int),
     _option("--removal", "Who leaves the population: oldest or worst.", "oldest"),
-    _option("--objectives", "Two or more of cross_entropy, sharpness_gap, cka_gap, step_time, memory: NSGA-II instead "
-            "of one fitness. step_time is measured, so equal seeds then no longer give equal runs."),
+    _option("--objectives", "Two or more of cross_entropy, calibrated, sharpness_gap, cka_gap, step_time, memory: "
+            "NSGA-II instead of one fitness. step_time is measured, so equal seeds then no longer give equal runs."),
     _option("--screens", "What a candidate must pass before its training and early in it: all, none, or some of "
             "duplicate, finite, equivalence, rejection, short.", "all"),
     click.option("--shrink/--no-shrink", default=True, show_default=True,
@@ -61,6 +61,8 @@ EVOLVE_OPTIONS = (
     _option("--race-top", "Evolved distillers in the race [default: the task's].", None, int),
     _option("--race-seeds", "Fresh seeds of the race [default: the task's].", None, int),
     _option("--ce-weight", "Share of the validation cross-entropy in the fitness [default: the task's].", None, float),
+    _option("--calibrated-weight", "Share of the cross-entropy at the best temperature [default: the task's].", None,
+            float),
     _option("--sharpness-weight", "Share of the sharpness gap in the fitness [default: the task's].", None, float),
     _option("--cka-weight", "Share of the CKA gap in the fitness [default: the task's].", None, float),
     _option("--out", "The run's folder [default: runs/TASK-N].", None, click.Path(path_type=Path)),

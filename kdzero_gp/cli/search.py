@@ -32,7 +32,7 @@ def evolve(ctx: click.Context, **options: Any) -> None:
 
 def _settings(options: dict[str, Any]) -> Any:
     from kdzero_gp.evolution import SearchSettings
-    from kdzero_gp.runner import RunSettings, plan_for
+    from kdzero_gp.runner import WEIGHT_OPTIONS, RunSettings, plan_for
 
     changes = {
         name: options[name]
@@ -44,8 +44,8 @@ def _settings(options: dict[str, Any]) -> Any:
         epochs = options[f"{name}_epochs"]
         if epochs is not None:
             plan = replace(plan, **{name: replace(getattr(plan, name), epochs=epochs)})
-    shares = {"cross_entropy": "ce_weight", "sharpness_gap": "sharpness_weight", "cka_gap": "cka_weight"}
-    given = {name: options[option] for name, option in shares.items() if options[option] is not None}
+    shares = {name: options[option[2:].replace("-", "_")] for name, option in WEIGHT_OPTIONS.items()}
+    given = {name: share for name, share in shares.items() if share is not None}
     plan = replace(plan, weights=replace(plan.weights, **given))
     search = SearchSettings(
         generations=options["generations"], population=options["pop"], seed=options["seed"],

@@ -82,6 +82,7 @@ class _Lowering:
         self.program = Program(root)
         self.pairs: dict[tuple[Expression, Adapter | None], _Pair] = {}
         self.losses: dict[tuple[Expression, Adapter | None], str] = {}
+        self.weighted: dict[tuple[str, str], str] = {}
         self.used: dict[str, int] = {}
 
     def unique(self, base: str) -> str:
@@ -208,16 +209,19 @@ class _Lowering:
         assert isinstance(weighted, Expression) and isinstance(magnitude, float)
         operation = CATALOGUE[weighted.name]
         losses = self.distance(weighted.children[0])
-        arguments: tuple[str, ...] = (losses,)
-        if operation.name != "no":
-            type_of(Expression("logits"), self.types)
-            self.pair(Expression("logits"), None)
-            arguments = (losses, "logits_s", self.target("logits_t"), "labels")
-        name = losses.replace("_losses", "_loss")
-        name = name if operation.name == "no" else f"{weighted.name}_{name}"
-        step = Step(self.unique(name), arguments, operation.function)
-        self.program.steps.append(step)
-        self.program.results.append(step.name)
+        key = (weighted.name, losses)
+        if key not in self.weighted:
+            arguments: tuple[str, ...] = (losses,)
+            if operation.name != "no":
+                type_of(Expression("logits"), self.types)
+                self.pair(Expression("logits"), None)
+                arguments = (losses, "logits_s", self.target("logits_t"), "labels")
+            name = losses.replace("_losses", "_loss")
+            name = name if operation.name == "no" else f"{weighted.name}_{name}"
+            step = Step(self.unique(name), arguments, operation.function)
+            self.program.steps.append(step)
+            self.weighted[key] = step.name
+        self.program.results.append(self.weighted[key])
         self.program.magnitudes.append(magnitude)
 
 

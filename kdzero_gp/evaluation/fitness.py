@@ -8,17 +8,15 @@ from dataclasses import dataclass
 
 from kdzero_gp.errors import SettingError
 
-# Equal shares of the paper's three objectives.
-DEFAULT_WEIGHTS = {"cross_entropy": 1.0, "sharpness_gap": 1.0, "cka_gap": 1.0}
-
 
 @dataclass(frozen=True)
 class FitnessWeights:
-    """Shares of the objectives; they are scaled to sum to 1."""
+    """Shares of the objectives; they are scaled to sum to 1. The default is equal shares of the paper's three."""
 
-    cross_entropy: float = DEFAULT_WEIGHTS["cross_entropy"]
-    sharpness_gap: float = DEFAULT_WEIGHTS["sharpness_gap"]
-    cka_gap: float = DEFAULT_WEIGHTS["cka_gap"]
+    cross_entropy: float = 1.0
+    sharpness_gap: float = 1.0
+    cka_gap: float = 1.0
+    calibrated: float = 0.0
 
     def __post_init__(self) -> None:
         values = tuple(vars(self).values())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -15,6 +16,21 @@ CKA_BATCH = 256
 def cross_entropy(logits: Tensor, labels: Tensor) -> float:
     """−mean log softmax(logits) at the label, in nats. Logits N×C, labels N."""
     return F.cross_entropy(logits, labels).item()
+
+
+def calibrated_cross_entropy(logits: Tensor, labels: Tensor) -> float:
+    """min over β of −mean log softmax(β · logits) at the label, in nats. Logits N×C, labels N.
+
+    The cross-entropy at the best single temperature 1/β (Guo et al. 2017, arXiv:1706.04599): what a distiller does to
+    the sharpness of the logits alone neither helps nor harms it. Convex in β; β is sought in e⁻⁵ … e³.
+    """
+    own = logits.gather(1, labels[:, None]).mean()
+    low, high = -5.0, 3.0
+    for _ in range(16):
+        middle = (low + high) / 2
+        slope = (torch.softmax(math.exp(middle) * logits, dim=1) * logits).sum(dim=1).mean() - own
+        low, high = (low, middle) if slope > 0 else (middle, high)
+    return cross_entropy(math.exp((low + high) / 2) * logits, labels)
 
 
 def accuracy(logits: Tensor, labels: Tensor) -> float:
@@ -60,6 +76,7 @@ def all_metrics(student: Mapping[str, Tensor], teacher: Mapping[str, Tensor], la
     """The metrics of one trained student on validation images, from both networks' outputs."""
     found = {
         "cross_entropy": cross_entropy(student["logits"], labels),
+        "calibrated": calibrated_cross_entropy(student["logits"], labels),
         "accuracy": accuracy(student["logits"], labels),
         "sharpness_gap": sharpness_gap(student["logits"], teacher["logits"]),
     }

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import pandas
 
 INSTALL = "pip install 'kdzero-gp[notebook]'"
-METRICS = ("cross_entropy", "accuracy", "sharpness_gap", "cka_gap")
+METRICS = ("cross_entropy", "calibrated", "accuracy", "sharpness_gap", "cka_gap")
 RACE_METRICS = (*METRICS, "test_accuracy")
 BIRTHS = ("number", "generation", "operator", "parents", "expression", "digest", "duplicate_of", "fitness")
 EVALUATIONS = ("digest", "expression", "fitness", "reason", *METRICS, "magnitudes")

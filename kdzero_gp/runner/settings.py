@@ -14,7 +14,15 @@ from kdzero_gp.evolution import SPACES, SearchSettings
 
 MAGNITUDE_MODES = ("relative", "absolute")
 # What several objectives can be: the metrics of fitness, milliseconds of a step, MiB that the loss keeps for a batch.
-OBJECTIVES = ("cross_entropy", "sharpness_gap", "cka_gap", "step_time", "memory")
+OBJECTIVES = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap", "step_time", "memory")
+
+# The command line's options for the shares of the fitness.
+WEIGHT_OPTIONS = {
+    "cross_entropy": "--ce-weight",
+    "calibrated": "--calibrated-weight",
+    "sharpness_gap": "--sharpness-weight",
+    "cka_gap": "--cka-weight",
+}
 
 
 @dataclass(frozen=True)

@@ -83,10 +83,11 @@ def compare(
     """Train the student with each distiller, with ``kd`` and by cross-entropy alone, on the same ``seeds`` seeds.
 
     First every distiller's magnitude is tuned: one training of ``tune_epochs`` epochs (default: a quarter of the
-    recipe's) for each of ``factors`` times the joint relative magnitude, judged by the last epoch's validation
-    accuracy. All have the same grid and budget. Then come the trainings that are compared; test images are read at
-    the end of each of these. ``workers`` processes (default: one for each core, one on a GPU) train at once, with one
-    thread each on a CPU; results do not depend on their number.
+    recipe's) for each of ``factors`` times the joint relative magnitude (of an expression: times each term's own
+    relative magnitude), judged by the last epoch's validation accuracy. All have the same grid and budget. Then come
+    the trainings that are compared; test images are read at the end of each of these. ``workers`` processes (default:
+    one for each core, one on a GPU) train at once, with one thread each on a CPU; results do not depend on their
+    number.
 
     Writes ``compare.json``, ``compare.csv`` (one line for each training) and ``compare.png`` into ``out``. The same
     call goes on where an interrupted one stopped; more seeds or distillers add to what is there. Raises KdzeroError.
@@ -143,7 +144,7 @@ class _Comparison:
         wanted = [(distiller, factor) for distiller in self.distillers for factor in factors]
         jobs = []
         for distiller, factor in wanted:
-            settings = self.pair.distilling(distiller, TUNING_SEED + self.seed, "joint", factor)
+            settings = self.pair.distilling(distiller, TUNING_SEED + self.seed, _mode(distiller), factor)
             settings = replace(settings, recipe=settings.recipe.with_epochs(epochs), validate=True)
             place = self.folder / "tuning" / f"{_slug(distiller)}-{factor:g}"
             jobs.append(Job(settings, place, self.folder / files.TEACHER if self.pair.validate else None))
@@ -168,7 +169,7 @@ class _Comparison:
         place = self.folder / "trainings"
         if distiller is None:
             return Job(self.pair.settings(seed), place / f"{CROSS_ENTROPY}-seed{seed}")
-        settings = self.pair.distilling(distiller, seed, "joint", factors[distiller.name] or 1.0)
+        settings = self.pair.distilling(distiller, seed, _mode(distiller), factors[distiller.name] or 1.0)
         return Job(settings, place / f"{_slug(distiller)}-seed{seed}", self.folder / files.TEACHER)
 
     def _results(self, what: str, jobs: list[Job]) -> Iterable[tuple[int, Result]]:
@@ -218,6 +219,11 @@ def _distinct(distillers: list[Distiller]) -> list[Distiller]:
         if known.source != distiller.source or distiller.name == CROSS_ENTROPY:
             raise SettingError(f"two distillers are called {distiller.name!r}; give one of the files another name")
     return list(found.values())
+
+
+def _mode(distiller: Distiller) -> str:
+    """What a factor multiplies: published methods, files and winners keep the ratios of their terms."""
+    return "relative" if distiller.magnitude == "relative" else "joint"
 
 
 def _slug(distiller: Distiller) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from kdzero_gp.evaluation import SCREENS
 from kdzero_gp.report.panels.pieces import Cell, details, section, table, text
 from kdzero_gp.report.panels.snapshot import Snapshot
-from kdzero_gp.runner import PLANS, RunSettings
+from kdzero_gp.runner import PLANS, WEIGHT_OPTIONS, RunSettings
 
 
 def reproduction_panel(snapshot: Snapshot) -> str:
@@ -88,10 +88,14 @@ def evolve_command(settings: RunSettings) -> str:
         value = getattr(settings.plan, name)
         if plan is None or value != getattr(plan, name):
             options.append((f"--{name.replace('_', '-')}", value))
-    for name, option in (("cross_entropy", "ce"), ("sharpness_gap", "sharpness"), ("cka_gap", "cka")):
+    for name in ("warm", "proxy", "race"):
+        epochs = getattr(settings.plan, name).epochs
+        if plan is None or epochs != getattr(plan, name).epochs:
+            options.append((f"--{name}-epochs", epochs))
+    for name, option in WEIGHT_OPTIONS.items():
         share = getattr(settings.plan.weights, name)
         if plan is None or share != getattr(plan.weights, name):
-            options.append((f"--{option}-weight", share))
+            options.append((option, share))
     words = [word for name, value in options if value not in (None, "") for word in (name, str(value))]
     if not settings.seed_zoo:
         words.append("--no-seed-zoo")

@@ -1,0 +1,113 @@
+"""Do candidates that the screens turned away belong to the best? They are trained anyway, from scratch as a race does.
+
+Of a finished run with the default screens, ``--most`` candidates that loss rejection, the first rung or the bound on
+memory turned away, and as many that had their full proxy, are drawn at random and trained on fresh seeds. A screen
+errs where what it turned away ends in the best tenth of all candidates of the run, both groups weighted by their size.
+
+    kdzero-gp evolve --generations 100 --pop 20 --out RUN
+    python experiments/screens/rejected.py RUN
+"""
+
+import argparse
+import json
+import statistics
+from pathlib import Path
+
+import numpy as np
+from run import HERE, Study
+from scipy import stats
+
+from kdzero_gp.evaluation import Request
+from kdzero_gp.executor import Executor
+from kdzero_gp.runner.run import BENCH
+
+# Apart from all seeds of searches and races.
+SEED = 3_000_000
+
+
+def groups_of(study):
+    """Candidates with a gradient of their own: turned away, by screen, and trained in full."""
+    found = {"loss rejection": [], "first rung": [], "memory": [], "kept": []}
+    for one in study.evaluated:
+        if one.equivalent_to:
+            continue
+        if one.screen in ("rejection", "short"):
+            found["loss rejection" if one.screen == "rejection" else "first rung"].append(one)
+        elif "too much memory" in one.reason:
+            found["memory"].append(one)
+        elif not one.reason:
+            found["kept"].append(one)
+    return found
+
+
+def drawn(groups, most):
+    """At most ``most`` of what was turned away, whichever screen did it, and of what was kept."""
+    generator = np.random.default_rng(0)
+    away = [(name, one) for name in groups if name != "kept" for one in groups[name]]
+    chosen = [away[index] for index in generator.permutation(len(away))[:most]]
+    kept = [("kept", groups["kept"][index]) for index in generator.permutation(len(groups["kept"]))[:most]]
+    return chosen + kept
+
+
+def accuracies(folder, study, chosen, seeds, workers):
+    """Mean validation accuracy of each over the seeds; a training that fails counts as 0."""
+    sources = [study.source(one) if one.magnitudes else None for _, one in chosen]
+    requests = []
+    for (_, one), source in zip(chosen, sources, strict=True):
+        # what the bound on memory turned away has no magnitudes yet: they are measured with the training
+        text = source or study.unmeasured(one)
+        mode = "absolute" if source else study.settings.magnitude
+        requests += [Request(text, SEED + seed, "race", mode) for seed in range(seeds)]
+    with Executor(folder / BENCH, workers) as executor:
+        outcomes = list(executor.map(requests))
+    values = [outcome.metrics.get("accuracy", 0.0) for outcome in outcomes]
+    return [statistics.fmean(values[index : index + seeds]) for index in range(0, len(values), seeds)]
+
+
+def summary(groups, chosen, values):
+    """The best tenth's threshold, and how many of each group reach it."""
+    away = sum(len(members) for name, members in groups.items() if name != "kept")
+    sizes = {"kept": len(groups["kept"]), "away": away}
+    sampled = {"kept": sum(name == "kept" for name, _ in chosen), "away": sum(name != "kept" for name, _ in chosen)}
+    weights = np.array([
+        sizes["kept" if name == "kept" else "away"] / sampled["kept" if name == "kept" else "away"]
+        for name, _ in chosen
+    ])  # fmt: skip
+    order = np.argsort(-np.array(values))
+    reached = np.cumsum(weights[order]) / weights.sum()
+    threshold = values[order[int(np.searchsorted(reached, 0.1))]]
+    rows = {}
+    for name in (*groups, "turned away"):
+        mine = [v for (group, _), v in zip(chosen, values, strict=True)
+                if group == name or (name == "turned away" and group != "kept")]  # fmt: skip
+        if not mine:
+            continue
+        good = sum(value >= threshold for value in mine)
+        upper = float(stats.beta.ppf(0.95, good + 1, max(1, len(mine) - good)))
+        rows[name] = {"in_the_run": away if name == "turned away" else len(groups[name]), "trained": len(mine),
+                      "mean_accuracy": statistics.fmean(mine), "median_accuracy": statistics.median(mine),
+                      "in_best_tenth": good, "share": good / len(mine), "upper": upper}  # fmt: skip
+    return {"threshold": threshold, "groups": rows}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--most", type=int, default=200, help="candidates of each of the two groups")
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=HERE / "rejected.json")
+    given = parser.parse_args()
+    study = Study(given.folder)
+    groups = groups_of(study)
+    chosen = drawn(groups, given.most)
+    values = accuracies(given.folder, study, chosen, given.seeds, given.workers)
+    found = {"seeds": given.seeds, **summary(groups, chosen, values)}
+    found["rows"] = [{"group": name, "digest": one.digest, "accuracy": value}
+                     for (name, one), value in zip(chosen, values, strict=True)]  # fmt: skip
+    given.output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps({name: value for name, value in found.items() if name != "rows"}, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

@@ -68,7 +68,7 @@ def test_a_search_for_short_trainings_starts_early_and_judges_by_cross_entropy(t
     with Database.read(tmp_path / "run") as database:
         plan = database.fact("settings")["plan"]
     assert plan["warm"]["epochs"] == 1 and plan["proxy"]["epochs"] == 7.5
-    assert plan["weights"] == {"cross_entropy": 1, "sharpness_gap": 0, "cka_gap": 1}
+    assert plan["weights"] == {"cross_entropy": 1, "sharpness_gap": 0, "cka_gap": 1, "calibrated": 0}
     assert not any(row["name"] == "short" and row["turned_away"] for row in found["screens"])
 
 

@@ -4,6 +4,7 @@ knows is not computed twice, and the search, a function of settings and verdicts
 from __future__ import annotations
 
 import contextlib
+import math
 import platform
 import statistics
 from collections.abc import Callable, Sequence
@@ -126,6 +127,7 @@ class Work:
         self.timeout = machine.timeout
         self.progress = progress
         self.duplicates = 0
+        self.best = math.inf
 
     def carry_out(self) -> Result:
         """The run as a list of verbs."""
@@ -251,7 +253,10 @@ class Work:
         row = StoredBirth(b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)
         self.database.add_births([row])
         self.duplicates += birth.duplicate_of is not None
-        best = min((v.fitness for v in self.search.verdicts.values() if not v.rejected), default=float("nan"))
+        verdict = self.search.verdicts[birth.digest]
+        if not verdict.rejected:
+            self.best = min(self.best, verdict.fitness)
+        best = self.best if math.isfinite(self.best) else math.nan
         self.progress.advance(best=best, **self.judge.counts, duplicate=self.duplicates)
 
     def _evolve(self) -> None:

@@ -236,6 +236,14 @@ def test_export_writes_the_winner_again_and_other_ranks(reference, tmp_path):
     assert (tmp_path / "second.py").read_text() != (tmp_path / "first.py").read_text()
 
 
+def test_export_without_a_name_writes_over_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert inside("export", "kd")[0] == 0
+    written = (tmp_path / "distiller.py").read_text()
+    assert_one_sentence(*inside("export", "dist")[::2], "distiller.py exists", "-o")
+    assert (tmp_path / "distiller.py").read_text() == written
+
+
 # --- one run, however it is carried out ---------------------------------------------------------------------------
 
 

@@ -138,20 +138,24 @@ def inspect(what: str, rank: int, output: Path) -> None:
 @click.command()
 @click.argument("what", metavar="DIR|EXPRESSION|ZOO_NAME")
 @click.option("--rank", type=int, default=1, show_default=True, help="Which of a run's distillers, best first.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("distiller.py"), show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="The file [default: a new distiller.py].")
 @click.option(
     "--shape",
     multiple=True,
     metavar="NAME=STUDENT:TEACHER",
     help="Shapes for an expression, e.g. feat=64x8x8:256x8x8.",
 )
-def export(what: str, rank: int, output: Path, shape: tuple[str, ...]) -> None:
+def export(what: str, rank: int, output: Path | None, shape: tuple[str, ...]) -> None:
     """Write a distiller as a Python file that needs only torch."""
     from kdzero_gp.compiler import export as export_expression
     from kdzero_gp.runner import export_entry
     from kdzero_gp.storage import Database
 
     expression, entry = expression_of(what, rank)
+    if output is None:
+        output = Path("distiller.py")
+        if output.exists():
+            raise SettingError("distiller.py exists already; name the file to write with -o")
     if entry is not None:
         with Database.read(Path(what)) as database:
             export_entry(Path(what), database, entry, output)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import resource
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,11 +63,15 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_megabytes(device: torch.device) -> float:
-    """The peak of memory in 10⁶ bytes: of the tensors on a CUDA device, else of the whole process."""
+    """The peak of memory in 10⁶ bytes: of the tensors on a CUDA device, else of the whole process; NaN where it is not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     with contextlib.suppress(OSError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024 / 1e6
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    with contextlib.suppress(ImportError):  # Windows has none of it
+        import resource
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return math.nan

@@ -1,0 +1,100 @@
+"""Which fitness finds better distillers for CIFAR-100? Winners of searches that differ in nothing else, trained anew.
+
+    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --calibrated-weight 1 --ce-weight 0 \\
+        --sharpness-weight 0 --cka-weight 0 --out WORK/calibrated
+    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --sharpness-weight 0 --cka-weight 0 --out WORK/ce
+    python experiments/cifar100/fitness.py WORK/calibrated WORK/ce
+
+The two fittest of each search, kd and cross-entropy alone are trained as the race does (4 epochs on 4,000 images from
+the warm student), on seeds that no search or race has seen. Beside that: how each metric of the searches' candidates
+goes with their accuracy after the proxy.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+from pathlib import Path
+
+import torch
+from scipy import stats
+
+import kdzero_gp
+from kdzero_gp.common import interval
+from kdzero_gp.compiler import source_of
+from kdzero_gp.evaluation import Bench, Request
+from kdzero_gp.executor import Executor
+from kdzero_gp.runner import CROSS_ENTROPY, RunSettings, entries
+from kdzero_gp.runner.run import BENCH
+from kdzero_gp.storage import Database
+
+HERE = Path(__file__).parent
+METRICS = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap")
+SEED = 4_000_000
+
+
+def correlations(database):
+    """Spearman of each metric, and of the equal sum of the paper's three, with the accuracy after the proxy."""
+    known = [e.metrics for e in database.evaluations() if not e.reason and not e.equivalent_to]
+    alone = [m.metrics for m in database.measurements("baseline")]
+    means = {name: statistics.fmean(one[name] for one in alone) for name in METRICS}
+    accuracies = [one["accuracy"] for one in known]
+    columns = {name: [one[name] for one in known] for name in METRICS}
+    three = [name for name in METRICS if name != "calibrated"]
+    columns["equal sum"] = [sum(one[name] / means[name] for name in three) for one in known]
+    found = {name: float(stats.spearmanr(values, accuracies)[0]) for name, values in columns.items()}
+    return {"candidates": len(known), "spearman_with_accuracy": found}
+
+
+def competitors(folder, top):
+    """The fittest of one run, and its kd; the run's weights of the fitness and its correlations."""
+    with Database.read(folder) as database:
+        settings = RunSettings.from_dict(database.fact("settings"))
+        every = entries(database, settings)
+        facts = {"weights": vars(settings.plan.weights), "births": len(database.births()), **correlations(database)}
+    evolved = [entry for entry in every if entry.kind == "evolved"][:top]
+    return evolved, next(entry for entry in every if entry.name == "kd"), facts
+
+
+def row(found, kd):
+    """Means and 95 % intervals over the seeds, and the paired difference to kd."""
+    gaps = [a - b for a, b in zip(found["test_accuracy"], kd["test_accuracy"], strict=True)]
+    return {"test": statistics.fmean(found["test_accuracy"]), "interval": interval(found["test_accuracy"]),
+            "validation": statistics.fmean(found["accuracy"]), "to_kd": statistics.fmean(gaps),
+            "to_kd_interval": interval(gaps), "n": len(gaps)}  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folders", nargs="+", type=Path, help="runs of one pair with one warm student")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--top", type=int, default=1)
+    parser.add_argument("--output", type=Path, default=HERE / "fitness.json")
+    given = parser.parse_args()
+    runs, everyone = {}, {}
+    for folder in given.folders:
+        evolved, kd, runs[folder.name] = competitors(folder, given.top)
+        everyone |= {f"{folder.name} {index}": entry for index, entry in enumerate(evolved, 1)} | {"kd": kd}
+    bench = Bench.load(given.folders[0] / BENCH)
+    shapes = bench.student_shapes, bench.teacher_shapes
+    sources = {name: source_of(e.expression, *shapes, e.magnitudes) for name, e in everyone.items()}
+    sources[CROSS_ENTROPY] = ""
+    wanted = [(name, SEED + seed) for seed in range(given.seeds) for name in sources]
+    table = {name: {"accuracy": [], "test_accuracy": []} for name in sources}
+    with Executor(given.folders[0] / BENCH, os.cpu_count() or 1) as executor:
+        requests = [Request(sources[name], seed, "race", "absolute") for name, seed in wanted]
+        for (name, _), outcome in zip(wanted, executor.map(requests), strict=True):
+            for metric, values in table[name].items():
+                values.append(outcome.metrics.get(metric, 0.0))
+    machine = {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__,
+               "kdzero_gp": kdzero_gp.__version__}  # fmt: skip
+    expressions = {name: str(e.expression) for name, e in everyone.items()}
+    rows = {name: row(values, table["kd"]) for name, values in table.items()}
+    found = {"machine": machine, "runs": runs, "expressions": expressions, "table": rows, "trainings": table}
+    given.output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(json.dumps({key: found[key] for key in ("runs", "table")}, indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

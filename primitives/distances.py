@@ -243,8 +243,9 @@ def mmd(student: Tensor, teacher: Tensor) -> Tensor:
     if student.shape[2] <= max(student.shape[1], teacher.shape[1]):
         # ⟨a, b⟩² = ⟨a aᵀ, b bᵀ⟩: the same by a kernel of positions, which is the smaller one here.
         gram = torch.bmm(teacher.transpose(1, 2), teacher)
-        shares = {"alpha": 1.0 / student.shape[1], "beta": -1.0 / teacher.shape[1]}
-        return torch.baddbmm(gram, student.transpose(1, 2), student, **shares).square().sum(dim=(1, 2))
+        one, other = 1.0 / student.shape[1], -1.0 / teacher.shape[1]
+        gap = torch.baddbmm(gram, student.transpose(1, 2), student, alpha=one, beta=other)
+        return gap.square().sum(dim=(1, 2))
     within_teacher = torch.bmm(teacher, teacher.transpose(1, 2)).square().mean(dim=(1, 2))
     within_student = torch.bmm(student, student.transpose(1, 2)).square().mean(dim=(1, 2))
     between = torch.bmm(student, teacher.transpose(1, 2)).square().mean(dim=(1, 2))

@@ -63,7 +63,7 @@ def forget_peak(device: torch.device) -> None:
 
 
 def peak_megabytes(device: torch.device) -> float:
-    """The peak of memory in 10⁶ bytes: of the tensors on a CUDA device, else of the whole process; NaN where it is not known."""
+    """The peak of memory in 10⁶ bytes: of the tensors on a CUDA device, else of the whole process (NaN: unknown)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
     with contextlib.suppress(OSError):

@@ -6,6 +6,8 @@ errs where what it turned away ends in the best tenth of all candidates of the r
 
     kdzero-gp evolve --generations 100 --pop 20 --out RUN
     python experiments/screens/rejected.py RUN
+
+``--proxy`` trains them with the search's own proxy instead, where trainings from scratch take too long (CIFAR-100).
 """
 
 import argparse
@@ -49,7 +51,19 @@ def drawn(groups, most):
     return chosen + kept
 
 
-def accuracies(folder, study, chosen, seeds, workers):
+def after_the_proxy(folder, study, chosen, workers):
+    """Validation accuracy of each after the proxy: the run's own, or that of a proxy without screens."""
+    todo = [one for name, one in chosen if name != "kept"]
+    requests = [Request(study.unmeasured(one), study.settings.search.seed, "proxy", study.settings.magnitude)
+                for one in todo]  # fmt: skip
+    with Executor(folder / BENCH, workers) as executor:
+        outcomes = dict(zip((one.digest for one in todo), executor.map(requests), strict=True))
+    return [
+        (one.metrics if name == "kept" else outcomes[one.digest].metrics).get("accuracy", 0.0) for name, one in chosen
+    ]
+
+
+def from_scratch(folder, study, chosen, seeds, workers):
     """Mean validation accuracy of each over the seeds; a training that fails counts as 0."""
     sources = [study.source(one) if one.magnitudes else None for _, one in chosen]
     requests = []
@@ -95,14 +109,23 @@ def main():
     parser.add_argument("folder", type=Path)
     parser.add_argument("--most", type=int, default=200, help="candidates of each of the two groups")
     parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--proxy", action="store_true", help="train with the search's proxy")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=HERE / "rejected.json")
     given = parser.parse_args()
     study = Study(given.folder)
     groups = groups_of(study)
     chosen = drawn(groups, given.most)
-    values = accuracies(given.folder, study, chosen, given.seeds, given.workers)
-    found = {"seeds": given.seeds, **summary(groups, chosen, values)}
+    if given.proxy:
+        values = after_the_proxy(given.folder, study, chosen, given.workers)
+    else:
+        values = from_scratch(given.folder, study, chosen, given.seeds, given.workers)
+    found = {
+        "task": study.settings.task,
+        "training": "proxy" if given.proxy else "from scratch",
+        "seeds": given.seeds,
+        **summary(groups, chosen, values),
+    }
     found["rows"] = [{"group": name, "digest": one.digest, "accuracy": value}
                      for (name, one), value in zip(chosen, values, strict=True)]  # fmt: skip
     given.output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -69,9 +69,9 @@ _DIGITS = Plan(
 )
 # CIFAR-size images: a proxy of some thousand images and 124 steps, below which rankings are poor, judged by the
 # cross-entropy at the best temperature: as it is it ranks confident students last (experiments/proxy_choice), and with
-# the gaps evolution closes these instead of learning (experiments/cifar100). Early gaps tell less than on digits, so the
-# bound on them is wide (experiments/screens). Races from the warm student too, since from scratch they would take hours
-# on a CPU.
+# the gaps evolution closes these instead of learning (experiments/cifar100). Early gaps tell less than on digits, so
+# the bound on them is wide (experiments/screens). Races from the warm student too, since from scratch they would take
+# hours on a CPU.
 _CIFAR = Plan(
     teacher="resnet56",
     student="resnet20",

@@ -2,10 +2,13 @@
 
 import ast
 import json
+import statistics
 from pathlib import Path
 
 import pytest
 
+from kdzero_gp.evaluation import FitnessWeights
+from kdzero_gp.runner import PLANS
 from kdzero_gp.storage import Database
 from test_runs import finished, rows
 
@@ -27,9 +30,9 @@ def ran(folder, *options):
 
 
 def test_with_objectives_the_front_is_shown_raced_and_exported(tmp_path):
-    _, found = ran(tmp_path / "run", "--objectives", "cross_entropy,memory")
+    _, found = ran(tmp_path / "run", "--objectives", "calibrated,memory")
     known = {e["digest"]: e for e in json.loads(finished("show", tmp_path / "run", "--json", "--top", "99")[1])["top"]}
-    values = {d: (e["metrics"]["cross_entropy"], e["metrics"]["memory"]) for d, e in known.items() if e["fitness"]}
+    values = {d: (e["metrics"]["calibrated"], e["metrics"]["memory"]) for d, e in known.items() if e["fitness"]}
     assert found["front"]
     for name in found["front"]:
         mine = values[name]
@@ -70,6 +73,24 @@ def test_a_search_for_short_trainings_starts_early_and_judges_by_cross_entropy(t
     assert plan["warm"]["epochs"] == 1 and plan["proxy"]["epochs"] == 7.5
     assert plan["weights"] == {"cross_entropy": 1, "sharpness_gap": 0, "cka_gap": 1, "calibrated": 0}
     assert not any(row["name"] == "short" and row["turned_away"] for row in found["screens"])
+
+
+def test_the_fitness_can_be_the_cross_entropy_at_the_best_temperature(tmp_path):
+    only = [word for name in ("ce", "sharpness", "cka") for word in (f"--{name}-weight", "0")]
+    _, found = ran(tmp_path / "run", *only, "--calibrated-weight", "2")
+    with Database.read(tmp_path / "run") as database:
+        alone = [one.metrics["calibrated"] for one in database.measurements("baseline")]
+        known = [e for e in database.evaluations() if e.fitness is not None]
+    assert known and found["top"]
+    for one in known:
+        assert one.metrics["calibrated"] <= one.metrics["cross_entropy"] + 1e-6
+        assert one.fitness == pytest.approx(one.metrics["calibrated"] / statistics.fmean(alone))
+
+
+@pytest.mark.parametrize("task", ["cifar10", "cifar100", "folder"])
+def test_gaps_decide_nothing_where_evolution_would_only_close_them(task):
+    """experiments/cifar100: with the gaps in the fitness its winners train worse than kd."""
+    assert PLANS[task].weights == FitnessWeights(0, 0, 0, calibrated=1)
 
 
 @pytest.mark.parametrize(

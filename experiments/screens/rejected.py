@@ -7,6 +7,7 @@ errs where what it turned away ends in the best tenth of all candidates of the r
     kdzero-gp evolve --generations 100 --pop 20 --out RUN
     python experiments/screens/rejected.py RUN
 
+``--again N`` trains those of both groups that reached the best tenth on N more seeds, which tells luck from merit.
 ``--proxy`` trains them with the search's own proxy instead, where trainings from scratch take too long (CIFAR-100).
 """
 
@@ -19,6 +20,7 @@ import numpy as np
 from run import HERE, Study
 from scipy import stats
 
+from kdzero_gp.common import interval
 from kdzero_gp.evaluation import Request
 from kdzero_gp.executor import Executor
 from kdzero_gp.runner.run import BENCH
@@ -63,7 +65,24 @@ def after_the_proxy(folder, study, chosen, workers):
     ]
 
 
-def from_scratch(folder, study, chosen, seeds, workers):
+def again(folder, study, found, seeds, workers):
+    """Accuracies on fresh seeds of what reached the best tenth: of what was turned away, and of what was kept."""
+    known = {one.digest: one for one in study.evaluated}
+    best = [row for row in found["rows"] if row["accuracy"] >= found["threshold"]]
+    chosen = [(row["group"], known[row["digest"]]) for row in best]
+    values = from_scratch(folder, study, chosen, seeds, workers, found["seeds"])
+    rows = {}
+    for name in ("turned away", "kept"):
+        mine = [
+            value for (group, _), value in zip(chosen, values, strict=True) if (group == "kept") == (name == "kept")
+        ]
+        still = sum(value >= found["threshold"] for value in mine)
+        rows[name] = {"trained": len(mine), "mean_accuracy": statistics.fmean(mine), "interval": interval(mine),
+                      "again_above": still}  # fmt: skip
+    return {"seeds": seeds, "groups": rows}
+
+
+def from_scratch(folder, study, chosen, seeds, workers, first=0):
     """Mean validation accuracy of each over the seeds; a training that fails counts as 0."""
     sources = [study.source(one) if one.magnitudes else None for _, one in chosen]
     requests = []
@@ -71,7 +90,7 @@ def from_scratch(folder, study, chosen, seeds, workers):
         # what the bound on memory turned away has no magnitudes yet: they are measured with the training
         text = source or study.unmeasured(one)
         mode = "absolute" if source else study.settings.magnitude
-        requests += [Request(text, SEED + seed, "race", mode) for seed in range(seeds)]
+        requests += [Request(text, SEED + first + seed, "race", mode) for seed in range(seeds)]
     with Executor(folder / BENCH, workers) as executor:
         outcomes = list(executor.map(requests))
     values = [outcome.metrics.get("accuracy", 0.0) for outcome in outcomes]
@@ -110,10 +129,17 @@ def main():
     parser.add_argument("--most", type=int, default=200, help="candidates of each of the two groups")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--proxy", action="store_true", help="train with the search's proxy")
+    parser.add_argument("--again", type=int, metavar="N", help="more seeds for the best of an earlier start")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=HERE / "rejected.json")
     given = parser.parse_args()
     study = Study(given.folder)
+    if given.again:
+        found = json.loads(given.output.read_text(encoding="utf-8"))
+        found["again"] = again(given.folder, study, found, given.again, given.workers)
+        given.output.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(json.dumps(found["again"], indent=1))
+        return
     groups = groups_of(study)
     chosen = drawn(groups, given.most)
     if given.proxy:

@@ -1,13 +1,13 @@
 """Which fitness finds better distillers for CIFAR-100? Winners of searches that differ in nothing else, trained anew.
 
-    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --calibrated-weight 1 --ce-weight 0 \\
-        --sharpness-weight 0 --cka-weight 0 --out WORK/calibrated
-    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --sharpness-weight 0 --cka-weight 0 --out WORK/ce
+    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --short-bound 1.02 --out WORK/calibrated
+    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --short-bound 1.02 --ce-weight 1 \\
+        --calibrated-weight 0 --out WORK/ce
     python experiments/cifar100/fitness.py WORK/calibrated WORK/ce
 
-The two fittest of each search, kd and cross-entropy alone are trained as the race does (4 epochs on 4,000 images from
-the warm student), on seeds that no search or race has seen. Beside that: how each metric of the searches' candidates
-goes with their accuracy after the proxy.
+The fittest of each search (``--top``), kd and cross-entropy alone are trained as the race does (4 epochs on 4,000
+images from the warm student), on seeds that no search or race has seen. Beside that: how each metric of the searches'
+candidates goes with their accuracy after the proxy.
 """
 
 import argparse

@@ -53,11 +53,15 @@ def drawn(groups, most):
     return chosen + kept
 
 
+def request(study, one, seed, recipe):
+    """A training without screens. What the bound on memory turned away has no magnitudes yet: they are measured."""
+    return Request(study.source(one), seed, recipe, "absolute" if one.magnitudes else study.settings.magnitude)
+
+
 def after_the_proxy(folder, study, chosen, workers):
     """Validation accuracy of each after the proxy: the run's own, or that of a proxy without screens."""
     todo = [one for name, one in chosen if name != "kept"]
-    requests = [Request(study.unmeasured(one), study.settings.search.seed, "proxy", study.settings.magnitude)
-                for one in todo]  # fmt: skip
+    requests = [request(study, one, study.settings.search.seed, "proxy") for one in todo]
     with Executor(folder / BENCH, workers) as executor:
         outcomes = dict(zip((one.digest for one in todo), executor.map(requests), strict=True))
     return [
@@ -84,13 +88,7 @@ def again(folder, study, found, seeds, workers):
 
 def from_scratch(folder, study, chosen, seeds, workers, first=0):
     """Mean validation accuracy of each over the seeds; a training that fails counts as 0."""
-    sources = [study.source(one) if one.magnitudes else None for _, one in chosen]
-    requests = []
-    for (_, one), source in zip(chosen, sources, strict=True):
-        # what the bound on memory turned away has no magnitudes yet: they are measured with the training
-        text = source or study.unmeasured(one)
-        mode = "absolute" if source else study.settings.magnitude
-        requests += [Request(text, SEED + first + seed, "race", mode) for seed in range(seeds)]
+    requests = [request(study, one, SEED + first + seed, "race") for _, one in chosen for seed in range(seeds)]
     with Executor(folder / BENCH, workers) as executor:
         outcomes = list(executor.map(requests))
     values = [outcome.metrics.get("accuracy", 0.0) for outcome in outcomes]

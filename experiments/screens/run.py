@@ -51,14 +51,9 @@ class Study:
         self.evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
 
     def source(self, found):
-        """The source that the run trained, with the magnitudes that it found."""
+        """The source that the run trained, with the magnitudes that it found, or as written where it found none."""
         bench = self.evaluator.bench
-        return source_of(found.expression, bench.student_shapes, bench.teacher_shapes, found.magnitudes)
-
-    def unmeasured(self, found):
-        """The source with the magnitudes as they are written."""
-        bench = self.evaluator.bench
-        return source_of(found.expression, bench.student_shapes, bench.teacher_shapes)
+        return source_of(found.expression, bench.student_shapes, bench.teacher_shapes, found.magnitudes or None)
 
     def rejection(self, found):
         """What loss rejection says of a candidate; '' where it lets it pass."""

@@ -204,24 +204,27 @@ class _Lowering:
         self.losses[key] = step.name
         return step.name
 
+    def weight(self, weight: str, losses: str) -> str:
+        key = (weight, losses)
+        if key in self.weighted:
+            return self.weighted[key]
+        arguments: tuple[str, ...] = (losses,)
+        name = losses.replace("_losses", "_loss")
+        if weight != "no":
+            type_of(Expression("logits"), self.types)
+            self.pair(Expression("logits"), None)
+            arguments = (losses, "logits_s", self.target("logits_t"), "labels")
+            name = f"{weight}_{name}"
+        step = Step(self.unique(name), arguments, CATALOGUE[weight].function)
+        self.program.steps.append(step)
+        self.weighted[key] = step.name
+        return step.name
+
     def term(self, node: Expression) -> None:
         weighted, magnitude = node.arguments
         assert isinstance(weighted, Expression) and isinstance(magnitude, float)
-        operation = CATALOGUE[weighted.name]
         losses = self.distance(weighted.children[0])
-        key = (weighted.name, losses)
-        if key not in self.weighted:
-            arguments: tuple[str, ...] = (losses,)
-            if operation.name != "no":
-                type_of(Expression("logits"), self.types)
-                self.pair(Expression("logits"), None)
-                arguments = (losses, "logits_s", self.target("logits_t"), "labels")
-            name = losses.replace("_losses", "_loss")
-            name = name if operation.name == "no" else f"{weighted.name}_{name}"
-            step = Step(self.unique(name), arguments, operation.function)
-            self.program.steps.append(step)
-            self.weighted[key] = step.name
-        self.program.results.append(self.weighted[key])
+        self.program.results.append(self.weight(weighted.name, losses))
         self.program.magnitudes.append(magnitude)
 
 

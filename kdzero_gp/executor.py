@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import signal
 import threading
@@ -22,7 +23,8 @@ from kdzero_gp.evaluation import Outcome, Request
 # Gradient norms of a source that cannot be measured.
 NO_GRADIENT: dict[str, Any] = {"terms": [], "total": 0.0}
 
-_evaluator: Any = None
+# A worker's evaluators by recipe, each made when it is first needed.
+_evaluators: Any = None
 
 
 class Executor:
@@ -140,10 +142,16 @@ def _start_worker(bench: Path, device: str, parent: int, fingerprints: Path | No
     from kdzero_gp.models.pair import student_builder
 
     torch.set_num_threads(1)
-    global _evaluator
     loaded = Bench.load(bench)
-    build = student_builder(loaded.student, loaded.train.images[:2])
-    _evaluator = Evaluator(loaded, build, device, Fingerprints(fingerprints) if fingerprints else None)
+
+    @functools.cache
+    def evaluator(recipe: str) -> Evaluator:
+        used = loaded.of(recipe)
+        build = student_builder(used.student, used.train.images[:2])
+        return Evaluator(used, build, device, Fingerprints(fingerprints) if fingerprints else None)
+
+    global _evaluators
+    _evaluators = evaluator
 
 
 def _leave_with(parent: int) -> None:
@@ -153,7 +161,7 @@ def _leave_with(parent: int) -> None:
 
 
 def _evaluate(request: Request) -> Outcome:
-    return _evaluator(request)  # type: ignore[no-any-return]
+    return _evaluators(request.recipe)(request)  # type: ignore[no-any-return]
 
 
 def _measure_terms(source: str) -> dict[str, Any]:
@@ -161,6 +169,6 @@ def _measure_terms(source: str) -> dict[str, Any]:
     from kdzero_gp.evaluation.proxy import Rejected
 
     try:
-        return measure_terms(_evaluator, source)
+        return measure_terms(_evaluators("proxy"), source)
     except (Rejected, RuntimeError, ValueError, ArithmeticError, MemoryError):
         return dict(NO_GRADIENT)

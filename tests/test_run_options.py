@@ -103,6 +103,7 @@ def test_gaps_decide_nothing_where_evolution_would_only_close_them(task):
         (("--short-bound", "0"), "--short-bound must be more than 0"),
         (("--loss-memory", "-1"), "--loss-memory must be more than 0"),
         (("--training", "middling"), "--training must be one of long, short"),
+        (("--proxy-trains", "half"), "--proxy-trains must be one of whole, last-stage"),
         (("--proxy-epochs", "0"), "a recipe needs epochs > 0"),
     ],
     ids=str,

@@ -78,6 +78,11 @@ PROXIES = {
     "s16-tail-25-classes": replace(_SMALL_TAIL, recipe=_recipe(12), images=2500, classes=25),
     "trial": replace(_FULL, recipe=_recipe(2), images=10000, points=(0.5, 1.0)),
     "trial-stage-15": replace(_FULL, recipe=_recipe(2), images=10000, warm_epochs=15, points=(0.5, 1.0)),
+    "tail-10000-2": replace(_TAIL, recipe=_recipe(2), images=10000, points=(1.0,)),
+    "tail-20000": replace(_TAIL, images=20000, points=(1.0,)),
+    "tail-20000-stage-15": replace(_TAIL, images=20000, warm_epochs=15, points=(1.0,)),
+    "s16-20000": replace(_SMALL, images=20000, points=(1.0,)),
+    "tail-20000-slow": replace(_TAIL, recipe=_recipe(1, 0.02), images=20000, points=(1.0,)),
     "full-slow": replace(_FULL, recipe=_recipe(1, 0.02), points=(1.0,)),
 }
 # ``explored``: one training each, warm seed 0, seed 0. ``finalist``: warm seeds 1-3, seeds 1-2, not used to choose.

@@ -127,7 +127,7 @@ class Laboratory:
                 train=first(self.bench.train, stage.images),
                 validation=first(self.bench.validation, stage.validation_images),
                 test=self.bench.test if stage.test else nothing,
-                recipes={"race" if scratch else "proxy": stage.recipe},
+                recipes={"proxy": stage.recipe, "race": stage.recipe},
                 warm=self.warm(warm),
                 facts={"race_from_scratch": True},
             )

@@ -47,7 +47,7 @@ class Study:
         self.known = known
         self.generation = {birth.digest: birth.generation for birth in births}
         self.baseline = {name: statistics.fmean(m[name] for m in baseline) for name in baseline[0]}
-        bench = Bench.load(folder / BENCH)
+        bench = Bench.load(folder / BENCH).of("proxy")
         self.evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
 
     def source(self, found):

@@ -47,13 +47,17 @@ def compiled(grammar, expression):
     return lambda student, teacher: function(**{name: (student[name], teacher[name]) for name in names})
 
 
-def train(student, teacher, images, labels, recipe, seed, loss, magnitude=1.0):
-    """The training loop of a tutorial: the same batches, schedule and clipping as the proxy's."""
-    optimizer = torch.optim.SGD(student.parameters(), recipe.learning_rate, recipe.momentum,
+def train(student, teacher, images, labels, recipe, seed, loss, magnitude=1.0, frozen=None):
+    """The training loop of a tutorial: the same batches, schedule and clipping as the proxy's. ``frozen``: a part of
+    the student that keeps its weights and statistics."""
+    trained = [p for p in student.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, recipe.learning_rate, recipe.momentum,
                                 weight_decay=recipe.weight_decay, nesterov=True)  # fmt: skip
     order = batches(len(labels), recipe, seed)
     rates = recipe.rates(len(order))
     student.train()
+    if frozen is not None:
+        frozen.eval()
     for step, indices in enumerate(order):
         for group in optimizer.param_groups:
             group["lr"] = rates[step]

@@ -27,6 +27,7 @@ from kdzero_gp.evaluation import Bench, Evaluator, FitnessWeights, Request, fitn
 from kdzero_gp.evolution import Grammar
 from kdzero_gp.executor import Executor
 from kdzero_gp.models import build
+from kdzero_gp.models.cut import halves
 from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights
@@ -51,8 +52,11 @@ def plain_candidate(bench, teacher, grammar, name, magnitude):
     torch.set_num_threads(os.cpu_count() or 1)
     student = student_builder(bench.student, bench.train.images[:2])()
     student.network.load_state_dict(bench.warm)
-    loss = plain.compiled(grammar, zoo[name])
-    plain.train(student, teacher, bench.train.images, bench.train.labels, bench.recipes["proxy"], 0, loss, magnitude)
+    loss, frozen = plain.compiled(grammar, zoo[name]), None
+    if bench.maps:
+        frozen = halves(student.network, bench.tail["cut"], bench.tail["taps"])[0].requires_grad_(False)
+    images, labels, recipe = bench.train.images, bench.train.labels, bench.recipes["proxy"]
+    plain.train(student, teacher, images, labels, recipe, 0, loss, magnitude, frozen)
     return plain.measure(student, teacher, bench.validation.images, bench.validation.labels)
 
 
@@ -88,7 +92,7 @@ def candidates(folder, weights, pairs):
 
 def searches(folder, births, seed):
     """The plain search on a run's bench: the best fitness after each of its full trainings, and the run's own."""
-    bench = Bench.load(folder / BENCH)
+    bench = Bench.load(folder / BENCH).of("proxy")
     shapes = pair_shapes(bench.student_shapes, bench.teacher_shapes)
     evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
     torch.set_num_threads(1)
@@ -126,7 +130,7 @@ def searches(folder, births, seed):
 def trainings(folder, pairs, top):
     """Milliseconds of a proxy's step with each distiller and with cross-entropy alone, in turn, and their ratio."""
     torch.set_num_threads(1)
-    bench = Bench.load(folder / BENCH)
+    bench = Bench.load(folder / BENCH).of("proxy")
     evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
     with Database.read(folder) as database:
         evolved = [e for e in database.evaluations() if e.fitness is not None and not e.equivalent_to][:top]

@@ -54,6 +54,8 @@ EVOLVE_OPTIONS = (
     _option("--warm-epochs", "Epochs of cross-entropy that the student has when proxies start [default: the task's].",
             None, float),
     _option("--proxy-epochs", "Epochs of a proxy [default: the task's].", None, float),
+    _option("--proxy-trains", "whole: the student; last-stage: its last stage alone, on what the warm student's other "
+            "stages give, computed once; cheaper [default: the task's]."),
     _option("--short-bound", "Stop a candidate early whose gaps to the teacher are so many times those of "
             "cross-entropy alone [default: the task's]; inf stops none.", None, float),
     _option("--loss-memory", "MiB that a loss may keep for one batch [default: the task's].", None, float),

@@ -32,13 +32,9 @@ def evolve(ctx: click.Context, **options: Any) -> None:
 
 def _settings(options: dict[str, Any]) -> Any:
     from kdzero_gp.evolution import SearchSettings
-    from kdzero_gp.runner import WEIGHT_OPTIONS, RunSettings, plan_for
+    from kdzero_gp.runner import PLAN_OPTIONS, WEIGHT_OPTIONS, RunSettings, plan_for
 
-    changes = {
-        name: options[name]
-        for name in ("images", "validation_images", "race_top", "race_seeds", "short_bound", "loss_memory")
-        if options[name] is not None
-    }
+    changes = {name: options[name] for name in PLAN_OPTIONS if options[name] is not None}
     plan = replace(plan_for(options["task"], options["training"]), **changes)
     for name in ("warm", "proxy", "race"):
         epochs = options[f"{name}_epochs"]

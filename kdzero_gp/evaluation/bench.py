@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +61,8 @@ class Bench:
 
     ``student`` says how to build the student (``name``, ``classes``, ``channels``, ``taps``); ``warm`` are the
     weights that every proxy training starts from. ``test`` is only read by the race, and never used to choose.
+    ``maps``: what the warm student's stages before the last give on the images of ``train`` and ``validation``, where
+    proxies train the last stage alone; ``tail`` says how to build that.
     """
 
     train: Part
@@ -74,6 +76,15 @@ class Bench:
     precision: str = "float32"
     channels_last: bool = False
     facts: dict[str, Any] = field(default_factory=dict)
+    maps: dict[str, Tensor] = field(default_factory=dict)
+    tail: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, recipe: str) -> Bench:
+        """The bench of the trainings of a recipe: for proxies of the last stage, its maps take the images' place."""
+        if recipe == "race" or not self.maps:
+            return self
+        parts = {name: replace(getattr(self, name), images=maps) for name, maps in self.maps.items()}
+        return replace(self, **parts, student=self.tail, maps={}, tail={})
 
     def save(self, path: Path) -> None:
         """Write the bench; the file appears whole or not at all. Raises ``RunError`` where it cannot."""

@@ -112,8 +112,13 @@ class Evaluator:
         """The student at the start of a training: warm, or new for a race from scratch."""
         if request.recipe == "race" and self.bench.facts.get("race_from_scratch", True):
             return self._fresh(request.seed)
-        self.student.network.load_state_dict(self.bench.warm)  # type: ignore[union-attr,operator]
-        return self.student
+        return self._warmed(self.student)
+
+    def _warmed(self, student: nn.Module) -> nn.Module:
+        """The student with the warm weights, or the last stage of one with its part of them."""
+        network: nn.Module = student.network  # type: ignore[assignment]
+        network.load_state_dict({name: self.bench.warm[name] for name in network.state_dict()})
+        return student
 
     def ready(self, distiller: nn.Module) -> None:
         """Hears of a distiller when its magnitudes are set, before it is trained with."""
@@ -122,8 +127,7 @@ class Evaluator:
     def prober(self) -> Prober:
         """What measures gradients at the warm student, made when it is first needed."""
         if self._prober is None:
-            student = self._fresh(0)
-            student.network.load_state_dict(self.bench.warm)  # type: ignore[union-attr,operator]
+            student = self._warmed(self._fresh(0))
             size = self.bench.recipes["proxy"].batch_size
             self._prober = Prober(student, self.train_part, size, self.precision)
         return self._prober

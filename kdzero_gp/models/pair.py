@@ -8,15 +8,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdzero_gp.models import build
+from kdzero_gp.models.cut import halves
 from kdzero_gp.models.taps import Tapped
 
 
 def student_builder(spec: Mapping[str, Any], example: Tensor) -> Callable[[], nn.Module]:
     """A function that builds a new student (``name``, ``classes``, ``channels``, ``taps``), tapped for images like
-    ``example``. What is random about it comes from torch's generator."""
+    ``example``; with ``cut``, what comes after that layer, tapped for maps like ``example``. What is random about it
+    comes from torch's generator."""
 
     def builder() -> nn.Module:
         network = build(spec["name"], spec["classes"], spec["channels"])
-        return Tapped(network, example, spec.get("taps") or None)
+        if spec.get("cut"):
+            network = halves(network, spec["cut"], spec["taps"])[1]
+        return Tapped(network, example.float(), spec.get("taps") or None)
 
     return builder

@@ -106,7 +106,7 @@ def resolution(image: Tensor, square: bool) -> tuple[int, ...]:
 
 
 @contextmanager
-def _left_as_found(network: nn.Module, device: torch.device) -> Iterator[None]:
+def left_as_found(network: nn.Module, device: torch.device) -> Iterator[None]:
     """Evaluation mode without gradient; afterwards modes, buffers and generators are as before."""
     modes = {module: module.training for module in network.modules()}
     buffers = {buffer: buffer.clone() for buffer in network.buffers()}
@@ -147,7 +147,7 @@ def run(network: nn.Module, example: Tensor) -> Probe:
     named = [(name, module) for name, module in network.named_modules() if name]
     handles = [module.register_forward_hook(recorder(name)) for name, module in named]
     try:
-        with _left_as_found(network, device):
+        with left_as_found(network, device):
             output = network(example)
     except Exception as error:  # A network may fail in any way on images that it was not made for.
         first = (str(error).splitlines() or [""])[0]

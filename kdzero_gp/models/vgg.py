@@ -6,13 +6,19 @@ checkpoints.
 from functools import partial
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from kdzero_gp.models.layers import CLASSIFIER_DEVIATION, Factory, global_average, initialise
 
 STAGE_WIDTHS = (64, 128, 256, 512, 512)
 CIFAR_SIDE = 32
 """Images of this side keep 4x4 at the end: the fourth pooling is left out for them, as in the CRD tables."""
+
+
+@fx.wrap
+def _pool_of_large(maps: Tensor) -> Tensor:
+    """Maps of images that are larger than CIFAR's are pooled once more."""
+    return F.max_pool2d(maps, 2) if maps.shape[-1] > CIFAR_SIDE // 8 else maps
 
 
 def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
@@ -39,10 +45,7 @@ class VGG(nn.Module):
         maps = F.max_pool2d(self.block0(images), 2)
         maps = F.max_pool2d(self.block1(maps), 2)
         maps = F.max_pool2d(self.block2(maps), 2)
-        maps = self.block3(maps)
-        if images.shape[-1] > CIFAR_SIDE:
-            maps = F.max_pool2d(maps, 2)
-        return self.classifier(global_average(self.block4(maps)))
+        return self.classifier(global_average(self.block4(_pool_of_large(self.block3(maps)))))
 
 
 NETWORKS: dict[str, Factory] = {

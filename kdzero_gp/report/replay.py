@@ -105,7 +105,8 @@ def replay(
     path = folder / BENCH
     if not path.is_file():
         raise RunError(f"{folder} has no {BENCH}, which a replay trains on; resume the run: kdzero-gp resume {folder}")
-    evaluator, outcome = _carry_out(Bench.load(path), request, Machine(device=device).resolved_device())
+    bench = Bench.load(path).of(request.recipe)
+    evaluator, outcome = _carry_out(bench, request, Machine(device=device).resolved_device())
     if outcome.reason:
         raise RunError(f"{name} cannot be trained: {outcome.reason}; choose one that has a fitness")
     known = {metric: stored[metric] for metric in outcome.metrics if metric in stored}

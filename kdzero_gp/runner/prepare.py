@@ -14,6 +14,7 @@ from kdzero_gp.evaluation import Bench, Part, Precision, outputs, train
 from kdzero_gp.evaluation.metrics import accuracy
 from kdzero_gp.evaluation.precision import SMALLEST_SIZE, label, precision_for
 from kdzero_gp.models import build
+from kdzero_gp.models.cut import find_cut, halves
 from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
@@ -65,6 +66,8 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         facts=facts | {"race_from_scratch": plan.race_from_scratch, "step_milliseconds": milliseconds},
     )
     _warm_up(bench, student, settings, device, precision, progress)
+    if plan.proxy_trains == "last-stage":
+        _keep_maps(bench, student, precision, progress)
     bench.save(path)
     return bench
 
@@ -155,6 +158,25 @@ def _warm_up(
     warm = student.to(device).to(memory_format=precision.memory_format)
     train(warm, bench.train.to(device, precision.memory_format), recipe, seed, precision=precision)
     bench.warm = {name: tensor.detach().cpu().clone() for name, tensor in student.network.state_dict().items()}
+
+
+def _keep_maps(bench: Bench, student: Tapped, precision: Precision, progress: Progress) -> None:
+    """Compute once what the warm student's stages before the last give; proxies then train the last one."""
+    kept, form = list(bench.student_shapes), precision.memory_format
+    device = next(student.parameters()).device
+    try:
+        cut, taps = find_cut(student, kept, bench.train.images[:2].to(device))
+    except ModelError as reason:
+        progress.note(f"proxies train the whole student, since {reason}")
+        return
+    trunk = halves(student.network, cut, taps)[0]
+    for name in ("train", "validation"):
+        images = getattr(bench, name).images.to(device=device, memory_format=form)
+        maps = outputs(trunk, images, precision=precision)["maps"].cpu()
+        # in the precision that they were computed in, so that nothing is lost
+        bench.maps[name] = maps.to(getattr(torch, precision.name)).contiguous(memory_format=form)
+    bench.tail = bench.student | {"cut": cut, "taps": taps}
+    progress.note(f"proxies train what comes after {cut} of the student, on kept maps {tuple(maps.shape[1:])}")
 
 
 def baseline_seed(seed: int, index: int) -> int:

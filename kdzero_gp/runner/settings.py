@@ -16,6 +16,10 @@ MAGNITUDE_MODES = ("relative", "absolute")
 # What several objectives can be: the metrics of fitness, milliseconds of a step, MiB that the loss keeps for a batch.
 OBJECTIVES = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap", "step_time", "memory")
 
+# What of a plan has an option of its own name on the command line.
+PLAN_OPTIONS = (
+    "images", "validation_images", "race_top", "race_seeds", "proxy_trains", "short_bound", "loss_memory",
+)  # fmt: skip
 # The command line's options for the shares of the fitness.
 WEIGHT_OPTIONS = {
     "cross_entropy": "--ce-weight",
@@ -33,6 +37,7 @@ class Plan:
     (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the baseline
     of fitness is averaged. ``weights``: the shares of the metrics in it. After the share ``short`` of a proxy's
     steps, a candidate whose gaps are more than ``short_bound`` times those of cross-entropy alone is stopped.
+    ``proxy_trains``: the ``whole`` student, or its ``last-stage`` on kept maps of the warm student's other stages.
     ``loss_memory``: MiB that a loss may keep for one batch; what takes more takes long too."""
 
     teacher: str
@@ -41,6 +46,7 @@ class Plan:
     proxy: Recipe
     race: Recipe
     weights: FitnessWeights = field(default_factory=FitnessWeights)
+    proxy_trains: str = "whole"
     short: float = 0.2
     short_bound: float = 1.02
     loss_memory: float = 64.0
@@ -94,6 +100,8 @@ _FOLDER = dataclasses.replace(
 )
 PLANS: Mapping[str, Plan] = {"digits": _DIGITS, "cifar10": _CIFAR, "cifar100": _CIFAR, "folder": _FOLDER}
 
+# What a proxy can train.
+PROXY_TRAINS = ("whole", "last-stage")
 # What a search's winner can be for.
 TRAININGS = ("long", "short")
 
@@ -114,7 +122,9 @@ def plan_for(task: str, training: str = "long") -> Plan:
     warm = dataclasses.replace(plan.warm, epochs=1)
     proxy = dataclasses.replace(plan.proxy, epochs=1.5 * plan.proxy.epochs)
     weights = FitnessWeights(cross_entropy=1.0, sharpness_gap=0.0, cka_gap=0.0, calibrated=0.0)
-    return dataclasses.replace(plan, warm=warm, proxy=proxy, weights=weights, short_bound=math.inf)
+    return dataclasses.replace(
+        plan, warm=warm, proxy=proxy, weights=weights, short_bound=math.inf, proxy_trains="whole"
+    )
 
 
 @dataclass(frozen=True)
@@ -152,6 +162,9 @@ class RunSettings:
                 raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self.plan, name)}")
         if not self.plan.short_bound > 0:
             raise SettingError(f"--short-bound must be more than 0, got {self.plan.short_bound:g}")
+        if self.plan.proxy_trains not in PROXY_TRAINS:
+            names = ", ".join(PROXY_TRAINS)
+            raise SettingError(f"--proxy-trains must be one of {names}, got {self.plan.proxy_trains!r}")
         if not self.plan.loss_memory > 0:
             raise SettingError(f"--loss-memory must be more than 0 MiB, got {self.plan.loss_memory:g}")
         for name in ("images", "validation_images"):

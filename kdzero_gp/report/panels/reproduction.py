@@ -9,7 +9,7 @@ from typing import Any
 from kdzero_gp.evaluation import SCREENS
 from kdzero_gp.report.panels.pieces import Cell, details, section, table, text
 from kdzero_gp.report.panels.snapshot import Snapshot
-from kdzero_gp.runner import PLANS, WEIGHT_OPTIONS, RunSettings
+from kdzero_gp.runner import PLAN_OPTIONS, PLANS, WEIGHT_OPTIONS, RunSettings
 
 
 def reproduction_panel(snapshot: Snapshot) -> str:
@@ -84,7 +84,7 @@ def evolve_command(settings: RunSettings) -> str:
     ]  # fmt: skip
     if settings.screens != SCREENS:
         options.append(("--screens", ",".join(settings.screens) or "none"))
-    for name in ("images", "validation_images", "race_top", "race_seeds", "short_bound", "loss_memory"):
+    for name in PLAN_OPTIONS:
         value = getattr(settings.plan, name)
         if plan is None or value != getattr(plan, name):
             options.append((f"--{name.replace('_', '-')}", value))

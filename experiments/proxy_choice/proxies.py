@@ -23,7 +23,7 @@ PUBLISHED_WEIGHTS = {
 class Proxy:
     """One kind of short training.
 
-    ``warm_epochs`` of cross-entropy on 10,000 images come before (0: from scratch); then ``recipe`` on ``images``
+    ``warm_epochs`` of cross-entropy on ``warm_images`` come before (0: from scratch); then ``recipe`` on ``images``
     images, which the warm student has not seen where ``fresh``. ``tail``: the stages before the last are frozen and
     computed once. ``ramp``: the distiller's factors rise linearly over this share of the steps (as DKD's do over its
     first epochs). ``points``: after which shares of the steps the averaged weights are measured.
@@ -32,6 +32,7 @@ class Proxy:
     recipe: Recipe
     images: int = 3000
     warm_epochs: int = 7
+    warm_images: int = 10_000
     fresh: bool = False
     size: int = 32
     classes: int = 100
@@ -52,6 +53,7 @@ _TAIL = Proxy(_recipe(1), images=8000, tail=True, points=(0.25, 0.5, 1.0))
 _FULL = Proxy(_recipe(1), images=8000, points=(1.0,))
 _TAIL_2 = replace(_TAIL, recipe=_recipe(2), ramp=0.2, validation=5000, points=(1.0,))
 _SMALL_TAIL = replace(_SMALL, recipe=_recipe(4), tail=True, validation=5000, points=(1.0,))
+_LATER = replace(_TAIL, recipe=_recipe(2), images=10000, warm_epochs=15, points=(1.0,))
 PROXIES = {
     "s16": _SMALL,
     "s16-fresh": replace(_SMALL, fresh=True),
@@ -81,6 +83,11 @@ PROXIES = {
     "tail-10000-2": replace(_TAIL, recipe=_recipe(2), images=10000, points=(1.0,)),
     "tail-20000": replace(_TAIL, images=20000, points=(1.0,)),
     "tail-20000-stage-15": replace(_TAIL, images=20000, warm_epochs=15, points=(1.0,)),
+    "tail-10000-2-stage-15": _LATER,
+    "tail-10000-2-stage-15-third": replace(_LATER, factor=0.3),
+    "tail-10000-2-stage-15-triple": replace(_LATER, factor=3.0),
+    "tail-10000-2-middle": replace(_LATER, warm_images=20000, warm_epochs=8),
+    "tail-10000-2-late": replace(_LATER, warm_images=20000),
     "s16-20000": replace(_SMALL, images=20000, points=(1.0,)),
     "tail-20000-slow": replace(_TAIL, recipe=_recipe(1, 0.02), images=20000, points=(1.0,)),
     "full-slow": replace(_FULL, recipe=_recipe(1, 0.02), points=(1.0,)),

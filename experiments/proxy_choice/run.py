@@ -39,7 +39,7 @@ KEPT = ("logits", "emb", "feat")
 # The teacher's outputs are kept for so many images; no proxy needs more.
 POOL = 20_000
 # Warm students: constant learning rate; the snapshots of one training are the stages to start from.
-WARM_IMAGES, WARM_RATE = 10_000, 0.05
+WARM_RATE = 0.05
 # Weight average with a tail that grows with the training (Shamir & Zhang 2013, arXiv:1212.1824, section 4.1).
 AVERAGE_TAIL = 8.0
 # A head is read out of the embedding by ridge regression with this regularisation, relative to the mean eigenvalue.
@@ -124,11 +124,12 @@ def warm_student(proxy: Proxy, pool: Pool, seed: int, folder: Path) -> dict[str,
     student = Tapped(build("resnet20", 100), torch.zeros(2, 3, proxy.size, proxy.size))
     if proxy.warm_epochs == 0:
         return student.network.state_dict()
-    key = f"warm-{proxy.size}-{proxy.classes}-{seed}"
+    like = (proxy.size, proxy.classes, proxy.warm_images)
+    key = "-".join(map(str, ("warm", *like, seed)))
     path = folder / f"{key}-{proxy.warm_epochs}.pt"
     if not path.exists():
-        part = select(pool.train, proxy, 0, WARM_IMAGES)
-        epochs = max(p.warm_epochs for p in PROXIES.values() if (p.size, p.classes) == (proxy.size, proxy.classes))
+        part = select(pool.train, proxy, 0, proxy.warm_images)
+        epochs = max(p.warm_epochs for p in PROXIES.values() if (p.size, p.classes, p.warm_images) == like)
         recipe = Recipe(epochs=epochs, batch_size=64, learning_rate=WARM_RATE, decay="constant")
         per_epoch, begin = len(part.labels) // 64, time.process_time()
 
@@ -143,7 +144,7 @@ def warm_student(proxy: Proxy, pool: Pool, seed: int, folder: Path) -> dict[str,
 
 def bench_of(proxy: Proxy, pool: Pool, warm_seed: int, folder: Path) -> tuple[Bench, Callable[[], nn.Module]]:
     """What a proxy trains on and is measured on, and how its student is built."""
-    start = WARM_IMAGES if proxy.fresh else 0
+    start = proxy.warm_images if proxy.fresh else 0
     train_part = select(pool.train, proxy, start, proxy.images)
     validation = select(pool.validation, proxy, 0, proxy.validation)
     warm = warm_student(proxy, pool, warm_seed, folder)

@@ -54,9 +54,11 @@ class Results:
         return float(np.mean([self.store.records[name, stage, seed]["cpu"] for name in names]))
 
     def relative(self, stage: str, names: Sequence[str], seeds: Sequence[int]) -> np.ndarray:
-        """Metrics relative to cross-entropy alone, distillers × (CE, S, CKA, error), mean over seeds; a training that
-        failed counts as the worst one."""
+        """Metrics relative to cross-entropy alone, distillers × (CE, S, CKA, error, and the cross-entropy at the best
+        temperature where it was measured), mean over seeds; a training that failed counts as the worst one."""
         columns = (*METRICS, "error")
+        if "calibrated" in self.store.records[BASELINE, stage, self.seeds(stage)[0]]["metrics"]:
+            columns += ("calibrated",)
 
         def numbers(name: str, seed: int) -> list[float]:
             record = self.store.records[name, stage, seed]
@@ -85,6 +87,8 @@ def combined(metrics: np.ndarray, parts: Sequence[int], form: str = "sum") -> np
 def table(metrics: np.ndarray, truth: np.ndarray, times: int = 2000) -> dict[str, Any]:
     """Table 1: each combination, as a sum and as a geometric mean, with its correlations."""
     rows = COMBINATIONS | {"error": (3,), "CE+error": (0, 3), "CE+S+CKA+error": (0, 1, 2, 3)}
+    if metrics.shape[1] > 4:
+        rows |= {"calibrated": (4,), "calibrated+CKA": (2, 4), "calibrated+S+CKA": (1, 2, 4)}
     return {
         f"{name} {form}": {
             measure: bootstrap(measure, combined(metrics, parts, form), truth, times).as_list() for measure in MEASURES
@@ -122,8 +126,8 @@ def weights(metrics: np.ndarray, truth: np.ndarray) -> dict[str, Any]:
         for name, columns in {
             "sum": metrics[:, :3],
             "log": logs[:, :3],
-            "sum+error": metrics,
-            "log+error": logs,
+            "sum+error": metrics[:, :4],
+            "log+error": logs[:, :4],
         }.items():
             if measure == "kendall" and "error" in name:
                 continue

@@ -71,8 +71,8 @@ def digits_laboratory(folder: Path, results: Path) -> Laboratory:
     plan = PLANS["digits"]
     settings = RunSettings(task="digits", teacher=plan.teacher, student=plan.student, plan=plan)
     bench = prepare(folder, settings, torch.device("cpu"), Progress())
-    warm = {f"warm{n}": dataclasses.replace(plan.warm, epochs=n) for n in (6, *DIGITS_WARM)}
-    return Laboratory(bench, warm, None, DIGITS_REFERENCE, Store(results / "digits.jsonl"), folder)
+    warm = {f"warm{n}": (dataclasses.replace(plan.warm, epochs=n), None) for n in (6, *DIGITS_WARM)}
+    return Laboratory(bench, warm, DIGITS_REFERENCE, Store(results / "digits.jsonl"), folder)
 
 
 def reference_fitness(laboratory: Laboratory, stage: Stage, candidate: Candidate) -> float | None:
@@ -143,6 +143,7 @@ def cifar_stages() -> dict[str, Stage]:
     stages = [
         Stage(f"warm7-{n}", "warm7", annealed("warm", n, 0.05), CIFAR_IMAGES, 1000) for n in (1, 2)
     ]  # fmt: skip
+    stages.append(Stage("warm15-tail2", "warm15", annealed("warm", 2, 0.05), CIFAR_LONG_IMAGES, 2000, tail=True))
     stages.append(Stage("scratch-3", SCRATCH, annealed(SCRATCH, 3, 0.05), CIFAR_IMAGES, 1000))
     stages.append(Stage("long", SCRATCH, CIFAR_LONG, CIFAR_LONG_IMAGES, None))
     return {stage.name: stage for stage in stages}
@@ -161,8 +162,12 @@ def cifar_laboratory(folder: Path, results: Path, data: str, teacher_weights: st
     )  # fmt: skip
     bench = prepare(folder, settings, torch.device("cpu"), Progress())
     torch.set_num_threads(1)
-    warm = {"warm7": PLANS["cifar100"].warm}
-    return Laboratory(bench, warm, CIFAR_IMAGES, CIFAR_REFERENCE, Store(results / "cifar100.jsonl"), folder)
+    recipe = PLANS["cifar100"].warm
+    warm: dict[str, tuple[Recipe, int | None]] = {
+        "warm7": (dataclasses.replace(recipe, epochs=7), CIFAR_IMAGES),
+        "warm15": (dataclasses.replace(recipe, epochs=15), CIFAR_LONG_IMAGES),
+    }  # fmt: skip
+    return Laboratory(bench, warm, CIFAR_REFERENCE, Store(results / "cifar100.jsonl"), folder)
 
 
 def cifar_candidates(laboratory: Laboratory) -> list[Candidate]:
@@ -186,10 +191,11 @@ def cifar100(folder: Path, results: Path, say: Say, data: str, teacher_weights: 
     chosen = cifar_candidates(laboratory)
     write(results / "cifar100_candidates.json", chosen, chosen)
     pairs = [(c, s, seed) for c in [CROSS_ENTROPY, *chosen] for s, seed in ((reference, 0), (stages["long"], 100))]
-    base = [(CROSS_ENTROPY, s, seed) for s in (reference, stages["warm7-1"], stages["scratch-3"]) for seed in (1, 2)]
-    again = [(c, reference, 1) for c in chosen]
-    others = [(c, stages[name], 1) for name in ("warm7-1", "scratch-3") for c in chosen]
-    _work(laboratory, [*pairs, *base, *again, *others], say)
+    others = [stages[name] for name in ("warm15-tail2", "warm7-1", "scratch-3")]
+    base = [(CROSS_ENTROPY, s, seed) for s in (reference, *others) for seed in (1, 2)]
+    tail = [(c, others[0], seed) for seed in (0, 1) for c in [CROSS_ENTROPY, *chosen]]
+    again = [(c, s, seed) for s, seed in ((reference, 1), (others[1], 0), (others[2], 0)) for c in chosen]
+    _work(laboratory, [*pairs, *base, *tail, *again], say)
 
 
 def write(path: Path, pool: list[Candidate], chosen: list[Candidate]) -> None:

@@ -14,6 +14,8 @@ import torch
 from kdzero_gp.compiler import source_of
 from kdzero_gp.evaluation import Bench, Evaluator, Part, Precision, Recipe, Request, train
 from kdzero_gp.models.pair import student_builder
+from kdzero_gp.progress import Progress
+from kdzero_gp.runner.prepare import keep_maps
 
 SCRATCH = "scratch"
 # Digits of a stored metric: finer than the noise of any training, and the files stay small.
@@ -25,7 +27,8 @@ class Stage:
     """One kind of training: from which student (``scratch`` or a warm one), how long, and on what.
 
     ``images`` and ``validation_images`` bound what it trains on and is measured on (None: all). ``test``: accuracy on
-    the test images is written down too; it is read in the last table only, after everything was chosen.
+    the test images is written down too; it is read in the last table only, after everything was chosen. ``tail``: the
+    last stage alone is trained, on kept maps of the stages before it.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Stage:
     images: int | None = None
     validation_images: int | None = None
     test: bool = False
+    tail: bool = False
 
 
 @dataclass(frozen=True)
@@ -77,14 +81,14 @@ def first(part: Part, most: int | None) -> Part:
 
 
 class Laboratory:
-    """Makes every training of a task once. ``reference`` is the stage (with seed 0) at which the magnitudes of a
+    """Makes every training of a task once. ``warm``: recipes of warm students and on how many images they are trained
+    (None: all). ``reference`` is the stage (with seed 0) at which the magnitudes of a
     distiller are measured; all its other trainings use the same numbers."""
 
     def __init__(
         self,
         bench: Bench,
-        warm: dict[str, Recipe],
-        warm_images: int | None,
+        warm: dict[str, tuple[Recipe, int | None]],
         reference: str,
         store: Store,
         folder: Path,
@@ -92,7 +96,6 @@ class Laboratory:
         self.folder = folder
         self.bench = bench
         self.warm_recipes = warm
-        self.warm_images = warm_images
         self.reference = reference
         self.store = store
         self.build = student_builder(bench.student, bench.train.images[:2])
@@ -109,8 +112,9 @@ class Laboratory:
             else:
                 torch.manual_seed(0)
                 student = self.build().to(memory_format=self.precision.memory_format)
-                part = first(self.bench.train, self.warm_images).to(torch.device("cpu"), self.precision.memory_format)
-                train(student, part, self.warm_recipes[name], 0, precision=self.precision)
+                recipe, images = self.warm_recipes[name]
+                part = first(self.bench.train, images).to(torch.device("cpu"), self.precision.memory_format)
+                train(student, part, recipe, 0, precision=self.precision)
                 self._warm[name] = {k: t.detach().clone() for k, t in student.network.state_dict().items()}  # type: ignore[union-attr,operator]
                 torch.save(self._warm[name], path)
         return self._warm[name]
@@ -131,7 +135,14 @@ class Laboratory:
                 warm=self.warm(warm),
                 facts={"race_from_scratch": True},
             )
-            self._evaluators[stage.name] = Evaluator(bench, self.build)
+            build = self.build
+            if stage.tail:
+                student = self.build()
+                student.network.load_state_dict(bench.warm)  # type: ignore[union-attr,operator]
+                keep_maps(bench, student, self.precision, Progress())  # type: ignore[arg-type]
+                bench = bench.of("proxy")
+                build = student_builder(bench.student, bench.train.images[:2])
+            self._evaluators[stage.name] = Evaluator(bench, build)
         return self._evaluators[stage.name]
 
     def run(self, candidate: Candidate, stage: Stage, seed: int) -> dict[str, Any]:

@@ -3,15 +3,16 @@
 ``candidate``: one candidate of a run's pair, the plain loop with all threads against our workers (one thread each),
 in turn; the median ratio of the pairs. The folder is that of a run, whose bench (images, warm student, recipes) both
 use. ``training``: what distillers cost in such a training beside cross-entropy alone. ``search``: how many full proxy
-trainings either search needs for the same best fitness.
+trainings either search needs for the same best fitness; of several runs, each with its own seed.
 
     python experiments/search_speed/run.py candidate RUN --teacher-weights resnet56.safetensors
     python experiments/search_speed/run.py training RUN
-    python experiments/search_speed/run.py search RUN --births 2000
+    python experiments/search_speed/run.py search RUN RUN RUN --births 2000
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -22,6 +23,7 @@ import plain
 import torch
 
 import kdzero_gp
+from kdzero_gp.common import interval
 from kdzero_gp.compiler import pair_shapes, source_of, zoo
 from kdzero_gp.evaluation import Bench, Evaluator, FitnessWeights, Request, fitness
 from kdzero_gp.evolution import Grammar
@@ -90,7 +92,20 @@ def candidates(folder, weights, pairs):
             "precision": bench.precision, "channels_last": bench.channels_last}  # fmt: skip
 
 
-def searches(folder, births, seed):
+def searches(folders, births):
+    """The plain search on every run's bench, and the geometric mean of the shares of its trainings that runs need."""
+    rows = []
+    for folder in folders:
+        rows.append(search(folder, births))
+        print(json.dumps(rows[-1]), flush=True)
+    # where a run never comes as low, it needs more than all of its trainings
+    shares = [row["share"] or row["ours_trainings"] / row["plain_best_after"] for row in rows]
+    logs = [math.log(share) for share in shares]
+    mean, half = statistics.fmean(logs), interval(logs)
+    return {"runs": rows, "share": math.exp(mean), "share_interval": [math.exp(mean - half), math.exp(mean + half)]}
+
+
+def search(folder, births):
     """The plain search on a run's bench: the best fitness after each of its full trainings, and the run's own."""
     bench = Bench.load(folder / BENCH).of("proxy")
     shapes = pair_shapes(bench.student_shapes, bench.teacher_shapes)
@@ -106,12 +121,10 @@ def searches(folder, births, seed):
     theirs = []
 
     def evaluate(expression):
-        outcome = evaluator(
-            Request(source_of(expression, bench.student_shapes, bench.teacher_shapes), settings["search"]["seed"])
-        )
+        outcome = evaluator(Request(source_of(expression, bench.student_shapes, bench.teacher_shapes), seed))
         return 1e9 if outcome.reason else fitness(outcome.metrics, means, weights)
 
-    population = settings["search"]["population"]
+    population, seed = settings["search"]["population"], settings["search"]["seed"]
     plain.evolve(Grammar("open", shapes.types), evaluate, population, births // population, seed, theirs.append)
     best_plain, own, best, trained = min(theirs), [], 1e9, 0
     for found in ours:
@@ -149,20 +162,19 @@ def trainings(folder, pairs, top):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=("candidate", "training", "search"))
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folders", type=Path, nargs="+", metavar="RUN")
     parser.add_argument("--teacher-weights", type=Path)
     parser.add_argument("--pairs", type=int, default=8)
     parser.add_argument("--top", type=int, default=3, help="how many of the run's evolved distillers")
     parser.add_argument("--births", type=int, default=2000)
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     if given.what == "candidate":
-        found = candidates(given.folder, given.teacher_weights, given.pairs)
+        found = candidates(given.folders[0], given.teacher_weights, given.pairs)
     elif given.what == "training":
-        found = trainings(given.folder, given.pairs, given.top)
+        found = trainings(given.folders[0], given.pairs, given.top)
     else:
-        found = searches(given.folder, given.births, given.seed)
+        found = searches(given.folders, given.births)
     found["machine"] = {"processor": platform.processor(), "cores": os.cpu_count(), "torch": torch.__version__,
                         "kdzero_gp": kdzero_gp.__version__}  # fmt: skip
     print(json.dumps(found, indent=1))

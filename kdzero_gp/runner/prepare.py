@@ -67,7 +67,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     )
     _warm_up(bench, student, settings, device, precision, progress)
     if plan.proxy_trains == "last-stage":
-        _keep_maps(bench, student, precision, progress)
+        keep_maps(bench, student, precision, progress)
     bench.save(path)
     return bench
 
@@ -160,7 +160,7 @@ def _warm_up(
     bench.warm = {name: tensor.detach().cpu().clone() for name, tensor in student.network.state_dict().items()}
 
 
-def _keep_maps(bench: Bench, student: Tapped, precision: Precision, progress: Progress) -> None:
+def keep_maps(bench: Bench, student: Tapped, precision: Precision, progress: Progress) -> None:
     """Compute once what the warm student's stages before the last give; proxies then train the last one."""
     kept, form = list(bench.student_shapes), precision.memory_format
     device = next(student.parameters()).device

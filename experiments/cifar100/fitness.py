@@ -1,13 +1,13 @@
-"""Which fitness finds better distillers for CIFAR-100? Winners of searches that differ in nothing else, trained anew.
+"""Which fitness, or proxy, finds better distillers for CIFAR-100? Winners of searches that differ in it, trained anew.
 
     kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --short-bound 1.02 --out WORK/calibrated
     kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --short-bound 1.02 --ce-weight 1 \\
         --calibrated-weight 0 --out WORK/ce
     python experiments/cifar100/fitness.py WORK/calibrated WORK/ce
 
-The fittest of each search (``--top``), kd and cross-entropy alone are trained as the race does (4 epochs on 4,000
-images from the warm student), on seeds that no search or race has seen. Beside that: how each metric of the searches'
-candidates goes with their accuracy after the proxy.
+The fittest of each search (``--top``), the first run's kd and cross-entropy alone are trained as the first run's race
+does (4 epochs from its warm student), on seeds that no search or race has seen. Beside that: how each metric of the
+searches' candidates goes with their accuracy after the proxy.
 """
 
 import argparse
@@ -75,7 +75,8 @@ def main():
     runs, everyone = {}, {}
     for folder in given.folders:
         evolved, kd, runs[folder.name] = competitors(folder, given.top)
-        everyone |= {f"{folder.name} {index}": entry for index, entry in enumerate(evolved, 1)} | {"kd": kd}
+        everyone |= {f"{folder.name} {index}": entry for index, entry in enumerate(evolved, 1)}
+        everyone.setdefault("kd", kd)
     bench = Bench.load(given.folders[0] / BENCH)
     shapes = bench.student_shapes, bench.teacher_shapes
     sources = {name: source_of(e.expression, *shapes, e.magnitudes) for name, e in everyone.items()}

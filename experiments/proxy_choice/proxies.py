@@ -56,24 +56,16 @@ _SMALL_TAIL = replace(_SMALL, recipe=_recipe(4), tail=True, validation=5000, poi
 _LATER = replace(_TAIL, recipe=_recipe(2), images=10000, warm_epochs=15, points=(1.0,))
 PROXIES = {
     "s16": _SMALL,
-    "s16-fresh": replace(_SMALL, fresh=True),
     "s16-published": replace(_SMALL, magnitude="published"),
-    "s16-joint": replace(_SMALL, magnitude="joint"),
     "tail": _TAIL,
     "tail-fresh": replace(_TAIL, fresh=True),
-    "tail-joint": replace(_TAIL, magnitude="joint"),
     "tail-4-epochs": replace(_TAIL, recipe=_recipe(4), points=(0.5, 1.0)),
     "tail-2-published": replace(_TAIL_2, magnitude="published"),
-    "tail-2": _TAIL_2,
-    "tail-2-joint": replace(_TAIL_2, magnitude="joint"),
     "tail-slow": replace(_TAIL, recipe=_recipe(1, 0.02), points=(1.0,)),
     "full": _FULL,
     "scratch": replace(_SMALL, warm_epochs=0, points=(1.0,)),
     "s16-tail-4-epochs": _SMALL_TAIL,
     "s16-tail-4-epochs-published": replace(_SMALL_TAIL, magnitude="published", ramp=0.2),
-    "s16-tail-4-epochs-half": replace(_SMALL_TAIL, factor=0.5),
-    "s16-tail-4-epochs-fresh": replace(_SMALL_TAIL, fresh=True),
-    "s16-tail-4-epochs-slow": replace(_SMALL_TAIL, recipe=_recipe(4, 0.02)),
     "s16-tail-4-epochs-cosine": replace(_SMALL_TAIL, recipe=_recipe(4, decay="cosine")),
     "s16-tail-4-epochs-stage-2": replace(_SMALL_TAIL, warm_epochs=2),
     "s16-tail-10-epochs-3000": replace(_SMALL_TAIL, recipe=_recipe(10.6), images=3000),
@@ -89,20 +81,11 @@ PROXIES = {
     "tail-10000-2-middle": replace(_LATER, warm_images=20000, warm_epochs=8),
     "tail-10000-2-late": replace(_LATER, warm_images=20000),
     "s16-20000": replace(_SMALL, images=20000, points=(1.0,)),
-    "tail-20000-slow": replace(_TAIL, recipe=_recipe(1, 0.02), images=20000, points=(1.0,)),
-    "full-slow": replace(_FULL, recipe=_recipe(1, 0.02), points=(1.0,)),
 }
-# ``explored``: one training each, warm seed 0, seed 0. ``finalist``: warm seeds 1-3, seeds 1-2, not used to choose.
-# ``open``: comparisons that are defined and have not been run.
+# The same training with every magnitude times 1, 0.3 and 3.
+TUNED = ("tail-10000-2-stage-15", "tail-10000-2-stage-15-third", "tail-10000-2-stage-15-triple")
+# ``explored``: one training each, warm seed 0, seed 0. ``finalist``: other warm seeds and seeds, not used to choose.
 GROUPS = {
-    "explored": [
-        "s16", "s16-published", "tail", "tail-fresh", "tail-4-epochs", "tail-2-published", "full", "s16-tail-4-epochs",
-        "s16-tail-4-epochs-published", "s16-tail-10-epochs-3000",
-    ],
-    "finalist": ["s16-tail-10-epochs-3000"],
-    "open": [
-        "scratch", "s16-fresh", "s16-joint", "tail-joint", "tail-2", "tail-2-joint", "tail-slow", "full-slow",
-        "s16-tail-4-epochs-half", "s16-tail-4-epochs-fresh", "s16-tail-4-epochs-slow", "s16-tail-4-epochs-cosine",
-        "s16-tail-4-epochs-stage-2", "s16-tail-25-classes",
-    ],
-}  # fmt: skip
+    "finalist": ["s16-tail-10-epochs-3000", "tail-10000-2-stage-15"],
+    "explored": list(PROXIES),
+}

@@ -29,6 +29,7 @@ import kdzero_gp
 from kdzero_gp.evaluation import Bench, Evaluator, Part, Precision, Recipe, outputs, train
 from kdzero_gp.evaluation.metrics import all_metrics
 from kdzero_gp.models import build
+from kdzero_gp.models.cut import halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights
 from kdzero_gp.tasks import cache_folder, load
@@ -36,6 +37,8 @@ from kdzero_gp.tasks import cache_folder, load
 HERE = Path(__file__).parent
 PRECISION = Precision("bfloat16", channels_last=True)
 KEPT = ("logits", "emb", "feat")
+# The last stage of a ResNet of CIFAR size is what comes after this layer; where its knowledge is read.
+CUT, TAPS = "layer2", {"logits": "", "emb": "fc:input", "feat": "layer3"}
 # The teacher's outputs are kept for so many images; no proxy needs more.
 POOL = 20_000
 # Warm students: constant learning rate; the snapshots of one training are the stages to start from.
@@ -83,7 +86,7 @@ def evaluate(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
             return PRECISION.forward(network, batch)
 
     network.eval()
-    return outputs(Cast(), images, batch=250, keep=KEPT)
+    return outputs(Cast(), images, batch=250, keep=(*KEPT, "maps"))
 
 
 def select(part: Part, proxy: Proxy, start: int, count: int) -> Part:
@@ -94,28 +97,6 @@ def select(part: Part, proxy: Proxy, start: int, count: int) -> Part:
         images = F.interpolate(images, (proxy.size, proxy.size), mode="area")
     teacher = {name: tensor[indices].float() for name, tensor in part.teacher.items()}
     return Part(images.contiguous(memory_format=torch.channels_last), part.labels[indices], teacher)
-
-
-class Tail(nn.Module):
-    """The last stage and the classifier of a ResNet, on the maps of the stage before it."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.layer3, self.fc = network.layer3, network.fc
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return self.fc(self.layer3(maps).mean((2, 3)))
-
-
-class Trunk(nn.Module):
-    """What comes before the tail."""
-
-    def __init__(self, network: nn.Module):
-        super().__init__()
-        self.stages = nn.Sequential(network.conv1, network.bn1, nn.ReLU(), network.layer1, network.layer2)
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        return {"feat": self.stages(images)}
 
 
 def warm_student(proxy: Proxy, pool: Pool, seed: int, folder: Path) -> dict[str, Tensor]:
@@ -151,16 +132,16 @@ def bench_of(proxy: Proxy, pool: Pool, warm_seed: int, folder: Path) -> tuple[Be
     network = build("resnet20", 100)
     if proxy.tail:
         network.load_state_dict(warm)
-        trunk = Trunk(network).to(memory_format=torch.channels_last)
+        trunk = halves(network, CUT, TAPS)[0].to(memory_format=torch.channels_last)
         for part in (train_part, validation):
-            part.images = evaluate(trunk, part.images).pop("feat").bfloat16()
+            part.images = evaluate(trunk, part.images).pop("maps").bfloat16()
             part.images = part.images.contiguous(memory_format=torch.channels_last)
         warm = {name: tensor for name, tensor in warm.items() if name.startswith(("layer3", "fc"))}
     example = train_part.images[:2].float()
 
     def builder() -> nn.Module:
         fresh = build("resnet20", 100)
-        return Tapped(Tail(fresh) if proxy.tail else fresh, example)
+        return Tapped(halves(fresh, CUT, TAPS)[1], example, TAPS) if proxy.tail else Tapped(fresh, example)
 
     student = builder()
     shapes = {name: student.shapes[name] for name in KEPT}
@@ -223,13 +204,11 @@ def readout(embedding: Tensor, labels: Tensor) -> float:
 
 
 def magnitudes(evaluator: Evaluator, distiller: nn.Module, name: str, proxy: Proxy) -> tuple[float, ...]:
-    """The factors of a distiller's terms: ``relative``, ``joint`` (as ``Request`` has them) or ``published``."""
+    """The factors of a distiller's terms: ``relative`` or ``published``."""
     given = tuple(float(m) for m in distiller.magnitudes)
     if proxy.magnitude == "published":
         return tuple(proxy.factor * PUBLISHED_WEIGHTS[name] * m for m in given)
     probed = evaluator.prober.probe(distiller)  # in units of the cross-entropy's gradient
-    if proxy.magnitude == "joint":
-        return tuple(proxy.factor * m / probed.total for m in given)
     # relative: every term alike, whatever the published ratio of the terms
     return tuple(proxy.factor / norm for norm in probed.terms)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.common import cores, count_parameters
 from kdzero_gp.errors import ModelError
-from kdzero_gp.evaluation import Bench, Part, Precision, outputs, train
+from kdzero_gp.evaluation import Bench, Part, Precision, Recipe, outputs, train
 from kdzero_gp.evaluation.metrics import accuracy
 from kdzero_gp.evaluation.precision import SMALLEST_SIZE, label, precision_for
 from kdzero_gp.models import build
@@ -98,7 +98,7 @@ def _teacher(
             )
         progress.note(f"training the teacher {settings.teacher} ({recipe.epochs:g} epochs)")
         part = Part(dataset.normalise(dataset.train.images).to(device), dataset.train.labels.to(device))
-        train(teacher, part, recipe, settings.search.seed, precision=precision)
+        _train(teacher, part, recipe, settings.search.seed, precision, "teacher's steps", progress)
         save_weights(teacher.network, folder / TEACHER)
     progress.note(f"checking the teacher {settings.teacher}")
     measured = dataset.validation
@@ -156,8 +156,20 @@ def _warm_up(
         f"warming up the student ({recipe.epochs:g} epochs of cross-entropy on {len(bench.train.labels):,} images)"
     )
     warm = student.to(device).to(memory_format=precision.memory_format)
-    train(warm, bench.train.to(device, precision.memory_format), recipe, seed, precision=precision)
+    part = bench.train.to(device, precision.memory_format)
+    _train(warm, part, recipe, seed, precision, "student's steps", progress)
     bench.warm = {name: tensor.detach().cpu().clone() for name, tensor in student.network.state_dict().items()}
+
+
+def _train(
+    network: nn.Module, part: Part, recipe: Recipe, seed: int, precision: Precision, what: str, progress: Progress
+) -> None:
+    """Train by cross-entropy alone and tell how far it is."""
+    progress.begin(what, recipe.steps(len(part.labels)))
+    try:
+        train(network, part, recipe, seed, precision=precision, on_step=lambda *_: progress.advance())
+    finally:
+        progress.end()
 
 
 def keep_maps(bench: Bench, student: Tapped, precision: Precision, progress: Progress) -> None:

@@ -1,9 +1,11 @@
 """Which fitness, or proxy, finds better distillers for CIFAR-100? Winners of searches that differ in it, trained anew.
 
-    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --short-bound 1.02 --out WORK/calibrated
-    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --short-bound 1.02 --ce-weight 1 \\
-        --calibrated-weight 0 --out WORK/ce
+    WHOLE="--proxy-trains whole --images 4000 --warm-epochs 7 --short-bound 1.02"
+    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 $WHOLE --out WORK/calibrated
+    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 $WHOLE --ce-weight 1 --calibrated-weight 0 --out WORK/ce
     python experiments/cifar100/fitness.py WORK/calibrated WORK/ce
+    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --out WORK/last-stage
+    python experiments/cifar100/fitness.py WORK/last-stage WORK/calibrated --output last_stage.json
 
 The fittest of each search (``--top``), the first run's kd and cross-entropy alone are trained as the first run's race
 does (4 epochs from its warm student), on seeds that no search or race has seen. Beside that: how each metric of the

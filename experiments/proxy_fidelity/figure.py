@@ -39,7 +39,16 @@ def draw(results: Results, summary: dict[str, Any], stage: str, seeds: list[int]
         for which in ("major", "minor"):
             getattr(axis, f"set_{which}_formatter")(ticker.FuncFormatter(lambda value, _: f"{value:g}"))
     left.legend(frameon=False)
-    marks = {"warm3": "v", "warm6": "o", "warm12": "s", "warm24": "^", "warm7": "o", "warm15": "s", "scratch": "x"}
+    marks = {
+        "warm3": "v",
+        "warm6": "o",
+        "warm12": "s",
+        "warm24": "^",
+        "warm7": "o",
+        "warm15": "s",
+        "warm1": "P",
+        "scratch": "x",
+    }
     for name, row in summary["stages"].items():
         start, rest = name.split("-")
         for column, colour in (("CE+S+CKA sum", "#0072b2"), ("CE sum", "#cc79a7")):

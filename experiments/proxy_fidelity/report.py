@@ -22,7 +22,7 @@ MAIN = {
         ("scratch-5", (1,)),
         ("scratch-12", (1,)),
     ),
-    "cifar100": (("warm15-tail2", (0,)), ("warm15-tail2", (0, 1)), ("warm7-2", (0,))),
+    "cifar100": (("warm15-tail2", (0,)), ("warm15-tail2", (0, 1)), ("warm7-2", (0,)), ("warm1-3", (0,))),
 }
 # Fewer distillers make no table.
 LEAST = 8

@@ -144,6 +144,8 @@ def cifar_stages() -> dict[str, Stage]:
         Stage(f"warm7-{n}", "warm7", annealed("warm", n, 0.05), CIFAR_IMAGES, 1000) for n in (1, 2)
     ]  # fmt: skip
     stages.append(Stage("warm15-tail2", "warm15", annealed("warm", 2, 0.05), CIFAR_LONG_IMAGES, 2000, tail=True))
+    # as ``--training short`` has it
+    stages.append(Stage("warm1-3", "warm1", annealed("warm", 3, 0.05), 4000, 2000))
     stages.append(Stage("scratch-3", SCRATCH, annealed(SCRATCH, 3, 0.05), CIFAR_IMAGES, 1000))
     stages.append(Stage("long", SCRATCH, CIFAR_LONG, CIFAR_LONG_IMAGES, None))
     return {stage.name: stage for stage in stages}
@@ -166,6 +168,7 @@ def cifar_laboratory(folder: Path, results: Path, data: str, teacher_weights: st
     warm: dict[str, tuple[Recipe, int | None]] = {
         "warm7": (dataclasses.replace(recipe, epochs=7), CIFAR_IMAGES),
         "warm15": (dataclasses.replace(recipe, epochs=15), CIFAR_LONG_IMAGES),
+        "warm1": (dataclasses.replace(recipe, epochs=1), 4000),
     }  # fmt: skip
     return Laboratory(bench, warm, CIFAR_REFERENCE, Store(results / "cifar100.jsonl"), folder)
 
@@ -191,11 +194,10 @@ def cifar100(folder: Path, results: Path, say: Say, data: str, teacher_weights: 
     chosen = cifar_candidates(laboratory)
     write(results / "cifar100_candidates.json", chosen, chosen)
     pairs = [(c, s, seed) for c in [CROSS_ENTROPY, *chosen] for s, seed in ((reference, 0), (stages["long"], 100))]
-    others = [stages[name] for name in ("warm15-tail2", "warm7-1", "scratch-3")]
-    base = [(CROSS_ENTROPY, s, seed) for s in (reference, *others) for seed in (1, 2)]
-    tail = [(c, others[0], seed) for seed in (0, 1) for c in [CROSS_ENTROPY, *chosen]]
-    again = [(c, s, seed) for s, seed in ((reference, 1), (others[1], 0), (others[2], 0)) for c in chosen]
-    _work(laboratory, [*pairs, *base, *tail, *again], say)
+    tail, short, scratch = (stages[name] for name in ("warm15-tail2", "warm1-3", "scratch-3"))
+    base = [(CROSS_ENTROPY, s, seed) for s in (reference, tail, short, scratch) for seed in (1, 2)]
+    order = ((tail, 0), (tail, 1), (short, 0), (scratch, 0), (reference, 1), (stages["warm7-1"], 0))
+    _work(laboratory, [*pairs, *base, *((c, s, seed) for s, seed in order for c in [CROSS_ENTROPY, *chosen])], say)
 
 
 def write(path: Path, pool: list[Candidate], chosen: list[Candidate]) -> None:

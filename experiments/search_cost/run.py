@@ -36,9 +36,9 @@ def births_of(folder):
         return 0
 
 
-def column(population, folder):
+def column(population, iterations, folder):
     """One whole command, and the rows of the table that can be read off it."""
-    words = ["--generations", ITERATIONS[-1], "--pop", population, "--out", folder]
+    words = ["--generations", iterations[-1], "--pop", population, "--out", folder]
     start = time.perf_counter()
     running = subprocess.Popen(
         [Path(sys.executable).parent / "kdzero-gp", "evolve", *map(str, words)], stdout=subprocess.DEVNULL
@@ -47,26 +47,26 @@ def column(population, folder):
     while running.poll() is None:
         time.sleep(0.5)
         count, now = births_of(folder), time.perf_counter() - start
-        for iterations in ITERATIONS:
-            if count >= iterations * population:
-                at.setdefault(iterations, now)
+        for generations in iterations:
+            if count >= generations * population:
+                at.setdefault(generations, now)
     seconds = time.perf_counter() - start
     if running.returncode:
         raise SystemExit(f"the search in {folder} ended with {running.returncode}")
-    race = seconds - at[ITERATIONS[-1]]
+    race = seconds - at[iterations[-1]]
     with Database.read(folder) as database:
         known = {e.digest: e for e in database.evaluations()}
         births = database.births()
     rows = []
-    for iterations in ITERATIONS:
-        part = births[: iterations * population]
+    for generations in iterations:
+        part = births[: generations * population]
         found = [known[birth.digest] for birth in part if birth.duplicate_of is None]
         rows.append({
-            "generations": iterations, "population": population, "births": len(part),
-            "seconds": at[iterations] + race, "trained": sum(not e.screen and not e.equivalent_to for e in found),
+            "generations": generations, "population": population, "births": len(part),
+            "seconds": at[generations] + race, "trained": sum(not e.screen and not e.equivalent_to for e in found),
             "equivalent": sum(bool(e.equivalent_to) for e in found),
             "turned_away": sum(bool(e.screen) and not e.equivalent_to for e in found),
-            "paper_hours": PAPER.get((iterations, population)),
+            "paper_hours": PAPER.get((generations, population)),
         })  # fmt: skip
     return rows
 
@@ -90,6 +90,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--populations", type=int, nargs="*", default=list(POPULATIONS))
+    parser.add_argument("--iterations", type=int, nargs="+", default=list(ITERATIONS))
     parser.add_argument("--cifar", type=Path, help="a run on CIFAR-100 to project from")
     parser.add_argument("--output", type=Path, default=HERE / "result.json")
     given = parser.parse_args()
@@ -97,8 +98,8 @@ def main():
     known = {row["population"] for row in found["digits"]}
     for population in given.populations:
         if population not in known:
-            found["digits"] += column(population, given.work / f"{ITERATIONS[-1]}x{population}")
-            print(json.dumps(found["digits"][-len(ITERATIONS) :], indent=1), flush=True)
+            found["digits"] += column(population, given.iterations, given.work / f"{given.iterations[-1]}x{population}")
+            print(json.dumps(found["digits"][-len(given.iterations) :], indent=1), flush=True)
             given.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if given.cifar:
         found["cifar100"] = projected(given.cifar, os.cpu_count() or 1)

@@ -164,7 +164,10 @@ def main():
     parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--output", type=Path, default=HERE)
     given = parser.parse_args()
-    rows = []
+    output, now = given.output / "result.json", set(itertools.product(given.arms, range(given.seeds)))
+    known = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {"births": given.births, "rows": []}
+    # other arms and seeds of an earlier start stay
+    rows = [r for r in known["rows"] if known["births"] == given.births and (r["arm"], r["seed"]) not in now]
     for seed, arm in itertools.product(range(given.seeds), given.arms):
         settings = settings_of(arm, seed, given.births, None if given.screens is None else tuple(given.screens))
         folder = given.work / f"{arm.replace(' ', '-')}-{seed}"
@@ -172,7 +175,7 @@ def main():
         rows.append({"arm": arm, "seed": seed, **measured(folder, settings)})
         print(arm, seed, rows[-1]["at_births"], rows[-1]["accuracy"], f"{rows[-1]['seconds']:.0f} s", flush=True)
         found = {"births": given.births, "rows": rows, "summary": summary(rows)}
-        (given.output / "result.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     figure(rows, given.output / "figure.png")
     print(json.dumps(found["summary"], indent=1))
 

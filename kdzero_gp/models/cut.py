@@ -26,8 +26,7 @@ class Trunk(nn.Module):
 
 def halves(network: nn.Module, cut: str, taps: Mapping[str, str]) -> tuple[Trunk, nn.Module]:
     """The parts of ``network`` up to the end of the layer ``cut`` and after it. They share its parameters and the
-    names of its layers. Raises ModelError where something passes the cut by, or
-    torch.fx cannot follow the network."""
+    names of its layers. Raises ModelError where something passes the cut by, or torch.fx cannot follow the network."""
     nodes = _traced(network, {cut} | {layer.removesuffix(INPUT_SUFFIX) for layer in taps.values() if layer})
     at = next((i for i, node in enumerate(nodes) if node.op == "call_module" and node.target == cut), None)
     if at is None:

@@ -1,63 +1,78 @@
 """A knowledge-distillation loss, written by kdzero-gp.
 
-expression: times(no(pear(transpose(softmax_C(softmax_C(logits, 4), 1)))), 4)
-digest: 2592863212118067
+expression: add(times(focal(mmd(tanh(pool_2(leaky_relu(feat))))), 2), times(sim(l2(logits)), 5))
+digest: 75bf369986312c9b
 kind: evolved
 pair: teacher resnet56, student resnet20, task cifar100
-fitness: 0.953371 (cross-entropy alone: 1)
-run: cB, seed 0, space open
+fitness: 0.91226 (cross-entropy alone: 1)
+run: lastA, seed 0, space open
 versions: kdzero_gp 0.1.0, python 3.11.7, torch 2.14.1+cu130
-race: mean validation accuracy 0.2310, 2 seeds
+race: mean validation accuracy 0.3920, 2 seeds
 """
 
 from collections.abc import Mapping
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Tensors = Mapping[str, Tensor]
 
 
-def softmax_C(x: Tensor, temperature: float) -> Tensor:
-    """softmax(x / T) over dimension 1."""
-    return torch.softmax(x / temperature, dim=1)
+def leaky_relu(x: Tensor) -> Tensor:
+    """max(x, 0) + 0.01 · min(x, 0)."""
+    return F.leaky_relu(x)
 
 
-def transpose(x: Tensor) -> Tensor:
-    """Xᵀ."""
-    return x.t()
+def pool_2(x: Tensor) -> Tensor:
+    """Mean over each of 2×2 equal parts."""
+    return F.adaptive_avg_pool2d(x, 2)
 
 
-def along(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
-    """Both sides with the compared vectors in dimension 1: channels, or space where there is one channel."""
-    if student.dim() > 2 and student.shape[1] == teacher.shape[1] == 1:
-        return student.flatten(1), teacher.flatten(1)
-    return student, teacher
+def tanh(x: Tensor) -> Tensor:
+    """tanh(x)."""
+    return torch.tanh(x)
 
 
-def cos(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 − ⟨s, t⟩ / (‖s‖ ‖t‖ + 10⁻⁸) along dimension 1, mean over the rest."""
-    student, teacher = along(student, teacher)
-    cosine = (student * teacher).sum(dim=1) / (student.norm(dim=1) * teacher.norm(dim=1) + 1e-8)
-    return 1.0 - cosine.flatten(1).mean(dim=1) if cosine.dim() > 1 else 1.0 - cosine
+def mmd(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean k(t, t) + mean k(s, s) − 2 mean k(s, t) over pairs of channels, k(a, b) = ⟨a, b⟩²."""
+    student, teacher = student.flatten(2), teacher.flatten(2)
+    if student.shape[2] <= max(student.shape[1], teacher.shape[1]):
+        # ⟨a, b⟩² = ⟨a aᵀ, b bᵀ⟩: the same by a kernel of positions, which is the smaller one here.
+        gram = torch.bmm(teacher.transpose(1, 2), teacher)
+        one, other = 1.0 / student.shape[1], -1.0 / teacher.shape[1]
+        gap = torch.baddbmm(gram, student.transpose(1, 2), student, alpha=one, beta=other)
+        return gap.square().sum(dim=(1, 2))
+    within_teacher = torch.bmm(teacher, teacher.transpose(1, 2)).square().mean(dim=(1, 2))
+    within_student = torch.bmm(student, student.transpose(1, 2)).square().mean(dim=(1, 2))
+    between = torch.bmm(student, teacher.transpose(1, 2)).square().mean(dim=(1, 2))
+    return within_teacher + within_student - 2.0 * between
 
 
-def pear(student: Tensor, teacher: Tensor) -> Tensor:
-    """1 − Pearson correlation along dimension 1, mean over the rest."""
-    student, teacher = along(student, teacher)
-    return cos(student - student.mean(dim=1, keepdim=True), teacher - teacher.mean(dim=1, keepdim=True))
+def focal(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """mean of (1 − exp(−CE(student) / CE(teacher))) · loss."""
+    student_entropy = F.cross_entropy(student_logits.detach(), labels, reduction="none")
+    teacher_entropy = F.cross_entropy(teacher_logits, labels, reduction="none")
+    weight = 1.0 - torch.exp(-student_entropy / (teacher_entropy + 1e-7))
+    return (weight * losses).mean()
 
 
-def mean_loss(losses: Tensor) -> Tensor:
-    """mean of the losses."""
-    return losses.mean()
+def l2(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean (s − t)² over all but the batch."""
+    return (student - teacher).square().flatten(1).mean(dim=1)
+
+
+def sim(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """mean of max(cos(student logits, teacher logits), 0) · loss."""
+    weight = F.cosine_similarity(student_logits.detach(), teacher_logits, dim=1, eps=1e-8).clamp(min=0.0)
+    return (weight * losses).mean()
 
 
 class Distiller(nn.Module):
     """Distillation loss of mappings {"logits": N×C, "emb": N×D, "feat": N×C×H×W} and labels N."""
 
-    EXPRESSION = "times(no(pear(transpose(softmax_C(softmax_C(logits, 4), 1)))), 4)"
-    MAGNITUDES = (29.8925,)
+    EXPRESSION = "add(times(focal(mmd(tanh(pool_2(leaky_relu(feat))))), 2), times(sim(l2(logits)), 5))"
+    MAGNITUDES = (15.6196, 3.42037)
 
     def __init__(self) -> None:
         """Adapters, where the pair needs them, are learnt with the student."""
@@ -67,26 +82,30 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def prepare(self, teacher: Tensors, labels: Tensor) -> dict[str, Tensor]:
         """The teacher's part that belongs to each sample alone; may be computed once and kept."""
+        feat_t = teacher["feat"].detach()  # N×64×8×8
+        leaky_relu_t = leaky_relu(feat_t)  # N×64×8×8
+        pool_2_t = pool_2(leaky_relu_t)  # N×64×2×2
+        tanh_t = tanh(pool_2_t)  # N×64×2×2
         logits_t = teacher["logits"].detach()  # N×100
-        softmax_C_t = softmax_C(logits_t, 4.0)  # N×100
-        softmax_C_2_t = softmax_C(softmax_C_t, 1.0)  # N×100
-        return {"softmax_C_2_t": softmax_C_2_t}
+        return {"tanh_t": tanh_t, "logits_t": logits_t}
 
     def terms(self, student: Tensors, targets: Tensors, labels: Tensor) -> tuple[Tensor, ...]:
         """The losses before their magnitudes, from the student's tensors and prepared targets."""
+        feat_s = student["feat"]  # N×64×8×8
+        leaky_relu_s = leaky_relu(feat_s)  # N×64×8×8
+        pool_2_s = pool_2(leaky_relu_s)  # N×64×2×2
+        tanh_s = tanh(pool_2_s)  # N×64×2×2
+        mmd_losses = mmd(tanh_s, targets["tanh_t"])
         logits_s = student["logits"]  # N×100
-        softmax_C_s = softmax_C(logits_s, 4.0)  # N×100
-        softmax_C_2_s = softmax_C(softmax_C_s, 1.0)  # N×100
-        transpose_s = transpose(softmax_C_2_s)  # 100×N
-        transpose_t = transpose(targets["softmax_C_2_t"])  # 100×N
-        pear_losses = pear(transpose_s, transpose_t)
-        pear_loss = mean_loss(pear_losses)
-        return (pear_loss,)
+        focal_mmd_loss = focal(mmd_losses, logits_s, targets["logits_t"], labels)
+        l2_losses = l2(logits_s, targets["logits_t"])
+        sim_l2_loss = sim(l2_losses, logits_s, targets["logits_t"], labels)
+        return (focal_mmd_loss, sim_l2_loss)
 
     def loss(self, student: Tensors, targets: Tensors, labels: Tensor) -> Tensor:
         """The distillation loss, a scalar, from prepared targets."""
         terms = self.terms(student, targets, labels)
-        return self.magnitudes[0] * terms[0]
+        return self.magnitudes[0] * terms[0] + self.magnitudes[1] * terms[1]
 
     def forward(self, student: Tensors, teacher: Tensors, labels: Tensor) -> Tensor:
         """The distillation loss, a scalar; add it to the cross-entropy."""

@@ -61,13 +61,10 @@ PROXIES = {
     "tail-fresh": replace(_TAIL, fresh=True),
     "tail-4-epochs": replace(_TAIL, recipe=_recipe(4), points=(0.5, 1.0)),
     "tail-2-published": replace(_TAIL_2, magnitude="published"),
-    "tail-slow": replace(_TAIL, recipe=_recipe(1, 0.02), points=(1.0,)),
     "full": _FULL,
     "scratch": replace(_SMALL, warm_epochs=0, points=(1.0,)),
     "s16-tail-4-epochs": _SMALL_TAIL,
     "s16-tail-4-epochs-published": replace(_SMALL_TAIL, magnitude="published", ramp=0.2),
-    "s16-tail-4-epochs-cosine": replace(_SMALL_TAIL, recipe=_recipe(4, decay="cosine")),
-    "s16-tail-4-epochs-stage-2": replace(_SMALL_TAIL, warm_epochs=2),
     "s16-tail-10-epochs-3000": replace(_SMALL_TAIL, recipe=_recipe(10.6), images=3000),
     "s16-tail-25-classes": replace(_SMALL_TAIL, recipe=_recipe(12), images=2500, classes=25),
     "trial": replace(_FULL, recipe=_recipe(2), images=10000, points=(0.5, 1.0)),
@@ -86,6 +83,6 @@ PROXIES = {
 TUNED = ("tail-10000-2-stage-15", "tail-10000-2-stage-15-third", "tail-10000-2-stage-15-triple")
 # ``explored``: one training each, warm seed 0, seed 0. ``finalist``: other warm seeds and seeds, not used to choose.
 GROUPS = {
-    "finalist": ["s16-tail-10-epochs-3000", "tail-10000-2-stage-15"],
+    "finalist": ["s16-tail-10-epochs-3000", "tail-10000-2-stage-15", "scratch"],
     "explored": list(PROXIES),
 }

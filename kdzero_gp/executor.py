@@ -23,8 +23,8 @@ from kdzero_gp.evaluation import Outcome, Request
 # Gradient norms of a source that cannot be measured.
 NO_GRADIENT: dict[str, Any] = {"terms": [], "total": 0.0}
 
-# A worker's evaluators by recipe, each made when it is first needed.
-_evaluators: Any = None
+# Gives a worker's evaluator for a recipe, which is made when it is first needed.
+_evaluator_for: Any = None
 
 
 class Executor:
@@ -145,13 +145,14 @@ def _start_worker(bench: Path, device: str, parent: int, fingerprints: Path | No
     loaded = Bench.load(bench)
 
     @functools.cache
-    def evaluator(recipe: str) -> Evaluator:
-        used = loaded.of(recipe)
+    def evaluator(whole: bool) -> Evaluator:
+        used = loaded.of("race" if whole else "proxy")
         build = student_builder(used.student, used.train.images[:2])
         return Evaluator(used, build, device, Fingerprints(fingerprints) if fingerprints else None)
 
-    global _evaluators
-    _evaluators = evaluator
+    global _evaluator_for
+    # without maps both recipes train the same student on the same images
+    _evaluator_for = lambda recipe: evaluator(recipe == "race" or not loaded.maps)  # noqa: E731
 
 
 def _leave_with(parent: int) -> None:
@@ -161,7 +162,7 @@ def _leave_with(parent: int) -> None:
 
 
 def _evaluate(request: Request) -> Outcome:
-    return _evaluators(request.recipe)(request)  # type: ignore[no-any-return]
+    return _evaluator_for(request.recipe)(request)  # type: ignore[no-any-return]
 
 
 def _measure_terms(source: str) -> dict[str, Any]:
@@ -169,6 +170,6 @@ def _measure_terms(source: str) -> dict[str, Any]:
     from kdzero_gp.evaluation.proxy import Rejected
 
     try:
-        return measure_terms(_evaluators("proxy"), source)
+        return measure_terms(_evaluator_for("proxy"), source)
     except (Rejected, RuntimeError, ValueError, ArithmeticError, MemoryError):
         return dict(NO_GRADIENT)

@@ -1,7 +1,9 @@
 """Runs with other options than the default: several objectives, screens switched, the random baseline."""
 
 import ast
+import contextlib
 import json
+import sqlite3
 import statistics
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 from kdzero_gp.evaluation import FitnessWeights
 from kdzero_gp.runner import PLANS
 from kdzero_gp.storage import Database
-from test_runs import finished, rows
+from test_runs import finished, rows, started, wait_until
 
 TINY = ("evolve", "--generations", "3", "--pop", "4", "--race-top", "1", "--race-seeds", "1", "--images", "128",
         "--validation-images", "64", "--workers", "1")  # fmt: skip
@@ -49,8 +51,36 @@ def test_without_screens_every_candidate_is_trained(tmp_path):
     _, found = ran(tmp_path / "run", "--screens", "none")
     asked = {row["name"]: row["asked"] for row in found["screens"]}
     # gradients are measured all the same: magnitudes need them
-    assert asked == {"finite": 12, "equivalence": 0, "rejection": 0, "short": 0, "training": 12}
+    assert asked == {"finite": 12, "equivalence": 0, "rejection": 0, "surrogate": 0, "short": 0, "training": 12}
     assert found["counts"]["equivalent"] == 0
+
+
+def test_the_surrogate_spares_trainings_and_a_run_with_it_is_one_and_the_same(tmp_path):
+    longer = (*TINY[:1], "--generations", "14", "--pop", "8", *TINY[5:-2])
+    whole, killed, trusting = (tmp_path / name for name in ("whole", "killed", "trusting"))
+
+    def counted(folder, *options):
+        code, output, errors = finished(*longer, *options, "--out", folder)
+        assert code == 0, output + errors
+        found = json.loads(finished("show", folder, "--json")[1])
+        return {row["name"]: row["turned_away"] for row in found["screens"]}
+
+    assert counted(whole, "--workers", "1")["surrogate"] > 5
+    assert counted(trusting, "--workers", "2", "--surrogate-share", "1")["surrogate"] == 0
+    process = started(*longer, "--workers", "2", "--out", killed)
+    wait_until(lambda: births_of(killed) > 70, 300, "70 births")
+    process.kill()
+    process.communicate()
+    assert births_of(killed) < 14 * 8
+    code, output, errors = finished("resume", killed, "--workers", "1")
+    assert code == 0, output + errors
+    assert rows(killed) == rows(whole)
+
+
+def births_of(folder):
+    with contextlib.suppress(sqlite3.Error):
+        return len(rows(folder)["births"])
+    return 0
 
 
 def test_random_search_breeds_nothing(tmp_path):
@@ -101,6 +131,7 @@ def test_gaps_decide_nothing_where_evolution_would_only_close_them(task):
         (("--objectives", "memory"), "--objectives must name two or more"),
         (("--in-flight", "0"), "--in-flight must lie in 1..--pop"),
         (("--short-bound", "0"), "--short-bound must be more than 0"),
+        (("--surrogate-share", "0"), "--surrogate-share must lie above 0 and not above 1, got 0"),
         (("--loss-memory", "-1"), "--loss-memory must be more than 0"),
         (("--training", "middling"), "--training must be one of long, short"),
         (("--proxy-trains", "half"), "--proxy-trains must be one of whole, last-stage"),

@@ -1,10 +1,12 @@
-"""Does evolution find better distillers than random search, and than the paper's fixed template?
+"""Does evolution find better distillers than random search and than the paper's fixed template, and what does the
+surrogate gain?
 
-Four searches of digits for each seed: free trees and the template, evolved and drawn at random, all on one bench, with
-equal numbers of births and without published methods in the first population. The fittest of each are then trained
-from scratch on fresh seeds, as the race does. Results are kept run by run; a second start goes on.
+Searches of digits: free trees and the template, evolved and drawn at random, all of a seed on one bench and without
+published methods in the first population. Two of them are compared at equal numbers of births, of full trainings and
+of seconds. The fittest of each are then trained from scratch on fresh seeds, as the race does. Results are kept run by
+run; a second start goes on.
 
-    python experiments/search_quality/run.py --seeds 5 --births 600 --work /tmp/search_quality
+    python experiments/search_quality/run.py --seeds 0 1 2 3 4 5 6 7 --work /tmp/search_quality
 """
 
 import argparse
@@ -18,7 +20,7 @@ from pathlib import Path
 
 from scipy import stats
 
-from kdzero_gp.evaluation import Bench, FitnessWeights
+from kdzero_gp.evaluation import SCREENS, Bench, FitnessWeights
 from kdzero_gp.evolution import SearchSettings
 from kdzero_gp.runner import CROSS_ENTROPY, PLANS, Machine, Progress, RunSettings, entries
 from kdzero_gp.runner.prepare import TEACHER
@@ -26,8 +28,11 @@ from kdzero_gp.runner.run import BENCH, Work
 from kdzero_gp.storage import DATABASE, Database
 
 HERE = Path(__file__).parent
+# Where the surrogate spares trainings, a search has more births, for about the same time.
+BIRTHS, BIRTHS_WITH_SURROGATE = 400, 600
 ARMS = {
     "open": {"space": "open"},
+    "open with surrogate": {"space": "open", "surrogate": True},
     "open random": {"space": "open", "random_search": True},
     "template": {"space": "kdzero"},
     "template random": {"space": "kdzero", "random_search": True},
@@ -38,7 +43,8 @@ ARMS = {
 POPULATION = 20
 # The mean accuracy of so many of the fittest, over the race's seeds, is what a search has found.
 RACED = 3
-MARKS = (0.25, 0.5, 0.75, 1.0)
+# What two searches are compared at equal numbers of: columns of a curve.
+AXES = ("births", "trainings", "seconds")
 
 
 class Searched(Work):
@@ -48,17 +54,19 @@ class Searched(Work):
         """Nothing."""
 
 
-def settings_of(arm, seed, births, screens):
+def settings_of(arm, seed, births):
     """A search's settings: the task's own, but for the arm."""
     own = dict(ARMS[arm])
-    space, plan = own.pop("space"), PLANS["digits"]
+    space, plan, surrogate = own.pop("space"), PLANS["digits"], own.pop("surrogate", False)
+    births = births or (BIRTHS_WITH_SURROGATE if surrogate else BIRTHS)
+    screens = tuple(name for name in SCREENS if surrogate or name != "surrogate")
     proxy = replace(plan.proxy, epochs=own.pop("epochs", plan.proxy.epochs))
     plan = replace(plan, race_top=RACED, proxy=proxy, weights=own.pop("weights", plan.weights))
     search = SearchSettings(births // POPULATION, POPULATION, seed, **own)
-    settings = RunSettings(
-        teacher=plan.teacher, student=plan.student, space=space, seed_zoo=False, search=search, plan=plan
-    )
-    return settings if screens is None else replace(settings, screens=screens)
+    return RunSettings(
+        teacher=plan.teacher, student=plan.student, space=space, seed_zoo=False, search=search, plan=plan,
+        screens=screens,
+    )  # fmt: skip
 
 
 def searched(folder, settings, like, machine):
@@ -77,7 +85,7 @@ def searched(folder, settings, like, machine):
 
 
 def measured(folder, settings):
-    """The best fitness after each share of the births and of the seconds, and the winner's raced accuracy."""
+    """The best fitness over births, full trainings and seconds, and the raced accuracy of the fittest."""
     with Database.read(folder) as database:
         known = {e.digest: e for e in database.evaluations()}
         births = database.births()
@@ -85,16 +93,15 @@ def measured(folder, settings):
         winner = entries(database, settings)[0]
         races = [m for m in database.measurements("race") if m.name != CROSS_ENTROPY]
     raced, tested = ([m.metrics[name] for m in races if not m.reason] for name in ("accuracy", "test_accuracy"))
-    best, spent, curve = math.inf, 0.0, []
-    for birth in births:
+    best, spent, trained, curve = math.inf, 0.0, 0, []
+    for number, birth in enumerate(births, 1):
         if birth.duplicate_of is None:
+            found = known[birth.digest]
             spent += cost[birth.digest]
-            value = known[birth.digest].fitness
-            best = min(best, math.inf if value is None else value)
-        curve.append((spent, best))
-    trained = sum(not e.equivalent_to and not e.screen for e in known.values())
-    at_births = {f"{mark:g}": curve[math.ceil(mark * len(curve)) - 1][1] for mark in MARKS}
-    return {"at_births": at_births, "curve": curve[9::10], "seconds": spent, "trained": trained,
+            trained += not found.equivalent_to and not found.screen
+            best = min(best, math.inf if found.fitness is None else found.fitness)
+        curve.append((number, trained, round(spent, 2), best))
+    return {"births": len(births), "trainings": trained, "seconds": spent, "best": best, "curve": curve[4::5],
             "fittest": winner.expression, "failed": sum(bool(m.reason) for m in races), "raced": raced,
             "accuracy": statistics.fmean(raced) if raced else None,
             "test": statistics.fmean(tested) if tested else None}  # fmt: skip
@@ -109,13 +116,21 @@ def difference(one, other):
     return {"mean": statistics.fmean(gaps), "half_width": half, "n": len(gaps)}
 
 
-def at_time(found, seconds):
-    """The best fitness that a search had after so many seconds of evaluation."""
-    return min((best for spent, best in found["curve"] if spent <= seconds), default=math.inf)
+def best_at(found, axis, most):
+    """The best fitness that a search had after so many births, trainings or seconds of evaluation."""
+    column = AXES.index(axis)
+    return min((point[-1] for point in found["curve"] if point[column] <= most), default=math.inf)
+
+
+def better_at(axis, pairs):
+    """Differences in best fitness (positive: the first of a pair is better) where the shorter of both ends."""
+    ends = [min(one[axis], other[axis]) for one, other in pairs]
+    return difference(*([best_at(pair[k], axis, e) for pair, e in zip(pairs, ends, strict=True)] for k in (1, 0)))
 
 
 def summary(rows):
-    """Differences in best fitness (positive: the first is better) at equal births and seconds, and in accuracy."""
+    """Differences in best fitness (positive: the first is better) at equal births, trainings and seconds, and in
+    accuracy."""
     table = {}
     seeds = sorted({row["seed"] for row in rows})
     by = {(row["arm"], row["seed"]): row for row in rows}
@@ -124,12 +139,9 @@ def summary(rows):
         if not both:
             continue
         pairs = [(by[one, s], by[other, s]) for s in both]
-        seconds = [min(a["seconds"], b["seconds"]) for a, b in pairs]
         table[f"{one} − {other}"] = {
-            "fitness_at_births": difference([b["at_births"]["1"] for _, b in pairs],
-                                            [a["at_births"]["1"] for a, _ in pairs]),
-            "fitness_at_seconds": difference([at_time(b, s) for (_, b), s in zip(pairs, seconds, strict=True)],
-                                             [at_time(a, s) for (a, _), s in zip(pairs, seconds, strict=True)]),
+            **{f"fitness_at_{axis}": better_at(axis, pairs) for axis in AXES},
+            "fitness_at_the_end": difference([b["best"] for _, b in pairs], [a["best"] for a, _ in pairs]),
             "accuracy": difference([a["accuracy"] or 0 for a, _ in pairs], [b["accuracy"] or 0 for _, b in pairs]),
             "test": difference([a["test"] or 0 for a, _ in pairs], [b["test"] or 0 for _, b in pairs]),
         }  # fmt: skip
@@ -146,35 +158,34 @@ def figure(rows, path):
     drawing, axes = pyplot.subplots(figsize=(7, 4), layout="constrained")
     for index, arm in enumerate(ARMS):
         for number, row in enumerate(r for r in rows if r["arm"] == arm):
-            x = [10 * (i + 1) for i in range(len(row["curve"]))]
             label = arm if number == 0 else None
-            axes.plot(x, [best for _, best in row["curve"]], color=f"C{index}", alpha=0.7, label=label)
-    axes.set(xlabel="births", ylabel="best proxy fitness (cross-entropy alone: 1)", title="Search on digits")
+            _, trainings, _, best = zip(*row["curve"], strict=True)
+            axes.plot(trainings, best, color=f"C{index}", alpha=0.7, label=label)
+    axes.set(xlabel="full trainings", ylabel="best proxy fitness (cross-entropy alone: 1)", title="Search on digits")
     axes.legend(frameon=False)
     drawing.savefig(path, dpi=120)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--births", type=int, default=600)
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(range(5)))
+    parser.add_argument("--births", type=int, help=f"[default: {BIRTHS}, with surrogate {BIRTHS_WITH_SURROGATE}]")
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=list(ARMS))
-    parser.add_argument("--screens", nargs="*", help="other screens than the default")
     parser.add_argument("--workers", type=int, help="processes of a search [default: one for each core]")
     parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--output", type=Path, default=HERE)
     given = parser.parse_args()
-    output, now = given.output / "result.json", set(itertools.product(given.arms, range(given.seeds)))
-    known = json.loads(output.read_text(encoding="utf-8")) if output.exists() else {"births": given.births, "rows": []}
+    output, now = given.output / "result.json", set(itertools.product(given.arms, given.seeds))
+    known = json.loads(output.read_text(encoding="utf-8"))["rows"] if output.exists() else []
     # other arms and seeds of an earlier start stay
-    rows = [r for r in known["rows"] if known["births"] == given.births and (r["arm"], r["seed"]) not in now]
-    for seed, arm in itertools.product(range(given.seeds), given.arms):
-        settings = settings_of(arm, seed, given.births, None if given.screens is None else tuple(given.screens))
+    rows = [row for row in known if (row["arm"], row["seed"]) not in now]
+    for seed, arm in itertools.product(given.seeds, given.arms):
+        settings = settings_of(arm, seed, given.births)
         folder = given.work / f"{arm.replace(' ', '-')}-{seed}"
         searched(folder, settings, given.work / f"{given.arms[0].replace(' ', '-')}-{seed}", Machine(given.workers))
         rows.append({"arm": arm, "seed": seed, **measured(folder, settings)})
-        print(arm, seed, rows[-1]["at_births"], rows[-1]["accuracy"], f"{rows[-1]['seconds']:.0f} s", flush=True)
-        found = {"births": given.births, "rows": rows, "summary": summary(rows)}
+        print(arm, seed, rows[-1]["best"], rows[-1]["accuracy"], f"{rows[-1]['seconds']:.0f} s", flush=True)
+        found = {"rows": rows, "summary": summary(rows)}
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     figure(rows, given.output / "figure.png")
     print(json.dumps(found["summary"], indent=1))

@@ -40,7 +40,7 @@ EVOLVE_OPTIONS = (
     _option("--objectives", "Two or more of cross_entropy, calibrated, sharpness_gap, cka_gap, step_time, memory: "
             "NSGA-II instead of one fitness. step_time is measured, so equal seeds then no longer give equal runs."),
     _option("--screens", "What a candidate must pass before its training and early in it: all, none, or some of "
-            "duplicate, finite, equivalence, rejection, short.", "all"),
+            "duplicate, finite, equivalence, rejection, surrogate, short.", "all"),
     click.option("--shrink/--no-shrink", default=True, show_default=True,
                  help="Draw operations whose descendants keep losing less often."),
     click.option("--random-search", is_flag=True, help="Every birth is a new random tree: what evolution has to beat."),
@@ -56,6 +56,8 @@ EVOLVE_OPTIONS = (
     _option("--proxy-epochs", "Epochs of a proxy [default: the task's].", None, float),
     _option("--proxy-trains", "whole: the student; last-stage: its last stage alone, on what the warm student's other "
             "stages give, computed once; cheaper [default: the task's]."),
+    _option("--surrogate-share", "Train this share of the candidates: those whose gradients promise the most "
+            "[default: the task's]; 1 trains all.", None, float),
     _option("--short-bound", "Stop a candidate early whose gaps to the teacher are so many times those of "
             "cross-entropy alone [default: the task's]; inf stops none.", None, float),
     _option("--loss-memory", "MiB that a loss may keep for one batch [default: the task's].", None, float),

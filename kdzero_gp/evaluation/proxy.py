@@ -18,6 +18,7 @@ from kdzero_gp.evaluation import metrics as measures
 from kdzero_gp.evaluation.bench import Bench, BuildStudent, outputs
 from kdzero_gp.evaluation.fitness import FitnessWeights, fitness
 from kdzero_gp.evaluation.screens import LEAST_GRADIENT, Fingerprints, Probed, Prober, Rejected
+from kdzero_gp.evaluation.surrogate import predict
 from kdzero_gp.evaluation.training import Diverged, OnStep, Precision, train
 
 # A student whose validation cross-entropy is this many times that of guessing was destroyed.
@@ -33,12 +34,14 @@ class Screening:
     """What stands between a candidate and its proxy training.
 
     ``screens`` are the names of those that are on. ``known``: how many rows of the fingerprint file an equal gradient
-    is looked for in. After the share ``short`` of the proxy's steps, gaps that are on average above ``bound`` times
-    those of cross-entropy alone after as many (``baseline``) end it. ``memory``: MiB that a loss may keep for a batch.
+    is looked for in, and a fitness is predicted from; what has a score above ``promising`` is not trained. After the
+    share ``short`` of the proxy's steps, gaps that are on average above ``bound`` times those of cross-entropy alone
+    after as many (``baseline``) end it. ``memory``: MiB that a loss may keep for a batch.
     """
 
     screens: tuple[str, ...]
     known: int = 0
+    promising: float = math.inf
     bound: float = math.inf
     baseline: dict[str, float] = field(default_factory=dict)
     short: float = 0.2
@@ -207,6 +210,9 @@ class _Evaluation:
             if "rejection" in self.screening.screens:
                 with self._stage("rejection"):
                     self.evaluator.prober.reject(distiller)
+            if "surrogate" in self.screening.screens and self.found.fingerprint:
+                with self._stage("surrogate"):
+                    self._predict()
         if distiller is not None:
             self.evaluator.ready(distiller)
         with self._stage("training"):
@@ -237,24 +243,37 @@ class _Evaluation:
 
     def _known(self, probed: Probed) -> bool:
         """Whether another distiller has the same gradient."""
-        if "equivalence" not in self.screening.screens or self.evaluator.fingerprints is None:
+        screens, fingerprints = self.screening.screens, self.evaluator.fingerprints
+        if fingerprints is None or not {"equivalence", "surrogate"} & set(screens):
+            return False
+        fingerprint = probed.fingerprint(self.found.magnitudes)
+        self._note(fingerprint=fingerprint.astype(np.float32).tobytes())
+        if "equivalence" not in screens:
             return False
         with self._stage("equivalence"):
-            fingerprint = probed.fingerprint(self.found.magnitudes)
-            found = self.evaluator.fingerprints.find(fingerprint, self.screening.known)
-        self._note(fingerprint=fingerprint.astype(np.float32).tobytes())
-        return found is not None
+            return fingerprints.find(fingerprint, self.screening.known) is not None
+
+    def _predict(self) -> None:
+        """Raises ``Rejected`` where distillers with other gradients promise more."""
+        fingerprints, gradient = self.evaluator.fingerprints, np.frombuffer(self.found.fingerprint, dtype=np.float32)
+        known, values = fingerprints.read(self.screening.known)  # type: ignore[union-attr]
+        found = predict(gradient.astype(np.float64), known.astype(np.float64), values.astype(np.float64))
+        if found is None:
+            return
+        self._note(short={"predicted": found.fitness, "score": found.score})
+        if found.score > self.screening.promising:
+            raise Rejected(f"less promising by its gradient than others: fitness {found.fitness:.3f} predicted", "surrogate")
 
     def _short(self, student: nn.Module) -> None:
         """The first rung of the proxy. Raises ``Rejected`` where the gaps are above the bound."""
         with self._stage("short"):
             metrics = self.evaluator.measure(student, RUNG_IMAGES)
             student.train()
-            self._note(short=metrics)
+            self._note(short=self.found.short | metrics)
             if not self.screening.baseline:
                 return
             gaps = fitness(metrics, self.screening.baseline, SHORT_WEIGHTS)
-            self._note(short=metrics | {"gaps": gaps})
+            self._note(short=self.found.short | {"gaps": gaps})
             if gaps > self.screening.bound:
                 raise Rejected(f"stopped after a part of the proxy: gaps {gaps:.3f}", "short")
 

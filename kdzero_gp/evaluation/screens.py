@@ -21,7 +21,7 @@ from kdzero_gp.evaluation.metrics import linear_cka
 from kdzero_gp.evaluation.training import Precision, prepared
 
 # The screens in their order. ``duplicate`` is the search's own: a known canonical form is not evaluated again.
-SCREENS = ("duplicate", "finite", "equivalence", "rejection", "short")
+SCREENS = ("duplicate", "finite", "equivalence", "rejection", "surrogate", "short")
 # Gradients are probed on so many batches, of the size of the training's, since relations depend on it.
 PROBES = 2
 # A gradient smaller than this share of the cross-entropy's is rounding noise in float32 (PKT's is 5·10⁻⁵ of it).
@@ -191,7 +191,7 @@ class _counted:
 
 
 class Fingerprints:
-    """Fingerprints on the disk, in the order of the births: one process appends, others look."""
+    """Fingerprints and fitness on the disk, in the order of the births: one process appends, others look."""
 
     def __init__(self, path: Path, width: int = SKETCH * PROBES):
         self.path, self.width = path, width
@@ -204,17 +204,22 @@ class Fingerprints:
         """Remove the file."""
         self.path.unlink(missing_ok=True)
 
-    def append(self, fingerprint: np.ndarray[Any, np.dtype[np.float32]]) -> None:
-        """Add one row."""
+    def append(self, fingerprint: np.ndarray[Any, np.dtype[np.float32]], fitness: float | None) -> None:
+        """Add one row: a distiller's gradient and its fitness (None: rejected)."""
         with self.path.open("ab") as file:
+            file.write(np.float32(np.nan if fitness is None else fitness).tobytes())
             file.write(fingerprint.astype(np.float32).tobytes())
+
+    def read(self, known: int) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:
+        """The first ``known`` rows: gradients (known × width), and fitness (NaN: rejected)."""
+        rows = np.fromfile(self.path, dtype=np.float32, count=known * (self.width + 1)).reshape(-1, self.width + 1)
+        return rows[:, 1:], rows[:, 0]
 
     def find(self, fingerprint: np.ndarray[Any, np.dtype[np.float32]], known: int) -> int | None:
         """The first of the first ``known`` rows that is the same gradient: ‖f − g‖ ≤ ``SAME_GRADIENT`` · ‖f‖."""
         length = float(np.linalg.norm(fingerprint))
         if not known or not math.isfinite(length) or length == 0:
             return None
-        rows = np.fromfile(self.path, dtype=np.float32, count=known * self.width).reshape(-1, self.width)
-        distances = np.linalg.norm(rows - fingerprint, axis=1)
+        distances = np.linalg.norm(self.read(known)[0] - fingerprint, axis=1)
         close = np.flatnonzero(distances <= SAME_GRADIENT * length)
         return int(close[0]) if len(close) else None

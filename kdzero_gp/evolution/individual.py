@@ -14,9 +14,9 @@ from kdzero_gp.evolution.variation import Nodes
 
 @dataclass(frozen=True)
 class Verdict:
-    """What evaluation said of an expression: a fitness (lower is better), or a reason for its rejection; in a search
-    with several objectives their values too, each lower for better. ``twin``: a simpler expression, judged before, is
-    the same distiller, so that this one takes no place in the population."""
+    """What evaluation said of an expression: a fitness (lower is better), and a reason where it was rejected; in a
+    search with several objectives their values too, each lower for better. ``twin``: a simpler expression, judged
+    before, is the same distiller, so that this one takes no place in the population."""
 
     fitness: float
     reason: str = ""

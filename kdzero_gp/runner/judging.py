@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from kdzero_gp.storage import Database, StoredEvaluation
 
 # Fitness of a rejected candidate: worse than any trained one (5 × guessing, see evaluation).
 REJECTED_FITNESS = 1e9
+# The surrogate's score has to be good among so many latest ones, once there are so many.
+SCORES, LEAST_SCORES = 40, 10
 
 
 class Judge:
@@ -42,6 +45,8 @@ class Judge:
         self.counts = Counter(evaluated=0, equivalent=0, rejected=0)
         # digests in the order of the fingerprint file
         self._fingerprinted: list[str] = []
+        # what the surrogate said of the latest distillers
+        self._scores: deque[float] = deque(maxlen=SCORES)
         fingerprints.clear()
 
     def start(self, birth: Birth) -> Callable[[], Verdict]:
@@ -52,8 +57,8 @@ class Judge:
             return lambda: self._take(known)
         plan = self.settings.plan
         screening = Screening(
-            self.settings.screens, len(self._fingerprinted), plan.short_bound, self.short_baseline, plan.short,
-            plan.loss_memory,
+            self.settings.screens, len(self._fingerprinted), self._promising(), plan.short_bound, self.short_baseline,
+            plan.short, plan.loss_memory,
         )  # fmt: skip
         pending = self.executor.submit(
             Request(
@@ -62,6 +67,14 @@ class Judge:
             )
         )  # fmt: skip
         return lambda: self._take(self._keep(birth, pending()))
+
+    def _promising(self) -> float:
+        """The highest score that belongs to the wanted share of the latest distillers and the next one. With several
+        objectives fitness is not what counts, so nothing is turned away for it."""
+        if len(self._scores) < LEAST_SCORES or self.settings.search.objectives:
+            return math.inf
+        place = math.ceil(self.settings.plan.surrogate_share * (len(self._scores) + 1))
+        return [*sorted(self._scores), math.inf][place - 1]
 
     def _keep(self, birth: Birth, outcome: Outcome) -> StoredEvaluation:
         """Commit what an evaluation found."""
@@ -87,19 +100,23 @@ class Judge:
 
     def _twin(self, outcome: Outcome) -> StoredEvaluation | None:
         """An earlier distiller with the same gradient, also one that was being trained at the same time."""
-        if not outcome.fingerprint:
+        if not outcome.fingerprint or "equivalence" not in self.settings.screens:
             return None
         row = self.fingerprints.find(np.frombuffer(outcome.fingerprint, dtype=np.float32), len(self._fingerprinted))
         return None if row is None else self.database.evaluation(self._fingerprinted[row])
 
     def _take(self, found: StoredEvaluation) -> Verdict:
         """The verdict on a committed evaluation, which later births are compared with from now on."""
-        if found.fingerprint and not found.equivalent_to:
+        if "score" in found.short and not found.equivalent_to:
+            self._scores.append(found.short["score"])
+        if found.fingerprint and not found.equivalent_to and found.screen != "surrogate":
             self._fingerprinted.append(found.digest)
-            self.fingerprints.append(np.frombuffer(found.fingerprint, dtype=np.float32))
+            self.fingerprints.append(np.frombuffer(found.fingerprint, dtype=np.float32), found.fitness)
         self.counts["equivalent" if found.equivalent_to else "rejected" if found.reason else "evaluated"] += 1
         objectives = self.settings.search.objectives
         if found.fitness is None:
+            if found.screen == "surrogate":
+                return Verdict(found.short["predicted"], found.reason)
             return Verdict(REJECTED_FITNESS, found.reason, (REJECTED_FITNESS,) * len(objectives))
         return Verdict(found.fitness, "", tuple(found.metrics[name] for name in objectives), self._superfluous(found))
 

@@ -18,7 +18,8 @@ OBJECTIVES = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap", "step_t
 
 # What of a plan has an option of its own name on the command line.
 PLAN_OPTIONS = (
-    "images", "validation_images", "race_top", "race_seeds", "proxy_trains", "short_bound", "loss_memory",
+    "images", "validation_images", "race_top", "race_seeds", "proxy_trains", "surrogate_share", "short_bound",
+    "loss_memory",
 )  # fmt: skip
 # The command line's options for the shares of the fitness.
 WEIGHT_OPTIONS = {
@@ -35,7 +36,8 @@ class Plan:
     ``zoo_factors`` are the magnitudes among which every published method is tuned. ``race_zoo``: how many published
     methods race besides ``kd`` (None: all). ``teacher_recipe``: how a teacher is trained when no weights are given
     (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the baseline
-    of fitness is averaged. ``weights``: the shares of the metrics in it. After the share ``short`` of a proxy's
+    of fitness is averaged. ``weights``: the shares of the metrics in it. ``surrogate_share``: how many of the latest
+    candidates, by the fitness predicted for them, are worth a training. After the share ``short`` of a proxy's
     steps, a candidate whose gaps are more than ``short_bound`` times those of cross-entropy alone is stopped.
     ``proxy_trains``: the ``whole`` student, or its ``last-stage`` on kept maps of the warm student's other stages.
     ``loss_memory``: MiB that a loss may keep for one batch; what takes more takes long too."""
@@ -47,6 +49,7 @@ class Plan:
     race: Recipe
     weights: FitnessWeights = field(default_factory=FitnessWeights)
     proxy_trains: str = "whole"
+    surrogate_share: float = 0.33
     short: float = 0.2
     short_bound: float = 1.02
     loss_memory: float = 64.0
@@ -166,6 +169,9 @@ class RunSettings:
         for name in ("race_seeds", "race_top"):
             if getattr(self.plan, name) < 1:
                 raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self.plan, name)}")
+        if not 0 < self.plan.surrogate_share <= 1:
+            share = self.plan.surrogate_share
+            raise SettingError(f"--surrogate-share must lie above 0 and not above 1, got {share:g}")
         if not self.plan.short_bound > 0:
             raise SettingError(f"--short-bound must be more than 0, got {self.plan.short_bound:g}")
         if self.plan.proxy_trains not in PROXY_TRAINS:

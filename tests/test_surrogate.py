@@ -1,0 +1,120 @@
+"""The surrogate: fitness predicted from gradients, and what it turns away."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.linalg import cho_factor, cho_solve
+from scipy.stats import norm, spearmanr
+
+from kdzero_gp.evaluation import SCREENS, Request, Screening
+from kdzero_gp.evaluation.surrogate import DIRECTION_SCALE, LEAST_KNOWN, LENGTH_SCALE, NOISE, OPTIMISM, predict
+from test_evaluation import request_of
+from test_screens import BASELINE, bench, fingerprint, prints, source, with_prints  # noqa: F401
+
+WIDTH = 64
+
+
+def distillers(count, seed=0, width=WIDTH):
+    """Fingerprints, and a fitness that depends on their direction and length."""
+    generator = np.random.default_rng(seed)
+    known = generator.standard_normal((count, 4)) @ generator.standard_normal((4, width))
+    known *= 10.0 ** generator.uniform(-1, 1, (count, 1))
+    lengths = np.linalg.norm(known, axis=1)
+    return known, 1.0 - 0.5 * known[:, 0] / lengths + 0.1 * np.log(lengths)
+
+
+def test_it_ranks_what_it_has_not_seen():
+    known, fitness = distillers(150)
+    new, truth = known[100:], fitness[100:]
+    found = [predict(one, known[:100], fitness[:100]) for one in new]
+    assert spearmanr([one.fitness for one in found], truth)[0] > 0.8
+    assert spearmanr([one.score for one in found], truth)[0] > 0.7
+
+
+def test_it_is_the_gaussian_process_of_its_docstring():
+    known, fitness = distillers(40, seed=1)
+    new, known, fitness = known[0], known[1:], fitness[1:]
+
+    def kernel(one, other):
+        apart = np.linalg.norm(one / np.linalg.norm(one) - other / np.linalg.norm(other)) / DIRECTION_SCALE
+        longer = math.log(np.linalg.norm(one) / np.linalg.norm(other)) / LENGTH_SCALE
+        return math.exp(-math.hypot(apart, longer))
+
+    quantiles = [norm.ppf((np.sum(fitness < value) + 0.5) / len(fitness)) for value in fitness]
+    covariance = np.array([[kernel(a, b) for b in known] for a in known]) + NOISE * np.eye(len(known))
+    towards = np.array([kernel(new, b) for b in known])
+    factor = cho_factor(covariance)
+    mean = towards @ cho_solve(factor, quantiles)
+    deviation = math.sqrt(1.0 - towards @ cho_solve(factor, towards))
+    found = predict(new, known, fitness)
+    assert found.score == pytest.approx(mean - OPTIMISM * deviation, abs=1e-9)
+    assert found.fitness == pytest.approx(np.quantile(fitness, norm.cdf(mean)), abs=1e-9)
+
+
+def test_only_the_order_of_the_fitness_counts_and_the_rejected_say_nothing():
+    known, fitness = distillers(60, seed=2)
+    new, known, fitness = known[0], known[1:], fitness[1:]
+    plain = predict(new, known, fitness)
+    assert predict(new, known, np.exp(3.0 * fitness)).score == plain.score
+    more = np.concatenate([known, known[:5] * 1.1])
+    assert predict(new, more, np.concatenate([fitness, np.full(5, np.nan)])) == plain
+
+
+def test_few_say_nothing_and_what_is_unlike_all_is_worth_a_try():
+    known, fitness = distillers(LEAST_KNOWN, seed=3)
+    assert predict(known[0], known[1:], fitness[1:]) is None
+    orthogonal = np.zeros(WIDTH)
+    far = np.zeros((LEAST_KNOWN, WIDTH))
+    far[:, 0], orthogonal[1] = 1.0, 1e-8
+    assert predict(orthogonal, far, fitness).score < predict(far[0], far, fitness).score
+
+
+@given(st.integers(0, 2**31), st.integers(LEAST_KNOWN, 150), st.sampled_from([1e-12, 1.0, 1e12]))
+def test_a_score_is_finite_whatever_is_known(seed, count, size):
+    generator = np.random.default_rng(seed)
+    known = size * generator.standard_normal((count, 3)).round()  # many equal ones, and some that are 0
+    found = predict(known[0], known, generator.integers(0, 3, count).astype(float))
+    assert math.isfinite(found.score) and 0 <= found.fitness <= 2
+
+
+# --- as a screen --------------------------------------------------------------------------------------------
+
+TEXTS = [
+    f"times(no({distance}({transform}(logits))), {magnitude})"
+    for distance in ("l2", "l1", "smooth_l1")
+    for transform in ("tanh", "sigmoid", "mish")
+    for magnitude in (0.1, 1, 10)
+]
+
+
+def filled(evaluator, prints, fitness):  # noqa: F811
+    for number, text in enumerate(TEXTS):
+        prints.append(fingerprint(evaluator, text), fitness(number))
+
+
+def test_what_is_not_promising_is_not_trained(bench, prints):  # noqa: F811
+    evaluator = with_prints(bench, prints)
+    filled(evaluator, prints, lambda number: 0.5 + 0.01 * number)
+    screens = ("finite", "surrogate")
+    request = Request(source(bench, "times(no(l2(sigmoid(logits))), 2)"), 7)
+
+    def outcome(**screening):
+        return evaluator(Request(request.source, 7, screening=Screening(screens, known=len(TEXTS), **screening)))
+
+    free = outcome()
+    assert free.metrics and math.isfinite(free.short["score"])
+    away = outcome(promising=free.short["score"] - 1e-6)
+    assert away.screen == "surrogate" and away.reason.startswith("less promising by its gradient")
+    assert not away.metrics and "training" not in away.stages and away.short == free.short
+    assert outcome(promising=free.short["score"]).metrics == free.metrics
+
+
+def test_without_enough_known_ones_everything_is_trained(bench, prints):  # noqa: F811
+    evaluator = with_prints(bench, prints)
+    filled(evaluator, prints, lambda number: None if number % 2 else 0.5)
+    screening = Screening(SCREENS, known=len(TEXTS), promising=-1e9, bound=1e9, baseline=BASELINE)
+    found = evaluator(request_of(bench, "kd", screening=screening))
+    assert found.metrics and "score" not in found.short

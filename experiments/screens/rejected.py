@@ -1,7 +1,7 @@
 """Do candidates that the screens turned away belong to the best? They are trained anyway, from scratch as a race does.
 
-Of a finished run with the default screens, ``--most`` candidates that loss rejection, the first rung or the bound on
-memory turned away, and as many that had their full proxy, are drawn at random and trained on fresh seeds. A screen
+Of a finished run with the default screens, ``--most`` candidates that loss rejection, the surrogate, the first rung or
+the bound on memory turned away, and as many that had their full proxy, are drawn at random and trained on fresh seeds. A screen
 errs where what it turned away ends in the best tenth of all candidates of the run, both groups weighted by their size.
 
     kdzero-gp evolve --generations 100 --pop 20 --out RUN
@@ -31,12 +31,13 @@ SEED = 3_000_000
 
 def groups_of(study):
     """Candidates with a gradient of their own: turned away, by screen, and trained in full."""
-    found = {"loss rejection": [], "first rung": [], "memory": [], "kept": []}
+    names = {"rejection": "loss rejection", "surrogate": "surrogate", "short": "first rung"}
+    found = {name: [] for name in (*names.values(), "memory", "kept")}
     for one in study.evaluated:
         if one.equivalent_to:
             continue
-        if one.screen in ("rejection", "short"):
-            found["loss rejection" if one.screen == "rejection" else "first rung"].append(one)
+        if one.screen in names:
+            found[names[one.screen]].append(one)
         elif "too much memory" in one.reason:
             found["memory"].append(one)
         elif not one.reason:

@@ -100,8 +100,8 @@ def measured(folder, settings):
             spent += cost[birth.digest]
             trained += not found.equivalent_to and not found.screen
             best = min(best, math.inf if found.fitness is None else found.fitness)
-        curve.append((number, trained, round(spent, 2), best))
-    return {"births": len(births), "trainings": trained, "seconds": spent, "best": best, "curve": curve[4::5],
+        curve.append((number, trained, round(spent, 1), round(best, 4)))
+    return {"births": len(births), "trainings": trained, "seconds": spent, "best": best, "curve": curve[9::10],
             "fittest": winner.expression, "failed": sum(bool(m.reason) for m in races), "raced": raced,
             "accuracy": statistics.fmean(raced) if raced else None,
             "test": statistics.fmean(tested) if tested else None}  # fmt: skip
@@ -186,7 +186,7 @@ def main():
         rows.append({"arm": arm, "seed": seed, **measured(folder, settings)})
         print(arm, seed, rows[-1]["best"], rows[-1]["accuracy"], f"{rows[-1]['seconds']:.0f} s", flush=True)
         found = {"rows": rows, "summary": summary(rows)}
-        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        output.write_text(json.dumps(found, ensure_ascii=False) + "\n", encoding="utf-8")
     figure(rows, given.output / "figure.png")
     print(json.dumps(found["summary"], indent=1))
 

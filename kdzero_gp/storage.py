@@ -56,7 +56,8 @@ class StoredEvaluation:
     empty, by its training), metrics and magnitudes.
 
     ``equivalent_to``: the digest of an earlier distiller with the same gradient, whose fitness and metrics these are.
-    ``short``: the metrics after a part of the proxy, and its ``gaps``. ``fingerprint``: the gradient folded, float32.
+    ``short``: what was learnt before the end of the proxy (see ``Outcome``). ``fingerprint``: the gradient folded,
+    float32.
     """
 
     digest: str

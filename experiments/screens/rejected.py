@@ -1,8 +1,9 @@
 """Do candidates that the screens turned away belong to the best? They are trained anyway, from scratch as a race does.
 
 Of a finished run with the default screens, ``--most`` candidates that loss rejection, the surrogate, the first rung or
-the bound on memory turned away, and as many that had their full proxy, are drawn at random and trained on fresh seeds. A screen
-errs where what it turned away ends in the best tenth of all candidates of the run, both groups weighted by their size.
+the bound on memory turned away, and as many that had their full proxy, are drawn at random and trained on fresh seeds.
+A screen errs where what it turned away ends in the best tenth of all candidates of the run, both groups weighted by
+their size.
 
     kdzero-gp evolve --generations 100 --pop 20 --out RUN
     python experiments/screens/rejected.py RUN

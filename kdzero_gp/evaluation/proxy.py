@@ -73,7 +73,8 @@ class Outcome:
     ``screen`` that it comes from ('' for the training itself).
 
     ``fingerprint``: the gradient folded into a few numbers; where it is in the fingerprint file already, the evaluation
-    ends without metrics and without a reason. ``short``: the metrics after a part of the proxy, and its ``gaps``.
+    ends without metrics and without a reason. ``short``: what was learnt before the end of the proxy: the surrogate's
+    ``predicted`` fitness and ``score``, the metrics after the first rung, and their ``gaps``.
     ``seconds``, ``stages`` (the same by screen and training) and ``step_milliseconds`` say what it cost; they are not
     reproducible and take no part in fitness.
     """
@@ -262,7 +263,8 @@ class _Evaluation:
             return
         self._note(short={"predicted": found.fitness, "score": found.score})
         if found.score > self.screening.promising:
-            raise Rejected(f"less promising by its gradient than others: fitness {found.fitness:.3f} predicted", "surrogate")
+            reason = f"less promising by its gradient than others: fitness {found.fitness:.3f} predicted"
+            raise Rejected(reason, "surrogate")
 
     def _short(self, student: nn.Module) -> None:
         """The first rung of the proxy. Raises ``Rejected`` where the gaps are above the bound."""

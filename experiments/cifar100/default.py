@@ -1,13 +1,13 @@
 """A knowledge-distillation loss, written by kdzero-gp.
 
-expression: add(times(focal(mmd(tanh(pool_2(leaky_relu(feat))))), 2), times(sim(l2(logits)), 5))
-digest: 75bf369986312c9b
+expression: add(add(times(focal(l2(logits)), 4), times(focal(mmd(pool_2(leaky_relu(feat)))), 2)),
+    times(focal(mmd(tanh(norm_N(pool_2(leaky_relu(feat)))))), 2))
+digest: 56b5bd08b52e680e
 kind: evolved
 pair: teacher resnet56, student resnet20, task cifar100
-fitness: 0.91226 (cross-entropy alone: 1)
-run: lastA, seed 0, space open
+fitness: 0.898055 (cross-entropy alone: 1)
+run: with-surrogate, seed 0, space open
 versions: kdzero_gp 0.1.0, python 3.11.7, torch 2.14.1+cu130
-race: mean validation accuracy 0.3920, 2 seeds
 """
 
 from collections.abc import Mapping
@@ -29,9 +29,17 @@ def pool_2(x: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(x, 2)
 
 
-def tanh(x: Tensor) -> Tensor:
-    """tanh(x)."""
-    return torch.tanh(x)
+def l2(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean (s − t)² over all but the batch."""
+    return (student - teacher).square().flatten(1).mean(dim=1)
+
+
+def focal(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+    """mean of (1 − exp(−CE(student) / CE(teacher))) · loss."""
+    student_entropy = F.cross_entropy(student_logits.detach(), labels, reduction="none")
+    teacher_entropy = F.cross_entropy(teacher_logits, labels, reduction="none")
+    weight = 1.0 - torch.exp(-student_entropy / (teacher_entropy + 1e-7))
+    return (weight * losses).mean()
 
 
 def mmd(student: Tensor, teacher: Tensor) -> Tensor:
@@ -49,30 +57,24 @@ def mmd(student: Tensor, teacher: Tensor) -> Tensor:
     return within_teacher + within_student - 2.0 * between
 
 
-def focal(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """mean of (1 − exp(−CE(student) / CE(teacher))) · loss."""
-    student_entropy = F.cross_entropy(student_logits.detach(), labels, reduction="none")
-    teacher_entropy = F.cross_entropy(teacher_logits, labels, reduction="none")
-    weight = 1.0 - torch.exp(-student_entropy / (teacher_entropy + 1e-7))
-    return (weight * losses).mean()
+def norm_N(x: Tensor) -> Tensor:
+    """x / max(‖x‖₂ over the batch, 10⁻⁸)."""
+    return F.normalize(x, p=2.0, dim=0, eps=1e-8)
 
 
-def l2(student: Tensor, teacher: Tensor) -> Tensor:
-    """mean (s − t)² over all but the batch."""
-    return (student - teacher).square().flatten(1).mean(dim=1)
-
-
-def sim(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
-    """mean of max(cos(student logits, teacher logits), 0) · loss."""
-    weight = F.cosine_similarity(student_logits.detach(), teacher_logits, dim=1, eps=1e-8).clamp(min=0.0)
-    return (weight * losses).mean()
+def tanh(x: Tensor) -> Tensor:
+    """tanh(x)."""
+    return torch.tanh(x)
 
 
 class Distiller(nn.Module):
     """Distillation loss of mappings {"logits": N×C, "emb": N×D, "feat": N×C×H×W} and labels N."""
 
-    EXPRESSION = "add(times(focal(mmd(tanh(pool_2(leaky_relu(feat))))), 2), times(sim(l2(logits)), 5))"
-    MAGNITUDES = (15.6196, 3.42037)
+    EXPRESSION = (
+        "add(add(times(focal(l2(logits)), 4), times(focal(mmd(pool_2(leaky_relu(feat)))), 2)), "
+        "times(focal(mmd(tanh(norm_N(pool_2(leaky_relu(feat)))))), 2))"
+    )
+    MAGNITUDES = (2.01222, 0.0925762, 3641.83)
 
     def __init__(self) -> None:
         """Adapters, where the pair needs them, are learnt with the student."""
@@ -82,30 +84,34 @@ class Distiller(nn.Module):
     @torch.no_grad()
     def prepare(self, teacher: Tensors, labels: Tensor) -> dict[str, Tensor]:
         """The teacher's part that belongs to each sample alone; may be computed once and kept."""
+        logits_t = teacher["logits"].detach()  # N×100
         feat_t = teacher["feat"].detach()  # N×64×8×8
         leaky_relu_t = leaky_relu(feat_t)  # N×64×8×8
         pool_2_t = pool_2(leaky_relu_t)  # N×64×2×2
-        tanh_t = tanh(pool_2_t)  # N×64×2×2
-        logits_t = teacher["logits"].detach()  # N×100
-        return {"tanh_t": tanh_t, "logits_t": logits_t}
+        return {"logits_t": logits_t, "pool_2_t": pool_2_t}
 
     def terms(self, student: Tensors, targets: Tensors, labels: Tensor) -> tuple[Tensor, ...]:
         """The losses before their magnitudes, from the student's tensors and prepared targets."""
+        logits_s = student["logits"]  # N×100
+        l2_losses = l2(logits_s, targets["logits_t"])
+        focal_l2_loss = focal(l2_losses, logits_s, targets["logits_t"], labels)
         feat_s = student["feat"]  # N×64×8×8
         leaky_relu_s = leaky_relu(feat_s)  # N×64×8×8
         pool_2_s = pool_2(leaky_relu_s)  # N×64×2×2
-        tanh_s = tanh(pool_2_s)  # N×64×2×2
-        mmd_losses = mmd(tanh_s, targets["tanh_t"])
-        logits_s = student["logits"]  # N×100
+        mmd_losses = mmd(pool_2_s, targets["pool_2_t"])
         focal_mmd_loss = focal(mmd_losses, logits_s, targets["logits_t"], labels)
-        l2_losses = l2(logits_s, targets["logits_t"])
-        sim_l2_loss = sim(l2_losses, logits_s, targets["logits_t"], labels)
-        return (focal_mmd_loss, sim_l2_loss)
+        norm_N_s = norm_N(pool_2_s)  # N×64×2×2
+        norm_N_t = norm_N(targets["pool_2_t"])  # N×64×2×2
+        tanh_s = tanh(norm_N_s)  # N×64×2×2
+        tanh_t = tanh(norm_N_t)  # N×64×2×2
+        mmd_losses_2 = mmd(tanh_s, tanh_t)
+        focal_mmd_loss_2 = focal(mmd_losses_2, logits_s, targets["logits_t"], labels)
+        return (focal_l2_loss, focal_mmd_loss, focal_mmd_loss_2)
 
     def loss(self, student: Tensors, targets: Tensors, labels: Tensor) -> Tensor:
         """The distillation loss, a scalar, from prepared targets."""
         terms = self.terms(student, targets, labels)
-        return self.magnitudes[0] * terms[0] + self.magnitudes[1] * terms[1]
+        return self.magnitudes[0] * terms[0] + self.magnitudes[1] * terms[1] + self.magnitudes[2] * terms[2]
 
     def forward(self, student: Tensors, teacher: Tensors, labels: Tensor) -> Tensor:
         """The distillation loss, a scalar; add it to the cross-entropy."""

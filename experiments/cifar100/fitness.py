@@ -1,4 +1,4 @@
-"""Which fitness, or proxy, finds better distillers for CIFAR-100? Winners of searches that differ in it, trained anew.
+"""Which fitness, proxy or screen finds better distillers for CIFAR-100? Winners of searches that differ in it, trained anew.
 
     WHOLE="--proxy-trains whole --images 4000 --warm-epochs 7 --short-bound 1.02"
     kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 $WHOLE --out WORK/calibrated
@@ -6,6 +6,9 @@
     python experiments/cifar100/fitness.py WORK/calibrated WORK/ce
     kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --out WORK/last-stage
     python experiments/cifar100/fitness.py WORK/last-stage WORK/calibrated --output last_stage.json
+    kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 --surrogate-share 1 --out WORK/without-surrogate
+    kdzero-gp evolve PAIR --generations 12 --pop 15 --race-top 2 --out WORK/with-surrogate
+    python experiments/cifar100/fitness.py WORK/without-surrogate WORK/with-surrogate --output surrogate.json
 
 The fittest of each search (``--top``), the first run's kd and cross-entropy alone are trained as the first run's race
 does (4 epochs from its warm student), on seeds that no search or race has seen. Beside that: how each metric of the

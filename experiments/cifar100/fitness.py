@@ -1,4 +1,4 @@
-"""Which fitness, proxy or screen finds better distillers for CIFAR-100? Winners of searches that differ in it, trained anew.
+"""Which fitness, proxy or screen finds better distillers for CIFAR-100? Winners of searches that differ in it.
 
     WHOLE="--proxy-trains whole --images 4000 --warm-epochs 7 --short-bound 1.02"
     kdzero-gp evolve PAIR --generations 6 --pop 15 --race-top 2 $WHOLE --out WORK/calibrated

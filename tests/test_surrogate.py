@@ -95,7 +95,7 @@ def filled(evaluator, prints, fitness):  # noqa: F811
         prints.append(fingerprint(evaluator, text), fitness(number))
 
 
-def test_what_is_not_promising_is_not_trained(bench, prints):  # noqa: F811
+def test_what_is_predicted_well_enough_is_not_trained(bench, prints):  # noqa: F811
     evaluator = with_prints(bench, prints)
     filled(evaluator, prints, lambda number: 0.5 + 0.01 * number)
     screens = ("finite", "surrogate")
@@ -106,15 +106,15 @@ def test_what_is_not_promising_is_not_trained(bench, prints):  # noqa: F811
 
     free = outcome()
     assert free.metrics and math.isfinite(free.short["score"])
-    away = outcome(promising=free.short["score"] - 1e-6)
-    assert away.screen == "surrogate" and away.reason.startswith("less promising by its gradient")
+    away = outcome(score_bound=free.short["score"] - 1e-6)
+    assert away.screen == "surrogate" and away.reason.startswith("predicted well enough")
     assert not away.metrics and "training" not in away.stages and away.short == free.short
-    assert outcome(promising=free.short["score"]).metrics == free.metrics
+    assert outcome(score_bound=free.short["score"]).metrics == free.metrics
 
 
 def test_without_enough_known_ones_everything_is_trained(bench, prints):  # noqa: F811
     evaluator = with_prints(bench, prints)
     filled(evaluator, prints, lambda number: None if number % 2 else 0.5)
-    screening = Screening(SCREENS, known=len(TEXTS), promising=-1e9, bound=1e9, baseline=BASELINE)
+    screening = Screening(SCREENS, known=len(TEXTS), score_bound=-1e9, bound=1e9, baseline=BASELINE)
     found = evaluator(request_of(bench, "kd", screening=screening))
     assert found.metrics and "score" not in found.short

@@ -56,8 +56,8 @@ EVOLVE_OPTIONS = (
     _option("--proxy-epochs", "Epochs of a proxy [default: the task's].", None, float),
     _option("--proxy-trains", "whole: the student; last-stage: its last stage alone, on what the warm student's other "
             "stages give, computed once; cheaper [default: the task's]."),
-    _option("--surrogate-share", "Train this share of the candidates: those whose gradients promise the most "
-            "[default: the task's]; 1 trains all.", None, float),
+    _option("--surrogate-share", "Train this share of the candidates: those whose gradients promise the most or "
+            "say the least; the others keep a predicted fitness [default: the task's]; 1 trains all.", None, float),
     _option("--short-bound", "Stop a candidate early whose gaps to the teacher are so many times those of "
             "cross-entropy alone [default: the task's]; inf stops none.", None, float),
     _option("--loss-memory", "MiB that a loss may keep for one batch [default: the task's].", None, float),

@@ -34,14 +34,14 @@ class Screening:
     """What stands between a candidate and its proxy training.
 
     ``screens`` are the names of those that are on. ``known``: how many rows of the fingerprint file an equal gradient
-    is looked for in, and a fitness is predicted from; what has a score above ``promising`` is not trained. After the
+    is looked for in, and a fitness is predicted from; what has a score above ``score_bound`` is not trained. After the
     share ``short`` of the proxy's steps, gaps that are on average above ``bound`` times those of cross-entropy alone
     after as many (``baseline``) end it. ``memory``: MiB that a loss may keep for a batch.
     """
 
     screens: tuple[str, ...]
     known: int = 0
-    promising: float = math.inf
+    score_bound: float = math.inf
     bound: float = math.inf
     baseline: dict[str, float] = field(default_factory=dict)
     short: float = 0.2
@@ -255,15 +255,15 @@ class _Evaluation:
             return fingerprints.find(fingerprint, self.screening.known) is not None
 
     def _predict(self) -> None:
-        """Raises ``Rejected`` where distillers with other gradients promise more."""
+        """Raises ``Rejected`` where the prediction is enough: others are more promising, or less certain."""
         fingerprints, gradient = self.evaluator.fingerprints, np.frombuffer(self.found.fingerprint, dtype=np.float32)
         known, values = fingerprints.read(self.screening.known)  # type: ignore[union-attr]
         found = predict(gradient.astype(np.float64), known.astype(np.float64), values.astype(np.float64))
         if found is None:
             return
         self._note(short={"predicted": found.fitness, "score": found.score})
-        if found.score > self.screening.promising:
-            reason = f"less promising by its gradient than others: fitness {found.fitness:.3f} predicted"
+        if found.score > self.screening.score_bound:
+            reason = f"predicted well enough from gradients like its own: fitness {found.fitness:.3f}"
             raise Rejected(reason, "surrogate")
 
     def _short(self, student: nn.Module) -> None:

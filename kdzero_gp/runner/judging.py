@@ -57,7 +57,7 @@ class Judge:
             return lambda: self._take(known)
         plan = self.settings.plan
         screening = Screening(
-            self.settings.screens, len(self._fingerprinted), self._promising(), plan.short_bound, self.short_baseline,
+            self.settings.screens, len(self._fingerprinted), self._score_bound(), plan.short_bound, self.short_baseline,
             plan.short, plan.loss_memory,
         )  # fmt: skip
         pending = self.executor.submit(
@@ -68,7 +68,7 @@ class Judge:
         )  # fmt: skip
         return lambda: self._take(self._keep(birth, pending()))
 
-    def _promising(self) -> float:
+    def _score_bound(self) -> float:
         """The highest score that belongs to the wanted share of the latest distillers and the next one. With several
         objectives fitness is not what counts, so nothing is turned away for it."""
         if len(self._scores) < LEAST_SCORES or self.settings.search.objectives:

@@ -17,8 +17,8 @@ DIRECTION_SCALE, LENGTH_SCALE = 1.0, 2.0
 # The variance that a proxy's seed and the folding of the gradient add, as a share of all variance.
 NOISE = 0.1
 # A score is the prediction less so many deviations. Far more than usual: what can be predicted needs no training, and a
-# search that trains what looks best only tries what is like its best (experiments/search_quality: 1 to 3 found less, and
-# so did 10).
+# search that trains what looks best only tries what is like its best (experiments/search_quality: 1 to 3 found
+# less, and so did 10).
 OPTIMISM = 5.0
 
 

@@ -65,7 +65,8 @@ def column(population, iterations, folder):
             "generations": generations, "population": population, "births": len(part),
             "seconds": at[generations] + race, "trained": sum(not e.screen and not e.equivalent_to for e in found),
             "equivalent": sum(bool(e.equivalent_to) for e in found),
-            "turned_away": sum(bool(e.screen) and not e.equivalent_to for e in found),
+            "predicted": sum(e.screen == "surrogate" and not e.equivalent_to for e in found),
+            "turned_away": sum(e.screen not in ("", "surrogate") and not e.equivalent_to for e in found),
             "paper_hours": PAPER.get((generations, population)),
         })  # fmt: skip
     return rows

@@ -3,12 +3,12 @@
 import ast
 import contextlib
 import json
-import sqlite3
 import statistics
 from pathlib import Path
 
 import pytest
 
+from kdzero_gp.errors import KdzeroError
 from kdzero_gp.evaluation import FitnessWeights
 from kdzero_gp.runner import PLANS
 from kdzero_gp.storage import Database
@@ -78,8 +78,8 @@ def test_the_surrogate_spares_trainings_and_a_run_with_it_is_one_and_the_same(tm
 
 
 def births_of(folder):
-    with contextlib.suppress(sqlite3.Error):
-        return len(rows(folder)["births"])
+    with contextlib.suppress(KdzeroError), Database.read(folder) as database:
+        return len(database.births())
     return 0
 
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import norm, spearmanr
@@ -72,6 +72,7 @@ def test_few_say_nothing_and_what_is_unlike_all_is_worth_a_try():
     assert predict(orthogonal, far, fitness).score < predict(far[0], far, fitness).score
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**31), st.integers(LEAST_KNOWN, 150), st.sampled_from([1e-12, 1.0, 1e12]))
 def test_a_score_is_finite_whatever_is_known(seed, count, size):
     generator = np.random.default_rng(seed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,10 +50,19 @@ def predict(fingerprint: Array, known: Array, fitness: Array) -> Prediction | No
     places, place = _embedded(known), _embedded(fingerprint[None])
     quantiles = norm.ppf((rankdata(fitness) - 0.5) / len(fitness))
     near = np.argsort(np.linalg.norm(places - place, axis=1), kind="stable")[:NEIGHBOURS]
-    process = GaussianProcessRegressor(Matern(nu=0.5), alpha=NOISE, optimizer=None).fit(places[near], quantiles[near])
-    mean, deviation = process.predict(place, return_std=True)
+    process = GaussianProcessRegressor(Matern(nu=0.5), alpha=NOISE, optimizer=None)
+    with _libraries().limit(limits=1, user_api="blas"):  # with more threads the last digits depend on their number
+        mean, deviation = process.fit(places[near], quantiles[near]).predict(place, return_std=True)
     expected = np.quantile(fitness, norm.cdf(mean[0]))
     return Prediction(float(expected), float(mean[0] - OPTIMISM * deviation[0]))
+
+
+@cache
+def _libraries() -> Any:
+    """The libraries of linear algebra that this process has loaded, found once."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 def _embedded(fingerprints: Array) -> Array:

@@ -36,6 +36,8 @@ def test_with_objectives_the_front_is_shown_raced_and_exported(tmp_path):
     known = {e["digest"]: e for e in json.loads(finished("show", tmp_path / "run", "--json", "--top", "99")[1])["top"]}
     values = {d: (e["metrics"]["calibrated"], e["metrics"]["memory"]) for d, e in known.items() if e["fitness"]}
     assert found["front"]
+    # a predicted fitness would be of no use
+    assert {row["name"]: row["asked"] for row in found["screens"]}["surrogate"] == 0
     for name in found["front"]:
         mine = values[name]
         assert not any(a <= mine[0] and b <= mine[1] and (a, b) != mine for a, b in values.values())

@@ -196,7 +196,10 @@ def test_a_screen_that_is_off_is_not_asked(bench, prints, screen):
     assert outcome.metrics
     # gradients are always measured, since magnitudes need them
     assert (screen in outcome.stages) == (screen == "finite")
+    # a gradient is folded for either of two screens
     assert outcome.fingerprint
+    neither = replace(screening, screens=tuple(name for name in others if name not in ("equivalence", "surrogate")))
+    assert not with_prints(bench, prints)(request_of(bench, "kd", screening=neither)).fingerprint
 
 
 def test_a_loss_without_a_gradient_is_turned_away_by_finite_and_trained_without_it(bench):

@@ -42,6 +42,9 @@ class Judge:
         self.fingerprints = fingerprints
         self.baseline, self.short_baseline = dict(baseline), dict(short_baseline)
         self.source = source
+        # with several objectives fitness is not what counts, so it need not be predicted
+        unasked = {"surrogate"} if settings.search.objectives else set()
+        self.screens = tuple(name for name in settings.screens if name not in unasked)
         self.counts = Counter(evaluated=0, equivalent=0, rejected=0)
         # digests in the order of the fingerprint file
         self._fingerprinted: list[str] = []
@@ -57,7 +60,7 @@ class Judge:
             return lambda: self._take(known)
         plan = self.settings.plan
         screening = Screening(
-            self.settings.screens, len(self._fingerprinted), self._score_bound(), plan.short_bound, self.short_baseline,
+            self.screens, len(self._fingerprinted), self._score_bound(), plan.short_bound, self.short_baseline,
             plan.short, plan.loss_memory,
         )  # fmt: skip
         pending = self.executor.submit(
@@ -69,9 +72,8 @@ class Judge:
         return lambda: self._take(self._keep(birth, pending()))
 
     def _score_bound(self) -> float:
-        """The highest score that belongs to the wanted share of the latest distillers and the next one. With several
-        objectives fitness is not what counts, so nothing is turned away for it."""
-        if len(self._scores) < LEAST_SCORES or self.settings.search.objectives:
+        """The highest score that belongs to the wanted share of the latest distillers and the next one."""
+        if len(self._scores) < LEAST_SCORES:
             return math.inf
         place = math.ceil(self.settings.plan.surrogate_share * (len(self._scores) + 1))
         return [*sorted(self._scores), math.inf][place - 1]
@@ -100,7 +102,7 @@ class Judge:
 
     def _twin(self, outcome: Outcome) -> StoredEvaluation | None:
         """An earlier distiller with the same gradient, also one that was being trained at the same time."""
-        if not outcome.fingerprint or "equivalence" not in self.settings.screens:
+        if not outcome.fingerprint or "equivalence" not in self.screens:
             return None
         row = self.fingerprints.find(np.frombuffer(outcome.fingerprint, dtype=np.float32), len(self._fingerprinted))
         return None if row is None else self.database.evaluation(self._fingerprinted[row])

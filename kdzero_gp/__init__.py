@@ -19,7 +19,7 @@ from kdzero_gp.version import __version__
 from primitives import CATALOGUE as catalogue
 
 if TYPE_CHECKING:
-    from kdzero_gp.report.run import Run
+    from kdzero_gp.analysis.run import Run
 
 
 __all__ = [
@@ -42,7 +42,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "Run":  # late, since it needs the whole tool
-        from kdzero_gp.report.run import Run
+        from kdzero_gp.analysis.run import Run
 
         return Run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -12,9 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from kdzero_gp.compiler import pair_shapes, zoo
-from kdzero_gp.evolution import Birth, Grammar, Search, SearchSettings, Verdict
-from kdzero_gp.runner import CROSS_ENTROPY, PLANS, RunSettings, entries
-from kdzero_gp.storage import Database, StoredBirth, StoredEvaluation, StoredMeasurement
+from kdzero_gp.evolution import Birth, Grammar, Score, Search, SearchSettings
+from kdzero_gp.search.race import CROSS_ENTROPY, entries
+from kdzero_gp.search.settings import PLANS, RunSettings
+from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation, StoredMeasurement
 
 STUDENT = {"logits": [10], "emb": [8], "feat": [8, 4, 4]}
 TEACHER = {"logits": [10], "emb": [64], "feat": [64, 4, 4]}
@@ -72,14 +73,14 @@ def _evolve(database: Database, settings: SearchSettings) -> None:
     shapes = pair_shapes(STUDENT, TEACHER)
     rows: list[tuple[StoredEvaluation, float]] = []
 
-    def judge(birth: Birth) -> Callable[[], Verdict]:
+    def judge(birth: Birth) -> Callable[[], Score]:
         text = str(birth.expression)
         fitness = fitness_of(text, birth.digest)
         reason = "" if fitness is not None else random.Random(text).choice(REASONS)
         metrics = {} if fitness is None else metrics_of(fitness)
         found = StoredEvaluation(birth.digest, text, fitness, reason, metrics, (1.0,))
         rows.append((found, 1.0 + random.Random(text).random()))
-        return lambda: Verdict(1e9 if fitness is None else fitness, reason)
+        return lambda: Score(1e9 if fitness is None else fitness, reason)
 
     born: list[StoredBirth] = []
 

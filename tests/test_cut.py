@@ -9,12 +9,12 @@ import torch
 from torch import nn
 
 from kdzero_gp import models
+from kdzero_gp.analysis.run import Run
 from kdzero_gp.errors import ModelError
-from kdzero_gp.evaluation import Bench
-from kdzero_gp.models.cut import find_cut, halves
 from kdzero_gp.models.pair import student_builder
+from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
-from kdzero_gp.report.run import Run
+from kdzero_gp.proxy.task import ProxyTask
 from odd_networks import Bishop, Pancake, lighthouse
 from test_run_options import TINY
 from test_runs import finished
@@ -138,7 +138,7 @@ def test_a_search_by_last_stages_races_whole_students_and_can_be_replayed(tmp_pa
     assert code == 0, output + errors
     assert "proxies train what comes after stage1 of the student" in output
     found = json.loads(finished("show", folder, "--json")[1])
-    bench = Bench.load(folder / "bench.pt")
+    bench = ProxyTask.load(folder / "bench.pt")
     proxy, race = bench.of("proxy"), bench.of("race")
     assert proxy.student["cut"] == "stage1" and race.student.get("cut") is None
     assert proxy.train.images.shape[1:] == (4, 8, 8) and race.train.images.shape[1:] == (1, 8, 8)

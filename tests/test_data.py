@@ -17,11 +17,11 @@ import pytest
 import torch
 from PIL import Image
 
-from kdzero_gp import tasks
+from kdzero_gp import data as tasks
+from kdzero_gp.data import cache, sources
+from kdzero_gp.data.dataset import Dataset, Split, split_off, stratified_order
+from kdzero_gp.data.images import fit
 from kdzero_gp.errors import DataError
-from kdzero_gp.tasks import cache, sources
-from kdzero_gp.tasks.data import Dataset, Split, split_off, stratified_order
-from kdzero_gp.tasks.images import fit
 
 CLASSES_100 = [f"class_{index:03d}" for index in range(100)]
 TRAIN_PER_CLASS, TEST_PER_CLASS = 3, 1
@@ -426,7 +426,7 @@ def test_a_download_is_torchvisions_own_and_lands_in_the_cache(
 
 def test_importing_the_tasks_needs_neither_scikit_learn_nor_pillow_nor_torchvision():
     late = {"sklearn", "PIL", "torchvision"}
-    code = f"import sys, kdzero_gp.tasks, kdzero_gp.models; print({late} & sys.modules.keys())"
+    code = f"import sys, kdzero_gp.data, kdzero_gp.models; print({late} & sys.modules.keys())"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"
 

@@ -28,11 +28,11 @@ from kdzero_gp.draw import (
     to_svg,
     write,
 )
-from kdzero_gp.draw.content import NOTES, text_width
 from kdzero_gp.draw.diagrams import escape_dot, escape_mermaid
 from kdzero_gp.draw.formula import FORMULAS
-from kdzero_gp.draw.picture import layout
+from kdzero_gp.draw.labels import NOTES, text_width
 from kdzero_gp.draw.png import figure
+from kdzero_gp.draw.render import layout
 from kdzero_gp.draw.sentence import WORDS
 from kdzero_gp.draw.style import ROLES, SLANT, Box, indent
 from kdzero_gp.errors import ExpressionError, RunError, SettingError, ShapeError

@@ -14,26 +14,19 @@ import torch.nn.functional as F
 
 from kdzero_gp.compiler import source_of, terms, zoo
 from kdzero_gp.compiler.loading import load_source
+from kdzero_gp.engine import resident as training
+from kdzero_gp.engine.outputs import TensorSplit, outputs
+from kdzero_gp.engine.proxy_recipe import Recipe
+from kdzero_gp.engine.resident import batches
 from kdzero_gp.errors import RunError, SettingError
-from kdzero_gp.evaluation import (
-    Bench,
-    Evaluator,
-    FitnessWeights,
-    Outcome,
-    Part,
-    Recipe,
-    Request,
-    fitness,
-    measure_terms,
-    metrics,
-    outputs,
-    training,
-)
-from kdzero_gp.evaluation.training import batches
-from kdzero_gp.executor import Executor
 from kdzero_gp.models import build
 from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.taps import Tapped
+from kdzero_gp.proxy import metrics
+from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request, measure_terms
+from kdzero_gp.proxy.fitness import FitnessWeights, fitness
+from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.workers.evaluations import Executor
 
 CLASSES = 4
 PROBE = 64
@@ -53,7 +46,7 @@ def part(count, seed, teacher=None):
     generator = torch.Generator().manual_seed(seed)
     images = torch.randn(count, 1, 8, 8, generator=generator)
     labels = torch.randint(CLASSES, (count,), generator=generator)
-    return Part(images, labels, {} if teacher is None else outputs(teacher, images))
+    return TensorSplit(images, labels, {} if teacher is None else outputs(teacher, images))
 
 
 def small_bench():
@@ -64,7 +57,7 @@ def small_bench():
     spec = {"name": "digits_cnn_2", "classes": CLASSES, "channels": 1, "taps": {}}
     student = student_builder(spec, example)()
     proxy = Recipe(epochs=2, batch_size=64, learning_rate=0.05)
-    return Bench(
+    return ProxyTask(
         part(4 * PROBE, 1, teacher),
         part(64, 2, teacher),
         part(64, 3),
@@ -261,13 +254,13 @@ def test_another_seed_gives_another_outcome(bench, evaluator):
 def test_a_bench_comes_back_from_its_file_and_a_damaged_one_is_named(bench, evaluator, tmp_path):
     path = tmp_path / "bench.pt"
     bench.save(path)
-    loaded = evaluator_on(Bench.load(path))
+    loaded = evaluator_on(ProxyTask.load(path))
     for request in (request_of(bench, "kd"), Request("", 3, "race")):
         assert results(loaded(request)) == results(evaluator(request))
     assert [found.name for found in tmp_path.iterdir()] == ["bench.pt"]
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(RunError, match="damaged"):
-        Bench.load(path)
+        ProxyTask.load(path)
     with pytest.raises(RunError, match="cannot write"):
         bench.save(tmp_path / "missing" / "bench.pt")
 

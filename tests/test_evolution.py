@@ -19,7 +19,7 @@ import pytest
 
 from kdzero_gp.compiler import canonical, check, digest, parse, zoo
 from kdzero_gp.errors import ExpressionError, ExpressionTypeError, GrammarError, SettingError
-from kdzero_gp.evolution import SPACES, Grammar, Limits, Search, SearchSettings, Slot, Verdict
+from kdzero_gp.evolution import SPACES, Grammar, Limits, Score, Search, SearchSettings, Slot
 from kdzero_gp.evolution.search import NEW_HEIGHT
 from kdzero_gp.evolution.variation import MUTATIONS, crossover, mutate, operator_names, within_limits
 from primitives import CATALOGUE, CONSTANTS, LOSS, PAPER_CONSTANTS
@@ -51,7 +51,7 @@ def names(nodes):
 def toy_verdict(birth):
     """A fitness in 0..1 from the digest; one in eight is rejected."""
     rejected = birth.digest[-1] in "01"
-    return Verdict(1e9, "it is one of the eighth") if rejected else Verdict(int(birth.digest[:8], 16) / 2**32)
+    return Score(1e9, "it is one of the eighth") if rejected else Score(int(birth.digest[:8], 16) / 2**32)
 
 
 def toy_search(grammar=None, evaluate=None, seeds=(), on_birth=None, **settings):
@@ -336,7 +336,7 @@ def test_the_population_keeps_its_size_and_a_generation_is_that_many_births(remo
 
 def ranks_selected(**settings):
     """The ranks (0 is the best) of many parents out of a population of 20 with different fitness."""
-    search = toy_search(population=20, generations=1, evaluate=lambda birth: Verdict(birth.number),
+    search = toy_search(population=20, generations=1, evaluate=lambda birth: Score(birth.number),
                         **settings)  # fmt: skip
     next(search.run())
     return [int(search.toolbox.select(search.population).fitness.values[0]) for _ in range(400)]
@@ -388,7 +388,7 @@ def test_the_hall_of_fame_is_sorted_without_duplicates_and_without_rejected_cand
 
 
 def test_a_search_in_which_everything_is_rejected_ends_with_an_empty_hall_of_fame():
-    search = toy_search(evaluate=lambda birth: Verdict(1e9, "no"))
+    search = toy_search(evaluate=lambda birth: Score(1e9, "no"))
     assert [generation.number for generation in search.run()] == list(range(6))
     assert not len(search.hall_of_fame)
 
@@ -427,9 +427,9 @@ def test_a_seed_for_which_there_was_no_place_can_still_be_found():
 
 
 def test_patience_ends_a_search_that_finds_nothing_better():
-    flat = toy_search(evaluate=lambda birth: Verdict(1.0), patience=2, generations=10)
+    flat = toy_search(evaluate=lambda birth: Score(1.0), patience=2, generations=10)
     assert [(g.number, g.improved) for g in flat.run()] == [(0, True), (1, False), (2, False)]
-    falling = toy_search(evaluate=lambda birth: Verdict(-birth.number), patience=1, generations=5)
+    falling = toy_search(evaluate=lambda birth: Score(-birth.number), patience=1, generations=5)
     assert all(g.improved for g in falling.run())
     assert falling.births == 40
 

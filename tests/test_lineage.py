@@ -6,12 +6,12 @@ from itertools import pairwise
 import pytest
 
 from kdzero_gp import Run, parse, zoo
+from kdzero_gp.analysis.comparison import change, compare
+from kdzero_gp.analysis.family import MOST_BOXES
+from kdzero_gp.analysis.line_chart import Line, line_chart
+from kdzero_gp.analysis.lineage import plan
 from kdzero_gp.errors import RunError
-from kdzero_gp.report.comparison import change, compare
-from kdzero_gp.report.family import MOST_BOXES
-from kdzero_gp.report.lineage import plan
-from kdzero_gp.report.lines import Line, line_chart
-from kdzero_gp.storage import Database
+from kdzero_gp.search.storage import Database
 from synthetic import synthetic_run
 
 SVG = "{http://www.w3.org/2000/svg}"

@@ -18,11 +18,13 @@ from safetensors.torch import load_file
 
 from kdzero_gp import models
 from kdzero_gp.cli import main
+from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import ModelError, ShapeError
 from kdzero_gp.models.weights import save_weights
 from kdzero_gp.progress import Progress
-from kdzero_gp.runner import PLANS
-from kdzero_gp.training import Machine, Pair, describe_pair, distill
+from kdzero_gp.search.settings import PLANS
+from kdzero_gp.training.api import Pair, distill
+from kdzero_gp.training.pair import describe_pair
 
 SIZE = 16
 # Teacher, student, an expression over what both have, the module that the file of weights needs (None: built in).

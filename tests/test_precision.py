@@ -5,8 +5,8 @@ import json
 import pytest
 import torch
 
-from kdzero_gp.evaluation import Precision, precision
-from kdzero_gp.evaluation.bench import FLOAT32
+from kdzero_gp.engine import precision
+from kdzero_gp.engine.outputs import FLOAT32, Precision
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
 

@@ -8,12 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
+from kdzero_gp.data.dataset import Dataset, Split
+from kdzero_gp.engine.augmentation import cropped
+from kdzero_gp.engine.batches import Resident, Single, open_images
+from kdzero_gp.engine.recipe import TrainingRecipe, load_recipe, names
 from kdzero_gp.errors import DataError, SettingError
-from kdzero_gp.tasks import Dataset, Split
-from kdzero_gp.training import TrainingRecipe, load_recipe
-from kdzero_gp.training.augmentation import cropped
-from kdzero_gp.training.data import Resident, Single, open_images
-from kdzero_gp.training.recipe import names
 
 CPU = torch.device("cpu")
 PLAIN = torch.contiguous_format

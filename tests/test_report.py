@@ -17,29 +17,28 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
-from kdzero_gp.cli import main
-from kdzero_gp.compiler import parse, terms, zoo
-from kdzero_gp.draw.formula import to_latex
-from kdzero_gp.errors import RunError, SettingError
-from kdzero_gp.evolution import SearchSettings
-from kdzero_gp.report import (
+from kdzero_gp.analysis.statistics import (
+    BEST_SHARE,
     candidate_flow,
     fitness_over_generations,
     genealogy,
     operation_success,
     pair_success,
+    role_of,
     success_over_time,
-    watch,
-    write_report,
 )
-from kdzero_gp.report.facts import BEST_SHARE, role_of
-from kdzero_gp.report.page import report
+from kdzero_gp.cli import main
+from kdzero_gp.cli.live import sparkline, watch
+from kdzero_gp.compiler import parse, terms, zoo
+from kdzero_gp.draw.formula import to_latex
+from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.evolution import SearchSettings
+from kdzero_gp.report.page import report, write_report
 from kdzero_gp.report.panels.ancestry import SHOWN, ancestry, main_line, places
 from kdzero_gp.report.panels.mathml import to_mathml
 from kdzero_gp.report.panels.reproduction import evolve_command
-from kdzero_gp.report.watch import sparkline
-from kdzero_gp.runner import RunSettings, plan_for
-from kdzero_gp.storage import Database, StoredBirth, StoredEvaluation
+from kdzero_gp.search.settings import RunSettings, plan_for
+from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
 from synthetic import synthetic_run
 
 # One run of 2,000 births: ≤ 10 s and ≤ 6 MB; one of 100,000: ≤ 60 s, ≤ 6 MB and ≤ 1 GB.
@@ -356,7 +355,7 @@ def test_a_run_of_100_000_births_is_reported_within_its_bounds(tmp_path):
     folder, output = synthetic_run(tmp_path / "run", 100_000), tmp_path / "report.html"
     # A process of its own, whose peak memory is the report's (ru_maxrss would be no less than that of this one).
     code = (
-        "import re, sys, time; from pathlib import Path; from kdzero_gp.report import write_report\n"
+        "import re, sys, time; from pathlib import Path; from kdzero_gp.report.page import write_report\n"
         "start = time.monotonic(); write_report(Path(sys.argv[1]), Path(sys.argv[2]))\n"
         "peak = re.search(r'VmHWM:\\s+(\\d+) kB', Path('/proc/self/status').read_text())[1]\n"
         "print(time.monotonic() - start, int(peak) / 1024**2)"
@@ -406,7 +405,7 @@ def test_a_run_that_goes_on_is_followed_and_ctrl_c_ends_quietly(tmp_path, monkey
             database.add_evaluation(StoredEvaluation("new41", "times(no(l2(emb)), 1)", 0.01, "", {}, ()), 1.0, 1.0)
             database.add_births(extra)
 
-    monkeypatch.setattr(sys.modules["kdzero_gp.report.watch"].time, "sleep", sleep)
+    monkeypatch.setattr(sys.modules["kdzero_gp.cli.live"].time, "sleep", sleep)
     console = text_console()
     watch(folder, console, every=0.5)
     lines = console.file.getvalue().splitlines()

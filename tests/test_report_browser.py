@@ -4,7 +4,7 @@ import pytest
 
 import browser
 from browser import Browser
-from kdzero_gp.report import write_report
+from kdzero_gp.report.page import write_report
 from synthetic import synthetic_run
 
 PANELS = ("race", "fitness", "flow", "operations", "pairs", "time", "genealogy", "trees", "cost", "reproduction")

@@ -19,8 +19,10 @@ from kdzero_gp import Run, zoo
 from kdzero_gp.cli import main
 from kdzero_gp.errors import KdzeroError, RunError, SettingError
 from kdzero_gp.evolution import SearchSettings
-from kdzero_gp.runner import CROSS_ENTROPY, PLANS, Machine, RunSettings, start
-from kdzero_gp.storage import Database
+from kdzero_gp.search.race import CROSS_ENTROPY
+from kdzero_gp.search.run import Machine, start
+from kdzero_gp.search.settings import PLANS, RunSettings
+from kdzero_gp.search.storage import Database
 from synthetic import synthetic_run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -303,7 +305,7 @@ def test_importing_the_package_does_not_import_the_whole_tool():
 WRITER = """
     import sys
     from pathlib import Path
-    from kdzero_gp.storage import Database, StoredBirth, StoredEvaluation
+    from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
     with Database.open(Path(sys.argv[1])) as database:
         first = len(database.births())
         print("writing", flush=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from kdzero_gp.errors import KdzeroError
-from kdzero_gp.evaluation import FitnessWeights
-from kdzero_gp.runner import PLANS
-from kdzero_gp.storage import Database
+from kdzero_gp.proxy.fitness import FitnessWeights
+from kdzero_gp.search.settings import PLANS
+from kdzero_gp.search.storage import Database
 from test_runs import finished, rows, started, wait_until
 
 TINY = ("evolve", "--generations", "3", "--pop", "4", "--race-top", "1", "--race-seeds", "1", "--images", "128",

@@ -39,7 +39,7 @@ COMMAND = [str(Path(sys.executable).parent / "kdzero-gp")]
 _QUICK = """
 from dataclasses import replace
 from kdzero_gp.cli import main
-from kdzero_gp.runner import PLANS
+from kdzero_gp.search.settings import PLANS
 plan = PLANS["digits"]
 PLANS["digits"] = replace(plan, teacher_recipe=replace(plan.teacher_recipe, epochs=8), zoo_factors=(1.0,),
                           baseline_seeds=2, race=replace(plan.race, epochs=6))

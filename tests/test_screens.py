@@ -11,9 +11,11 @@ from torch import nn
 
 from kdzero_gp.compiler import source_of, zoo
 from kdzero_gp.compiler.loading import load_source
-from kdzero_gp.evaluation import SCREENS, Evaluator, Fingerprints, Part, Request, Screening, screens
-from kdzero_gp.evaluation.screens import PROBES, SAME_GRADIENT, SKETCH, Prober, Rejected, _counted
+from kdzero_gp.engine.outputs import TensorSplit
 from kdzero_gp.models.pair import student_builder
+from kdzero_gp.proxy import screens
+from kdzero_gp.proxy.evaluator import Evaluator, Request, Screening
+from kdzero_gp.proxy.screens import PROBES, SAME_GRADIENT, SCREENS, SKETCH, Fingerprints, Prober, Rejected, _counted
 from test_evaluation import CLASSES, evaluator_on, request_of, small_bench
 
 BASELINE = {"cross_entropy": 1.0, "sharpness_gap": 1.0, "cka_gap": 1.0}
@@ -132,7 +134,7 @@ def test_a_loss_that_ruins_the_classification_is_rejected(bench, monkeypatch):
     # the student is right and the teacher is sure of a wrong class: following it raises the cross-entropy
     wrong = {name: tensor[:64] for name, tensor in bench.train.teacher.items()}
     wrong["logits"] = 20.0 * torch.eye(CLASSES)[(labels + 1) % CLASSES]
-    part = Part(bench.train.images[:64], labels, wrong)
+    part = TensorSplit(bench.train.images[:64], labels, wrong)
     prober = Prober(student, part, 64, evaluator.precision)
     distiller = load_source(source(bench, "times(no(l2(logits)), 1)"))
     monkeypatch.setattr(screens, "REJECTION_CROSS_ENTROPY", 0.01)

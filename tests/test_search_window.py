@@ -6,7 +6,7 @@ import random
 import pytest
 
 from kdzero_gp.compiler import zoo
-from kdzero_gp.evolution import Search, SearchSettings, Slot, Verdict
+from kdzero_gp.evolution import Score, Search, SearchSettings, Slot
 from kdzero_gp.evolution.shrinkage import FLOOR, Record
 from kdzero_gp.evolution.variation import MUTATIONS
 from primitives import LOSS
@@ -38,7 +38,7 @@ def two_objectives(birth):
     verdict = toy_verdict(birth)
     size = birth.expression.size
     values = (verdict.fitness + 1.0 / size, float(size))
-    return Verdict(verdict.fitness, verdict.reason, (1e9, 1e9) if verdict.rejected else values)
+    return Score(verdict.fitness, verdict.reason, (1e9, 1e9) if verdict.rejected else values)
 
 
 def dominates(one, other):
@@ -103,7 +103,7 @@ def test_operations_are_drawn_by_their_weights_wherever_a_node_is_drawn():
 @pytest.mark.parametrize("shrink", [True, False])
 def test_a_search_shrinks_what_loses_unless_it_is_told_not_to(shrink):
     def evaluate(birth):
-        return Verdict(("no(" in str(birth.expression)) + toy_verdict(birth).fitness % 1.0)
+        return Score(("no(" in str(birth.expression)) + toy_verdict(birth).fitness % 1.0)
 
     search = toy_search(evaluate=evaluate, generations=60, tournament=1, shrink=shrink)
     collections.deque(search.run(), maxlen=0)

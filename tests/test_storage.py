@@ -10,9 +10,9 @@ import time
 
 import pytest
 
-from kdzero_gp import storage
 from kdzero_gp.errors import RunError
-from kdzero_gp.storage import DATABASE, LOCK, Database, StoredBirth, StoredEvaluation, StoredMeasurement
+from kdzero_gp.search import storage
+from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredEvaluation, StoredMeasurement
 
 BIRTH = StoredBirth(0, 0, "random", (), "times(no(l2(feat)), 1)", "ab12", None)
 CHILD = StoredBirth(1, 0, "crossover", (0, 0), "times(no(l1(feat)), 0.1)", "cd34", None)
@@ -186,7 +186,7 @@ def test_a_second_writer_is_refused_until_the_first_is_done(tmp_path, fails):
 _WRITER = """
 import sys, time
 from pathlib import Path
-from kdzero_gp.storage import Database
+from kdzero_gp.search.storage import Database
 with Database.open(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(60)
@@ -232,7 +232,7 @@ def test_what_was_not_committed_is_gone_after_a_kill(tmp_path):
     script = """
 import os, sys
 from pathlib import Path
-from kdzero_gp.storage import Database, StoredBirth
+from kdzero_gp.search.storage import Database, StoredBirth
 database = Database.create(Path(sys.argv[1]), {"settings": 1})
 database.add_births([StoredBirth(0, 0, "random", (), "a", "b", None)])
 database.connection.execute("BEGIN")
@@ -277,7 +277,7 @@ _FULL = """
 import resource, signal, sys
 from pathlib import Path
 from kdzero_gp.errors import RunError
-from kdzero_gp.storage import Database
+from kdzero_gp.search.storage import Database
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder, size = Path(sys.argv[1]), int(sys.argv[2])
 limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import norm, spearmanr
 
-from kdzero_gp.evaluation import SCREENS, Request, Screening
-from kdzero_gp.evaluation.surrogate import DIRECTION_SCALE, LEAST_KNOWN, LENGTH_SCALE, NOISE, OPTIMISM, predict
+from kdzero_gp.proxy.evaluator import Request, Screening
+from kdzero_gp.proxy.screens import SCREENS
+from kdzero_gp.proxy.surrogate import DIRECTION_SCALE, LEAST_KNOWN, LENGTH_SCALE, NOISE, OPTIMISM, predict
 from test_evaluation import request_of
 from test_screens import BASELINE, bench, fingerprint, prints, source, with_prints  # noqa: F401
 

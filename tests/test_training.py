@@ -24,22 +24,24 @@ from safetensors.torch import load_file
 import kdzero_gp
 from kdzero_gp import models, training
 from kdzero_gp.cli import main
+from kdzero_gp.engine import teacher as teachers
+from kdzero_gp.engine.batches import open_images
+from kdzero_gp.engine.loop import Trainer
+from kdzero_gp.engine.machine import Machine
+from kdzero_gp.engine.magnitudes import WARM_UP_EPOCH, final_magnitudes, gradient_norms
+from kdzero_gp.engine.outputs import Precision
+from kdzero_gp.engine.recipe import TrainingRecipe, load_recipe
+from kdzero_gp.engine.teacher import Teacher, asked, kept
 from kdzero_gp.errors import ModelError, RunError, SettingError
-from kdzero_gp.evaluation import Precision
 from kdzero_gp.models.weights import save_weights
 from kdzero_gp.progress import Progress
-from kdzero_gp.training import Machine, Pair, TrainingRecipe, load_recipe
 from kdzero_gp.training import run as running
-from kdzero_gp.training import teacher as teachers
-from kdzero_gp.training.compare import Row, interval, table
-from kdzero_gp.training.data import open_images
+from kdzero_gp.training.api import Pair
+from kdzero_gp.training.compare import ComparisonRow, interval, table
 from kdzero_gp.training.distillers import with_magnitudes
 from kdzero_gp.training.folder import load_checkpoint
-from kdzero_gp.training.loop import Trainer
-from kdzero_gp.training.magnitudes import WARM_UP_EPOCH, final_magnitudes, gradient_norms
 from kdzero_gp.training.pair import tapped
-from kdzero_gp.training.settings import Result
-from kdzero_gp.training.teacher import Teacher, asked, kept
+from kdzero_gp.training.settings import TrainingResult
 
 pytestmark = pytest.mark.timeout(300)
 CPU = torch.device("cpu")
@@ -340,8 +342,8 @@ def norms(training_, magnitudes, monkeypatch):
 
 @pytest.mark.parametrize("mode", ["relative", "joint", "absolute"])
 def test_magnitudes_are_relative_to_the_gradient_of_the_cross_entropy(pair, mode, monkeypatch, tmp_path):
-    monkeypatch.setattr("kdzero_gp.training.magnitudes.WARM_UP_STEPS", 0)
-    monkeypatch.setattr("kdzero_gp.training.magnitudes.PROBES", 1)
+    monkeypatch.setattr("kdzero_gp.engine.magnitudes.WARM_UP_STEPS", 0)
+    monkeypatch.setattr("kdzero_gp.engine.magnitudes.PROBES", 1)
     text = "add(times(no(l2(logits)), 5), times(no(l2(emb)), 0.1))"
     training_ = trainer(pair, load_recipe("short", "digits"), text, keep=True, folder=tmp_path)
     before = {k: v.clone() for k, v in training_.student.state_dict().items()}
@@ -572,13 +574,13 @@ def test_a_distiller_that_cannot_be_trained_gets_its_reason(pair, tmp_path):
 
 def test_the_table_has_means_intervals_and_paired_differences():
     def result(test, validation):
-        return Result(test, validation, step_milliseconds=2.0, peak_megabytes=100.0)
+        return TrainingResult(test, validation, step_milliseconds=2.0, peak_megabytes=100.0)
 
     rows = table(
         {
             "ce": {0: result(0.5, 0.6), 1: result(0.7, 0.6)},
             "kd": {0: result(0.6, 0.7), 1: result(0.8, 0.8)},
-            "bad": {0: Result(reason="the loss became nan")},
+            "bad": {0: TrainingResult(reason="the loss became nan")},
         },
         {"kd": 1.0, "bad": 0.3},
     )
@@ -587,7 +589,7 @@ def test_the_table_has_means_intervals_and_paired_differences():
     # t(0.975, 1) · s / √2 with s = 0.2 / √2
     assert rows[0].interval == pytest.approx(12.7062 * 0.1, rel=1e-4)
     assert math.isnan(rows[0].difference)
-    assert rows[2] == Row("bad", 0.3, 1, reason="the loss became nan")
+    assert rows[2] == ComparisonRow("bad", 0.3, 1, reason="the loss became nan")
 
 
 @pytest.mark.parametrize(

@@ -28,11 +28,13 @@ from scipy import stats
 import kdzero_gp
 from kdzero_gp.common import interval
 from kdzero_gp.compiler import source_of
-from kdzero_gp.evaluation import Bench, Request
-from kdzero_gp.executor import Executor
-from kdzero_gp.runner import CROSS_ENTROPY, RunSettings, entries
-from kdzero_gp.runner.run import BENCH
-from kdzero_gp.storage import Database
+from kdzero_gp.proxy.evaluator import Request
+from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.race import CROSS_ENTROPY, entries
+from kdzero_gp.search.run import BENCH
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database
+from kdzero_gp.workers.evaluations import Executor
 
 HERE = Path(__file__).parent
 METRICS = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap")
@@ -82,7 +84,7 @@ def main():
         evolved, kd, runs[folder.name] = competitors(folder, given.top)
         everyone |= {f"{folder.name} {index}": entry for index, entry in enumerate(evolved, 1)}
         everyone.setdefault("kd", kd)
-    bench = Bench.load(given.folders[0] / BENCH)
+    bench = ProxyTask.load(given.folders[0] / BENCH)
     shapes = bench.student_shapes, bench.teacher_shapes
     sources = {name: source_of(e.expression, *shapes, e.magnitudes) for name, e in everyone.items()}
     sources[CROSS_ENTROPY] = ""

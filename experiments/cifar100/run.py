@@ -22,7 +22,9 @@ import torch
 
 import kdzero_gp
 from kdzero_gp.compiler import load_source, parse
-from kdzero_gp.training import Found, Pair, compare
+from kdzero_gp.training.api import Pair
+from kdzero_gp.training.compare import compare
+from kdzero_gp.training.distillers import NamedDistiller
 
 HERE = Path(__file__).parent
 SEARCH = ["--generations", "6", "--pop", "15", "--training", "short", "--race-top", "2"]
@@ -88,7 +90,7 @@ def main():
         folder = given.work / SECOND
         # the file fits the shapes of the pair that it was searched for, its expression those of any
         expression = load_source((HERE / "evolved.py").read_text(encoding="utf-8")).EXPRESSION
-        distillers = [Found("evolved", parse(expression))]
+        distillers = [NamedDistiller("evolved", parse(expression))]
         compared(given, SECOND, given.second_epochs, distillers, given.second_factors, folder,
                  HERE / f"resnet56-{SECOND}")  # fmt: skip
 

@@ -26,13 +26,18 @@ from proxies import GROUPS, PROXIES, PUBLISHED_WEIGHTS, TRUTH, Proxy
 from torch import Tensor, nn
 
 import kdzero_gp
-from kdzero_gp.evaluation import Bench, Evaluator, Part, Precision, Recipe, outputs, train
-from kdzero_gp.evaluation.metrics import all_metrics
+from kdzero_gp.data import load
+from kdzero_gp.data.cache import cache_folder
+from kdzero_gp.engine.outputs import Precision, TensorSplit, outputs
+from kdzero_gp.engine.proxy_recipe import Recipe
+from kdzero_gp.engine.resident import train
 from kdzero_gp.models import build
-from kdzero_gp.models.cut import halves
+from kdzero_gp.models.split import halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights
-from kdzero_gp.tasks import cache_folder, load
+from kdzero_gp.proxy.evaluator import Evaluator
+from kdzero_gp.proxy.metrics import all_metrics
+from kdzero_gp.proxy.task import ProxyTask
 
 HERE = Path(__file__).parent
 PRECISION = Precision("bfloat16", channels_last=True)
@@ -53,8 +58,8 @@ RIDGE = 0.1
 class Pool:
     """Images with their teacher: ``train`` (the first POOL training images) and ``validation``."""
 
-    train: Part
-    validation: Part
+    train: TensorSplit
+    validation: TensorSplit
 
 
 def make_pool(data: Path, weights: Path, folder: Path) -> Pool:
@@ -70,11 +75,11 @@ def make_pool(data: Path, weights: Path, folder: Path) -> Pool:
             tapped = Tapped(teacher, images[:2]).to(memory_format=torch.channels_last)
             found = evaluate(tapped, images.contiguous(memory_format=torch.channels_last))
             kept = {key: found[key].half() for key in KEPT if name == "train" or key != "feat"}
-            parts[name] = vars(Part(images, split.labels[:POOL].clone(), kept))
+            parts[name] = vars(TensorSplit(images, split.labels[:POOL].clone(), kept))
         folder.mkdir(parents=True, exist_ok=True)
         torch.save(parts, path)
     parts = torch.load(path, weights_only=True)
-    return Pool(Part(**parts["train"]), Part(**parts["validation"]))
+    return Pool(TensorSplit(**parts["train"]), TensorSplit(**parts["validation"]))
 
 
 @torch.no_grad()
@@ -89,14 +94,14 @@ def evaluate(network: nn.Module, images: Tensor) -> dict[str, Tensor]:
     return outputs(Cast(), images, batch=250, keep=(*KEPT, "maps"))
 
 
-def select(part: Part, proxy: Proxy, start: int, count: int) -> Part:
+def select(part: TensorSplit, proxy: Proxy, start: int, count: int) -> TensorSplit:
     """Images ``start`` to ``start + count`` of those of the proxy's classes, at its size."""
     indices = (part.labels < proxy.classes).nonzero().flatten()[start : start + count]
     images = part.images[indices]
     if proxy.size != images.shape[-1]:
         images = F.interpolate(images, (proxy.size, proxy.size), mode="area")
     teacher = {name: tensor[indices].float() for name, tensor in part.teacher.items()}
-    return Part(images.contiguous(memory_format=torch.channels_last), part.labels[indices], teacher)
+    return TensorSplit(images.contiguous(memory_format=torch.channels_last), part.labels[indices], teacher)
 
 
 def warm_student(proxy: Proxy, pool: Pool, seed: int, folder: Path) -> dict[str, Tensor]:
@@ -123,7 +128,7 @@ def warm_student(proxy: Proxy, pool: Pool, seed: int, folder: Path) -> dict[str,
     return torch.load(path, weights_only=True)
 
 
-def bench_of(proxy: Proxy, pool: Pool, warm_seed: int, folder: Path) -> tuple[Bench, Callable[[], nn.Module]]:
+def bench_of(proxy: Proxy, pool: Pool, warm_seed: int, folder: Path) -> tuple[ProxyTask, Callable[[], nn.Module]]:
     """What a proxy trains on and is measured on, and how its student is built."""
     start = proxy.warm_images if proxy.fresh else 0
     train_part = select(pool.train, proxy, start, proxy.images)
@@ -146,10 +151,10 @@ def bench_of(proxy: Proxy, pool: Pool, warm_seed: int, folder: Path) -> tuple[Be
     student = builder()
     shapes = {name: student.shapes[name] for name in KEPT}
     teacher_shapes = {name: tuple(tensor.shape[1:]) for name, tensor in train_part.teacher.items()}
-    empty = Part(validation.images[:0], validation.labels[:0])
+    empty = TensorSplit(validation.images[:0], validation.labels[:0])
     spec = {"name": "resnet20", "classes": 100, "channels": 3}
     recipes = {"proxy": proxy.recipe}
-    bench = Bench(
+    bench = ProxyTask(
         train_part,
         validation,
         empty,
@@ -177,7 +182,7 @@ class Average:
         torch._foreach_lerp_(means, now, 1.0 if step == 0 else share)
 
 
-def predictors(network: nn.Module, part: Part) -> dict[str, float]:
+def predictors(network: nn.Module, part: TensorSplit) -> dict[str, float]:
     """All that may predict, from one pass over the validation images."""
     found = evaluate(network, part.images)
     logits, labels, teacher = found["logits"], part.labels, part.teacher

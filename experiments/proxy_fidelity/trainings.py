@@ -12,10 +12,14 @@ from typing import Any
 import torch
 
 from kdzero_gp.compiler import source_of
-from kdzero_gp.evaluation import Bench, Evaluator, Part, Precision, Recipe, Request, train
+from kdzero_gp.engine.outputs import Precision, TensorSplit
+from kdzero_gp.engine.proxy_recipe import Recipe
+from kdzero_gp.engine.resident import train
 from kdzero_gp.models.pair import student_builder
 from kdzero_gp.progress import Progress
-from kdzero_gp.runner.prepare import keep_maps
+from kdzero_gp.proxy.evaluator import Evaluator, Request
+from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.prepare import keep_maps
 
 SCRATCH = "scratch"
 # Digits of a stored metric: finer than the noise of any training, and the files stay small.
@@ -75,9 +79,9 @@ class Store:
         return self.records.get((candidate, stage, seed))
 
 
-def first(part: Part, most: int | None) -> Part:
+def first(part: TensorSplit, most: int | None) -> TensorSplit:
     """The first images of a part; every prefix is balanced over the classes."""
-    return Part(part.images[:most], part.labels[:most], {name: t[:most] for name, t in part.teacher.items()})
+    return TensorSplit(part.images[:most], part.labels[:most], {name: t[:most] for name, t in part.teacher.items()})
 
 
 class Laboratory:
@@ -87,7 +91,7 @@ class Laboratory:
 
     def __init__(
         self,
-        bench: Bench,
+        bench: ProxyTask,
         warm: dict[str, tuple[Recipe, int | None]],
         reference: str,
         store: Store,
@@ -122,7 +126,7 @@ class Laboratory:
     def evaluator(self, stage: Stage) -> Evaluator:
         """What evaluates at a stage."""
         if stage.name not in self._evaluators:
-            nothing = Part(self.bench.test.images[:0], self.bench.test.labels[:0])
+            nothing = TensorSplit(self.bench.test.images[:0], self.bench.test.labels[:0])
             scratch = stage.start == SCRATCH
             # probes of gradients, which reject what has none, need a warm student too
             warm = next(iter(self.warm_recipes)) if scratch else stage.start

@@ -22,9 +22,9 @@ from run import HERE, Study
 from scipy import stats
 
 from kdzero_gp.common import interval
-from kdzero_gp.evaluation import Request
-from kdzero_gp.executor import Executor
-from kdzero_gp.runner.run import BENCH
+from kdzero_gp.proxy.evaluator import Request
+from kdzero_gp.search.run import BENCH
+from kdzero_gp.workers.evaluations import Executor
 
 # Apart from all seeds of searches and races.
 SEED = 3_000_000

@@ -23,12 +23,14 @@ from scipy import stats
 
 from kdzero_gp.compiler import source_of
 from kdzero_gp.compiler.loading import load_source
-from kdzero_gp.evaluation import Bench, Evaluator, Request, fitness
-from kdzero_gp.evaluation.screens import SAME_GRADIENT, Rejected
 from kdzero_gp.models.pair import student_builder
-from kdzero_gp.runner import RunSettings
-from kdzero_gp.runner.run import BENCH
-from kdzero_gp.storage import Database
+from kdzero_gp.proxy.evaluator import Evaluator, Request
+from kdzero_gp.proxy.fitness import fitness
+from kdzero_gp.proxy.screens import SAME_GRADIENT, Rejected
+from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.run import BENCH
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database
 
 HERE = Path(__file__).parent
 BOUNDS = (0.9, 0.95, 1.0, 1.1)
@@ -47,7 +49,7 @@ class Study:
         self.known = known
         self.generation = {birth.digest: birth.generation for birth in births}
         self.baseline = {name: statistics.fmean(m[name] for m in baseline) for name in baseline[0]}
-        bench = Bench.load(folder / BENCH).of("proxy")
+        bench = ProxyTask.load(folder / BENCH).of("proxy")
         self.evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
 
     def source(self, found):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from run import HERE, Study
 
-from kdzero_gp.evaluation import Request
+from kdzero_gp.proxy.evaluator import Request
 
 # The race's seed; every candidate gets the same.
 SEED = 2_000_000

@@ -18,8 +18,8 @@ import time
 from pathlib import Path
 
 from kdzero_gp.errors import KdzeroError
-from kdzero_gp.runner import RunSettings
-from kdzero_gp.storage import Database
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database
 
 HERE = Path(__file__).parent
 ITERATIONS, POPULATIONS = (50, 100, 300), (10, 20, 30)

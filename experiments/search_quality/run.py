@@ -20,12 +20,16 @@ from pathlib import Path
 
 from scipy import stats
 
-from kdzero_gp.evaluation import SCREENS, Bench, FitnessWeights
 from kdzero_gp.evolution import SearchSettings
-from kdzero_gp.runner import CROSS_ENTROPY, PLANS, Machine, Progress, RunSettings, entries
-from kdzero_gp.runner.prepare import TEACHER
-from kdzero_gp.runner.run import BENCH, Work
-from kdzero_gp.storage import DATABASE, Database
+from kdzero_gp.progress import Progress
+from kdzero_gp.proxy.fitness import FitnessWeights
+from kdzero_gp.proxy.screens import SCREENS
+from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.prepare import TEACHER
+from kdzero_gp.search.race import CROSS_ENTROPY, entries
+from kdzero_gp.search.run import BENCH, Machine, Work
+from kdzero_gp.search.settings import PLANS, RunSettings
+from kdzero_gp.search.storage import DATABASE, Database
 
 HERE = Path(__file__).parent
 # Where the surrogate spares trainings, a search has more births, for about the same time.
@@ -75,13 +79,13 @@ def searched(folder, settings, like, machine):
     if not (folder / DATABASE).exists():
         if like != folder:
             shutil.copy(like / TEACHER, folder / TEACHER)
-            bench = Bench.load(like / BENCH)
+            bench = ProxyTask.load(like / BENCH)
             bench.recipes["proxy"] = settings.plan.proxy
             bench.save(folder / BENCH)
         Database.create(folder, {"settings": settings.as_dict(), "versions": {}}).close()
     with Database.open(folder) as database:
         if not database.fact("finished"):
-            Searched(folder, database, settings, machine, Progress()).carry_out()
+            Searched(folder, database, settings, machine, Progress()).run()
 
 
 def measured(folder, settings):

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from deap import algorithms, base, creator, gp, tools
 from torch import nn
 
-from kdzero_gp.evaluation.metrics import all_metrics
-from kdzero_gp.evaluation.training import batches
+from kdzero_gp.engine.resident import batches
+from kdzero_gp.proxy.metrics import all_metrics
 
 
 def lifted(operation, given):

@@ -25,16 +25,18 @@ import torch
 import kdzero_gp
 from kdzero_gp.common import interval
 from kdzero_gp.compiler import pair_shapes, source_of, zoo
-from kdzero_gp.evaluation import Bench, Evaluator, FitnessWeights, Request, fitness
 from kdzero_gp.evolution import Grammar
-from kdzero_gp.executor import Executor
 from kdzero_gp.models import build
-from kdzero_gp.models.cut import halves
 from kdzero_gp.models.pair import student_builder
+from kdzero_gp.models.split import halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights
-from kdzero_gp.runner.run import BENCH
-from kdzero_gp.storage import Database
+from kdzero_gp.proxy.evaluator import Evaluator, Request
+from kdzero_gp.proxy.fitness import FitnessWeights, fitness
+from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.run import BENCH
+from kdzero_gp.search.storage import Database
+from kdzero_gp.workers.evaluations import Executor
 
 HERE = Path(__file__).parent
 METHODS = ("kd", "at", "mse", "fitnet")
@@ -64,7 +66,7 @@ def plain_candidate(bench, teacher, grammar, name, magnitude):
 
 def candidates(folder, weights, pairs):
     """Seconds a candidate of both, in turn, and the ratio of each pair."""
-    bench = Bench.load(folder / BENCH)
+    bench = ProxyTask.load(folder / BENCH)
     example = bench.train.images[:2]
     teacher = teacher_of(folder, weights, example, bench)
     grammar = Grammar("open", pair_shapes(bench.student_shapes, bench.teacher_shapes).types)
@@ -107,7 +109,7 @@ def searches(folders, births):
 
 def search(folder, births):
     """The plain search on a run's bench: the best fitness after each of its full trainings, and the run's own."""
-    bench = Bench.load(folder / BENCH).of("proxy")
+    bench = ProxyTask.load(folder / BENCH).of("proxy")
     shapes = pair_shapes(bench.student_shapes, bench.teacher_shapes)
     evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
     torch.set_num_threads(1)
@@ -143,7 +145,7 @@ def search(folder, births):
 def trainings(folder, pairs, top):
     """Milliseconds of a proxy's step with each distiller and with cross-entropy alone, in turn, and their ratio."""
     torch.set_num_threads(1)
-    bench = Bench.load(folder / BENCH).of("proxy")
+    bench = ProxyTask.load(folder / BENCH).of("proxy")
     evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
     with Database.read(folder) as database:
         evolved = [e for e in database.evaluations() if e.fitness is not None and not e.equivalent_to][:top]

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 import kdzero_gp
 from kdzero_gp.compiler import compile_distiller, load_source, zoo
-from kdzero_gp.evaluation.precision import label, precision_for
+from kdzero_gp.engine.precision import label, precision_for
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
 

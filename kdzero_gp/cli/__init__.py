@@ -1,7 +1,8 @@
 """The command line. Each command reads its options, calls one function below, and says what to run next."""
 
-from kdzero_gp.cli import catalogue, look, pair, report, search, train
-from kdzero_gp.cli.frame import main
+from kdzero_gp.cli import catalogue, pair, report, search, train
+from kdzero_gp.cli import runs as look
+from kdzero_gp.cli.app import main
 
 for command in (
     search.evolve,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import kdzero_gp
-from kdzero_gp.cli.frame import console
+from kdzero_gp.cli.app import console
 from kdzero_gp.errors import SettingError
 
 

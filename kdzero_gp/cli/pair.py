@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kdzero_gp.cli.frame import console
+from kdzero_gp.cli.app import console
 from kdzero_gp.cli.options import taps
 from kdzero_gp.errors import SettingError
 
@@ -30,7 +30,7 @@ _KNOWN = {"digits": (10, 1, 8), "cifar10": (10, 3, 32), "cifar100": (100, 3, 32)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def pair(as_json: bool, **options: Any) -> None:
     """What a teacher and a student share: taps, shapes, and the adapters that a distiller would need."""
-    from kdzero_gp.training import describe_pair
+    from kdzero_gp.training.pair import describe_pair
 
     classes, channels, image_size = _sizes(options)
     both = taps(options["tap"], "--tap")
@@ -78,7 +78,7 @@ def _sizes(options: dict[str, Any]) -> tuple[int, int, int]:
     if options["data"] is None and options["task"] in _KNOWN:
         known = _KNOWN[options["task"]]
     else:
-        from kdzero_gp.tasks import load
+        from kdzero_gp.data import load
 
         dataset = load(options["task"], options["data"])
         known = (len(dataset.classes), dataset.train.images.shape[1], dataset.train.images.shape[-1])

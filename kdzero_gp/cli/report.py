@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from kdzero_gp.cli.frame import console
+from kdzero_gp.cli.app import console
 
 
 @click.command()
@@ -14,7 +14,7 @@ from kdzero_gp.cli.frame import console
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write [default: DIR/report.html].")
 def report(folder: Path, output: Path | None) -> None:
     """Write a run's report, finished or not, as one html file that needs no network."""
-    from kdzero_gp.report import write_report
+    from kdzero_gp.report.page import write_report
 
     output = output or folder / "report.html"
     write_report(folder, output)
@@ -27,6 +27,6 @@ def report(folder: Path, output: Path | None) -> None:
 @click.option("--tensorboard", type=click.Path(path_type=Path), help="A folder for TensorBoard's event files.")
 def watch(folder: Path, every: float, tensorboard: Path | None) -> None:
     """Watch a run that another process writes; Ctrl-C ends the watching and never touches the run."""
-    from kdzero_gp.report import watch as watch_run
+    from kdzero_gp.cli.live import watch as watch_run
 
     watch_run(folder, console, every, tensorboard)

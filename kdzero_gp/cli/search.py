@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from kdzero_gp.cli.frame import console
+from kdzero_gp.cli.app import console
 from kdzero_gp.cli.options import EVOLVE_OPTIONS, MACHINE_OPTIONS, taps, with_options
 
 
@@ -18,7 +18,7 @@ from kdzero_gp.cli.options import EVOLVE_OPTIONS, MACHINE_OPTIONS, taps, with_op
 def evolve(ctx: click.Context, **options: Any) -> None:
     """Search for the best distiller of a teacher-student pair."""
     from kdzero_gp.cli.progress import progress_for
-    from kdzero_gp.runner import Machine, start
+    from kdzero_gp.search.run import Machine, start
 
     settings = _settings(options)
     folder = options["out"] or _next_folder(settings.task)
@@ -32,7 +32,7 @@ def evolve(ctx: click.Context, **options: Any) -> None:
 
 def _settings(options: dict[str, Any]) -> Any:
     from kdzero_gp.evolution import SearchSettings
-    from kdzero_gp.runner import PLAN_OPTIONS, WEIGHT_OPTIONS, RunSettings, plan_for
+    from kdzero_gp.search.settings import PLAN_OPTIONS, WEIGHT_OPTIONS, RunSettings, plan_for
 
     changes = {name: options[name] for name in PLAN_OPTIONS if options[name] is not None}
     plan = replace(plan_for(options["task"], options["training"]), **changes)
@@ -65,7 +65,7 @@ def _names(text: str | None) -> list[str]:
 
 
 def _screens(text: str) -> tuple[str, ...]:
-    from kdzero_gp.evaluation import SCREENS
+    from kdzero_gp.proxy.screens import SCREENS
 
     named: dict[str, tuple[str, ...]] = {"all": SCREENS, "none": ()}
     return named.get(text.strip(), tuple(_names(text)))
@@ -108,8 +108,8 @@ def _conclusion(result: Any) -> list[str]:
 def resume(ctx: click.Context, folder: Path, workers: int | None, device: str, timeout: float) -> None:
     """Go on with an interrupted run."""
     from kdzero_gp.cli.progress import progress_for
-    from kdzero_gp.runner import Machine
-    from kdzero_gp.runner import resume as resume_run
+    from kdzero_gp.search.run import Machine
+    from kdzero_gp.search.run import resume as resume_run
 
     ctx.obj["folder"] = folder
     with progress_for(console) as progress:

@@ -9,8 +9,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from kdzero_gp.runner import Standing
-from kdzero_gp.storage import StoredEvaluation
+from kdzero_gp.search.race import RaceResult
+from kdzero_gp.search.storage import StoredEvaluation
 
 
 def percent(mean: float, half_width: float = math.nan) -> str:
@@ -24,7 +24,7 @@ def percent(mean: float, half_width: float = math.nan) -> str:
     return f"{100 * mean:.2f}" + ("" if math.isnan(half_width) else f" ± {100 * half_width:.2f}")
 
 
-def race_table(standings: Sequence[Standing]) -> Table:
+def race_table(standings: Sequence[RaceResult]) -> Table:
     """The race with 95 % intervals; distillers by name or by the beginning of their text."""
     seeds = max((s.seeds for s in standings), default=0)
     table = Table(title=f"race, {seeds} fresh seeds, mean ± 95 % interval", title_justify="left")
@@ -49,7 +49,7 @@ def race_table(standings: Sequence[Standing]) -> Table:
     return table
 
 
-def standing_as_data(standing: Standing) -> dict[str, Any]:
+def standing_as_data(standing: RaceResult) -> dict[str, Any]:
     """One standing for ``--json``; what was not measured is null."""
     found = {
         "name": standing.entry.name,

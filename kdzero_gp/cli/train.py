@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from kdzero_gp.cli.frame import INTERRUPTED, console
+from kdzero_gp.cli.app import INTERRUPTED, console
 from kdzero_gp.cli.options import taps, with_options
 from kdzero_gp.errors import SettingError
 
@@ -61,7 +61,7 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pair(options: dict[str, Any]) -> Any:
-    from kdzero_gp.training import Pair
+    from kdzero_gp.training.api import Pair
 
     both = taps(options["tap"], "--tap")
     return Pair(
@@ -72,7 +72,7 @@ def _pair(options: dict[str, Any]) -> Any:
 
 
 def _machine(options: dict[str, Any]) -> Any:
-    from kdzero_gp.training import Machine
+    from kdzero_gp.engine.machine import Machine
 
     return Machine(options["device"], options["threads"], options["readers"])
 
@@ -81,14 +81,14 @@ def _distiller(text: str) -> Any:
     """What ``--distiller`` names: a run's winner is looked up here, everything else by the training."""
     if not text.startswith("run:"):
         return text
-    from kdzero_gp.cli.look import expression_of
-    from kdzero_gp.training import Found
+    from kdzero_gp.cli.runs import expression_of
+    from kdzero_gp.training.distillers import NamedDistiller
 
     folder, _, rank = text.removeprefix("run:").partition("#")
     if not Path(folder).is_dir() or (rank and not rank.isdigit()):
         raise SettingError(f"--distiller {text!r} names no run; write run:DIR or run:DIR#RANK, as kdzero-gp show ranks")
     expression, entry = expression_of(folder, int(rank or 1))
-    return Found(Path(folder).name + (f"#{rank}" if rank else ""), expression, tuple(entry.magnitudes))
+    return NamedDistiller(Path(folder).name + (f"#{rank}" if rank else ""), expression, tuple(entry.magnitudes))
 
 
 @contextlib.contextmanager

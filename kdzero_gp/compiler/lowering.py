@@ -48,7 +48,7 @@ class Program:
 
 
 @dataclass(frozen=True)
-class _Pair:
+class LoweredPair:
     """A lowered pair: the variables of both sides, their shapes, and where the teacher's side was computed."""
 
     student: str
@@ -80,7 +80,7 @@ class _Lowering:
         self.shapes = shapes
         self.types = shapes.types
         self.program = Program(root)
-        self.pairs: dict[tuple[Expression, Adapter | None], _Pair] = {}
+        self.pairs: dict[tuple[Expression, Adapter | None], LoweredPair] = {}
         self.losses: dict[tuple[Expression, Adapter | None], str] = {}
         self.weighted: dict[tuple[str, str], str] = {}
         self.used: dict[str, int] = {}
@@ -129,7 +129,7 @@ class _Lowering:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
-    def leaf(self, name: str, way: Adapter | None) -> _Pair:
+    def leaf(self, name: str, way: Adapter | None) -> LoweredPair:
         student, teacher = f"{name}_s", f"{name}_t"
         shapes = self.fits(Expression(name), way)
         assert shapes is not None
@@ -150,15 +150,15 @@ class _Lowering:
                 step = Step(self.unique(adapted), (f"self.{module}({student})",), shape=written(shapes[0]))
                 self.program.steps.append(step)
             student = adapted
-        return _Pair(student, teacher, *shapes, per_sample=True)
+        return LoweredPair(student, teacher, *shapes, per_sample=True)
 
-    def pair(self, node: Expression, way: Adapter | None) -> _Pair:
+    def pair(self, node: Expression, way: Adapter | None) -> LoweredPair:
         key = (node, way)
         if key not in self.pairs:
             self.pairs[key] = self.transform(node, way) if node.arguments else self.leaf(node.name, way)
         return self.pairs[key]
 
-    def transform(self, node: Expression, way: Adapter | None) -> _Pair:
+    def transform(self, node: Expression, way: Adapter | None) -> LoweredPair:
         operation = CATALOGUE[node.name]
         below = self.pair(node.children[0], way)
         constants = tuple(argument for argument in node.arguments if isinstance(argument, float))
@@ -179,7 +179,7 @@ class _Lowering:
         self.program.steps.append(student)
         (self.program.teacher_steps if per_sample else self.program.steps).append(teacher)
         temperature = constants[0] if constants else below.temperature
-        return _Pair(student.name, teacher.name, *shapes, per_sample, temperature)
+        return LoweredPair(student.name, teacher.name, *shapes, per_sample, temperature)
 
     def distance(self, node: Expression) -> str:
         operation = CATALOGUE[node.name]

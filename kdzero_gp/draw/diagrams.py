@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.shapes import PairShapes
-from kdzero_gp.draw.content import PAIR_ROLES, Item, items
 from kdzero_gp.draw.graphs import graph
+from kdzero_gp.draw.labels import PAIR_ROLES, LabelledNode, items
 from kdzero_gp.draw.layout import walk
 from kdzero_gp.draw.sentence import describe
 from kdzero_gp.draw.style import FONT, INK, LINE, ROLES
@@ -32,11 +32,11 @@ _MERMAID_SHAPES = {
 _MERMAID_SPECIAL = '#"<>&`\\[]{}()|;'
 
 
-def _texts(item: Item) -> list[str]:
+def _texts(item: LabelledNode) -> list[str]:
     return [f"{line.text} {line.tag}" if line.tag else line.text for line in item.lines]
 
 
-def _flow(root: Item) -> Iterator[tuple[Item, Item, bool]]:
+def _flow(root: LabelledNode) -> Iterator[tuple[LabelledNode, LabelledNode, bool]]:
     """Child, parent, and whether a student-teacher pair flows between them."""
     for parent in walk(root):
         for child in parent.children:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdzero_gp.draw.content import PAIR_ROLES, TAG_GAP, TAG_PADDING, VERTICAL_PADDING, Item, Line, measured
+from kdzero_gp.draw.labels import PAIR_ROLES, TAG_GAP, TAG_PADDING, VERTICAL_PADDING, LabelledNode, TextLine, measured
 from kdzero_gp.draw.legend import LegendEntry, legend
 from kdzero_gp.draw.style import DETAIL_SIZE, INK, LABEL_SIZE, ROLES, Box, indent
 
@@ -76,21 +76,21 @@ class Scene:
     entries: tuple[LegendEntry, ...]
 
 
-def walk(item: Item) -> Iterator[Item]:
+def walk(item: LabelledNode) -> Iterator[LabelledNode]:
     """An item and all below it."""
     yield item
     for child in item.children:
         yield from walk(child)
 
 
-def assign_layers(root: Item) -> None:
+def assign_layers(root: LabelledNode) -> None:
     """0 for knowledge and transforms; what computes losses lies one behind what it needs."""
     for item in list(walk(root))[::-1]:
         if item.role not in PAIR_ROLES:
             item.layer = 1 + max(child.layer for child in item.children)
 
 
-def place_across(item: Item, upright: bool) -> Contour:
+def place_across(item: LabelledNode, upright: bool) -> Contour:
     """Give ``item`` and all below it their place across the flow; return how far they reach in each layer."""
     contour: Contour = {}
     for child in item.children:
@@ -118,7 +118,7 @@ def _widen(contour: Contour, layer: int, low: float, high: float) -> None:
 class _Placing:
     """From layers and places across to coordinates, for one direction of flow."""
 
-    def __init__(self, root: Item, direction: str):
+    def __init__(self, root: LabelledNode, direction: str):
         self.root, self.upright, self.left = root, direction == "up", MARGIN
         for item in walk(root):
             item.across = 0.0
@@ -143,14 +143,14 @@ class _Placing:
             along += sizes[layer] + LAYER_GAP
         return starts, sizes, along - LAYER_GAP
 
-    def middle(self, item: Item) -> float:
+    def middle(self, item: LabelledNode) -> float:
         """Where an item lies along the flow."""
         if item.role in PAIR_ROLES:
             return item.start + item.length / 2
         return self.starts[item.layer] + self.sizes[item.layer] / 2
 
     @property
-    def out_line(self) -> Line:
+    def out_line(self) -> TextLine:
         """The word at the end of the flow."""
         return measured("loss" if self.root.role not in PAIR_ROLES else "pair", LABEL_SIZE)
 
@@ -166,11 +166,11 @@ class _Placing:
             return self.left + across - self.low, MARGIN + self.size[1] - along
         return self.left + along, MARGIN + across - self.low
 
-    def box(self, item: Item) -> Box:
+    def box(self, item: LabelledNode) -> Box:
         x, y = self.point(self.middle(item), item.across)
         return Box(x - item.width / 2, y - item.height / 2, item.width, item.height)
 
-    def ends(self, item: Item) -> tuple[float, float]:
+    def ends(self, item: LabelledNode) -> tuple[float, float]:
         """Where the outline of an item begins and ends along the flow."""
         size = item.height if self.upright else item.width
         inset = 0.0 if self.upright else indent(ROLES[item.role].shape, self.box(item))
@@ -208,7 +208,7 @@ def centred(text: str, size: float, width: float, x: float, middle: float, ink: 
     return Text(text, size, x, middle + BASELINE * size, ink, box)
 
 
-def _node(item: Item, box: Box) -> Node:
+def _node(item: LabelledNode, box: Box) -> Node:
     """The texts of an item inside its box."""
     texts, tags, top = [], [], box.top + VERTICAL_PADDING
     ink = ROLES[item.role].ink
@@ -225,7 +225,7 @@ def _node(item: Item, box: Box) -> Node:
     return Node(item.index, item.node.name, item.role, box, tuple(texts), tuple(tags), item.tooltip)
 
 
-def scene(root: Item, direction: str = "auto", with_legend: bool = True) -> Scene:
+def scene(root: LabelledNode, direction: str = "auto", with_legend: bool = True) -> Scene:
     """The geometry of a picture. ``direction``: ``right``, ``up``, or ``auto``, what fits a page better."""
     assign_layers(root)
     placing = _Placing(root, "right" if direction == "auto" else direction)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from kdzero_gp.draw.content import text_width
+from kdzero_gp.draw.labels import text_width
 from kdzero_gp.draw.style import DETAIL_SIZE, Box
 
 SWATCH = (26.0, 14.0)

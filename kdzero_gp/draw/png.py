@@ -13,9 +13,9 @@ from matplotlib.font_manager import FontProperties
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 
+from kdzero_gp.draw.edges import Command, Stroke, sample, stroke
 from kdzero_gp.draw.layout import BASELINE, Scene, Text
 from kdzero_gp.draw.legend import LegendEntry
-from kdzero_gp.draw.strokes import Command, Stroke, sample, stroke
 from kdzero_gp.draw.style import DETAIL_SIZE, FONT, INK, LINE, PAPER, ROLES, Box, corners, radius
 
 POINTS_PER_INCH = 72

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from xml.sax.saxutils import escape
 
+from kdzero_gp.draw.edges import Command, Stroke, sample, stroke
 from kdzero_gp.draw.layout import BASELINE, Node, Point, Scene, Text
 from kdzero_gp.draw.legend import LegendEntry
-from kdzero_gp.draw.strokes import Command, Stroke, sample, stroke
 from kdzero_gp.draw.style import DETAIL_SIZE, FONT_FAMILY, INK, LINE, PAPER, ROLES, Box, corners, radius
 
 

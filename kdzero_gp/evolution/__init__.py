@@ -1,7 +1,7 @@
 """Evolution of distillers with DEAP: grammar, variation, aging, search."""
 
 from kdzero_gp.evolution.grammar import SPACES, Grammar, Limits, Slot
-from kdzero_gp.evolution.individual import Birth, Verdict
+from kdzero_gp.evolution.individual import Birth, Score
 from kdzero_gp.evolution.search import Generation, Search
 from kdzero_gp.evolution.settings import SearchSettings
 
@@ -14,5 +14,5 @@ __all__ = [
     "Search",
     "SearchSettings",
     "Slot",
-    "Verdict",
+    "Score",
 ]

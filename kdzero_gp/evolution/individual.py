@@ -13,7 +13,7 @@ from kdzero_gp.evolution.variation import Nodes
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Score:
     """What evaluation said of an expression: a fitness (lower is better), and a reason where it was rejected; in a
     search with several objectives their values too, each lower for better. ``twin``: a simpler expression, judged
     before, is the same distiller, so that this one takes no place in the population."""
@@ -50,7 +50,7 @@ def _fitness_class(values: int) -> type[base.Fitness]:
 class Individual(gp.PrimitiveTree):
     """A DEAP tree that knows its birth and its verdict; its ``fitness`` are the objectives where there are several."""
 
-    def __init__(self, nodes: Nodes, birth: Birth, verdict: Verdict, scalar: bool = False):
+    def __init__(self, nodes: Nodes, birth: Birth, verdict: Score, scalar: bool = False):
         super().__init__(nodes)
         self.birth = birth
         self.verdict = verdict

@@ -18,7 +18,7 @@ from deap import base, tools
 from kdzero_gp.compiler.canonical import canonical, digest
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.evolution.grammar import Grammar, Slot
-from kdzero_gp.evolution.individual import Birth, Individual, Verdict, same
+from kdzero_gp.evolution.individual import Birth, Individual, Score, same
 from kdzero_gp.evolution.selection import select, survivors
 from kdzero_gp.evolution.settings import SearchSettings
 from kdzero_gp.evolution.shrinkage import Record
@@ -43,7 +43,7 @@ class Generation:
 
 
 # Starts the evaluation of a new birth; the function it gives waits for the verdict.
-Evaluate = Callable[[Birth], Callable[[], Verdict]]
+Evaluate = Callable[[Birth], Callable[[], Score]]
 
 
 @dataclass
@@ -62,7 +62,7 @@ class Search:
     on_birth: Callable[[Birth], None] | None = None
 
     population: list[Individual] = field(default_factory=list, init=False)
-    verdicts: dict[str, Verdict] = field(default_factory=dict, init=False)
+    verdicts: dict[str, Score] = field(default_factory=dict, init=False)
     first_birth: dict[str, int] = field(default_factory=dict, init=False)
     record: Record = field(default_factory=Record, init=False)
     births: int = field(default=0, init=False)
@@ -137,7 +137,7 @@ class Search:
                 return self._born(0, canonical(seed), "zoo", ())
         return self._breed(generation, self._invent if generation == 0 or self.settings.random_search else self._vary)
 
-    def _settle(self, birth: Birth, pending: Callable[[], Verdict] | None) -> None:
+    def _settle(self, birth: Birth, pending: Callable[[], Score] | None) -> None:
         """Take the verdict on the oldest birth that has none, and let it into the population."""
         if pending is not None:
             self.verdicts[birth.digest] = pending()
@@ -167,7 +167,7 @@ class Search:
         settings = self.settings
         best, since = math.inf, 0
         last = settings.generations * settings.population
-        waiting: deque[tuple[Birth, Callable[[], Verdict] | None]] = deque()
+        waiting: deque[tuple[Birth, Callable[[], Score] | None]] = deque()
         while self.births < last or waiting:
             while self.births < last and len(waiting) < settings.window:
                 birth = self._next()

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from kdzero_gp.models import build
-from kdzero_gp.models.cut import halves
+from kdzero_gp.models.split import halves
 from kdzero_gp.models.taps import Tapped
 
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from kdzero_gp.errors import ModelError
-from kdzero_gp.models import probe as probing
-from kdzero_gp.models.probe import Probe
+from kdzero_gp.models import discovery as probing
+from kdzero_gp.models.discovery import Probe
 
 INPUT_SUFFIX = ":input"
 """A tap ``fc:input`` reads what goes into the layer ``fc``; without the suffix it reads what comes out."""

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 
 from kdzero_gp.compiler import Expression
+from kdzero_gp.engine.batches import open_images
+from kdzero_gp.engine.machine import Machine
+from kdzero_gp.engine.recipe import load_recipe
 from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
-from kdzero_gp.training.data import open_images
-from kdzero_gp.training.distillers import Distiller, Found, resolve
-from kdzero_gp.training.machine import Machine
+from kdzero_gp.training.distillers import Distiller, NamedDistiller, resolve
 from kdzero_gp.training.pair import resized, tapped
-from kdzero_gp.training.recipe import load_recipe
-from kdzero_gp.training.run import carry_out
-from kdzero_gp.training.settings import Result, Settings
+from kdzero_gp.training.run import run
+from kdzero_gp.training.settings import Settings, TrainingResult
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Pair:
         seen = resized(images.example, recipe.teacher_image_size)
         return student.shapes, tapped(self.teacher, images.classes, seen, self.teacher_taps).shapes
 
-    def resolve(self, *distillers: str | Path | Expression | Found) -> list[Distiller]:
+    def resolve(self, *distillers: str | Path | Expression | NamedDistiller) -> list[Distiller]:
         """The distillers as they are for this pair. Raises SettingError or ExpressionError for one that is none."""
         student, teacher = self.shapes()
         return [resolve(one, student, teacher) for one in distillers]
@@ -85,7 +85,7 @@ def train(
     machine: Machine | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
-) -> Result:
+) -> TrainingResult:
     """Train a network alone, by cross-entropy, and keep its weights in ``out/student.safetensors``.
 
     The same call goes on where an interrupted one stopped. Raises KdzeroError for what cannot be done, RunError when
@@ -94,12 +94,12 @@ def train(
     Example: ``train("digits", "digits_cnn_32", out="teacher", changes={"epochs": 20})``.
     """
     alone = Pair(task, model, data=data, recipe=recipe, changes=changes, student_taps=taps, validate=validate)
-    return _must_end_well(carry_out(alone.settings(seed), Path(out), machine, progress, tensorboard))
+    return _must_end_well(run(alone.settings(seed), Path(out), machine, progress, tensorboard))
 
 
 def distill(
     pair: Pair,
-    distiller: str | Path | Expression | Found,
+    distiller: str | Path | Expression | NamedDistiller,
     *,
     out: str | Path,
     seed: int = 0,
@@ -107,12 +107,12 @@ def distill(
     machine: Machine | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
-) -> Result:
+) -> TrainingResult:
     """Train a student by cross-entropy plus a distiller's loss, and keep it in ``out/student.safetensors``.
 
     ``distiller`` is an exported file, an expression, or a published method such as ``zoo:kd``. ``magnitude`` is
     ``absolute`` (the default for files), ``joint`` (for the zoo) or ``relative`` (for expressions): see
-    ``kdzero_gp.training.magnitudes``. Adapters are trained with the student and are no part of what is kept. The same
+    ``kdzero_gp.engine.magnitudes``. Adapters are trained with the student and are no part of what is kept. The same
     call goes on where an interrupted one stopped. Raises KdzeroError for what cannot be done, RunError when the loss
     is no longer finite.
 
@@ -121,10 +121,10 @@ def distill(
     """
     (found,) = pair.resolve(distiller)
     settings = pair.distilling(found, seed, magnitude)
-    return _must_end_well(carry_out(settings, Path(out), machine, progress, tensorboard))
+    return _must_end_well(run(settings, Path(out), machine, progress, tensorboard))
 
 
-def _must_end_well(result: Result) -> Result:
+def _must_end_well(result: TrainingResult) -> TrainingResult:
     if result.reason:
         raise RunError(f"{result.reason}; train anew with a lower --lr, or --set clip=5, in another --out")
     return result

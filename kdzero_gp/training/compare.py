@@ -15,15 +15,15 @@ from typing import Any
 from kdzero_gp.common import cores, interval
 from kdzero_gp.compiler import Expression
 from kdzero_gp.compiler.loading import write_whole
+from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import SettingError
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.api import Pair
-from kdzero_gp.training.distillers import Distiller, Found
-from kdzero_gp.training.machine import Machine
-from kdzero_gp.training.processes import Job, results
+from kdzero_gp.training.distillers import Distiller, NamedDistiller
 from kdzero_gp.training.run import share
-from kdzero_gp.training.settings import Result
+from kdzero_gp.training.settings import TrainingResult
+from kdzero_gp.workers.trainings import Job, results
 
 CROSS_ENTROPY = "ce"
 REFERENCE = "kd"
@@ -35,7 +35,7 @@ TUNING_SEED = 1_000_000
 
 
 @dataclass(frozen=True)
-class Row:
+class ComparisonRow:
     """One distiller: its tuned factor and, over the seeds, means with half-widths of 95 % intervals (Student's t).
 
     ``difference`` is the mean of the paired differences in test accuracy to ``kd``; ``milliseconds`` of a step and
@@ -64,12 +64,12 @@ class Comparison:
     """The table, best mean test accuracy first, and the folder of everything behind it."""
 
     folder: Path
-    rows: tuple[Row, ...]
+    rows: tuple[ComparisonRow, ...]
 
 
 def compare(
     pair: Pair,
-    distillers: Sequence[str | Path | Expression | Found],
+    distillers: Sequence[str | Path | Expression | NamedDistiller],
     *,
     out: str | Path,
     seeds: int = 5,
@@ -96,13 +96,13 @@ def compare(
         raise SettingError("compare needs at least one of --seeds, --factors and --workers")
     machine = machine or Machine()
     on_cpu = machine.resolved().type == "cpu"
-    work = _Comparison(pair, pair.resolve(REFERENCE, *distillers), Path(out), seed, progress or Progress())
+    work = _ComparisonRun(pair, pair.resolve(REFERENCE, *distillers), Path(out), seed, progress or Progress())
     work.machine = replace(machine, threads=machine.threads or 1) if on_cpu else machine
     work.workers = workers or (cores() if on_cpu else 1)
-    return work.carry_out(seeds, tuple(float(factor) for factor in factors), tune_epochs)
+    return work.run(seeds, tuple(float(factor) for factor in factors), tune_epochs)
 
 
-class _Comparison:
+class _ComparisonRun:
     machine: Machine
     workers: int
 
@@ -113,7 +113,7 @@ class _Comparison:
         self.seed = seed
         self.progress = progress
 
-    def carry_out(self, seeds: int, factors: tuple[float, ...], tune_epochs: int | None) -> Comparison:
+    def run(self, seeds: int, factors: tuple[float, ...], tune_epochs: int | None) -> Comparison:
         """The comparison as a list of verbs."""
         alone = self.pair.settings(self.seed)
         epochs = max(1, round(alone.recipe.epochs * TUNING_SHARE)) if tune_epochs is None else tune_epochs
@@ -138,9 +138,9 @@ class _Comparison:
         precision = share(settings, sources, self.folder / files.TEACHER, self.machine, self.progress)
         self.machine = replace(self.machine, precision=precision)
 
-    def _tune(self, factors: tuple[float, ...], epochs: int) -> dict[str, dict[float, Result]]:
+    def _tune(self, factors: tuple[float, ...], epochs: int) -> dict[str, dict[float, TrainingResult]]:
         """Every distiller at every factor, in the short budget."""
-        found: dict[str, dict[float, Result]] = {distiller.name: {} for distiller in self.distillers}
+        found: dict[str, dict[float, TrainingResult]] = {distiller.name: {} for distiller in self.distillers}
         wanted = [(distiller, factor) for distiller in self.distillers for factor in factors]
         jobs = []
         for distiller, factor in wanted:
@@ -153,13 +153,13 @@ class _Comparison:
             found[distiller.name][factor] = result
         return found
 
-    def _train(self, seeds: int, factors: dict[str, float | None]) -> dict[str, dict[int, Result]]:
+    def _train(self, seeds: int, factors: dict[str, float | None]) -> dict[str, dict[int, TrainingResult]]:
         """Everything on every seed; a distiller that could not be tuned is left out."""
         entries: list[Distiller | None] = [None, *(d for d in self.distillers if factors[d.name] is not None)]
         numbers = [self.seed + index for index in range(seeds)]
         wanted = [(entry, number) for number in numbers for entry in entries]
         jobs = [self._job(entry, number, factors) for entry, number in wanted]
-        found: dict[str, dict[int, Result]] = {name: {} for name in (CROSS_ENTROPY, *factors)}
+        found: dict[str, dict[int, TrainingResult]] = {name: {} for name in (CROSS_ENTROPY, *factors)}
         for index, result in self._results("trainings", jobs):
             entry, number = wanted[index]
             found[entry.name if entry else CROSS_ENTROPY][number] = result
@@ -172,7 +172,7 @@ class _Comparison:
         settings = self.pair.distilling(distiller, seed, _mode(distiller), factors[distiller.name] or 1.0)
         return Job(settings, place / f"{_slug(distiller)}-seed{seed}", self.folder / files.TEACHER)
 
-    def _results(self, what: str, jobs: list[Job]) -> Iterable[tuple[int, Result]]:
+    def _results(self, what: str, jobs: list[Job]) -> Iterable[tuple[int, TrainingResult]]:
         if self.machine.precision is None and any(files.read_result(job.folder) is None for job in jobs):
             self._share()
         self.progress.begin(what, len(jobs))
@@ -186,9 +186,9 @@ class _Comparison:
     def _write(
         self,
         facts: dict[str, Any],
-        tuned: dict[str, dict[float, Result]],
-        trained: dict[str, dict[int, Result]],
-        rows: list[Row],
+        tuned: dict[str, dict[float, TrainingResult]],
+        trained: dict[str, dict[int, TrainingResult]],
+        rows: list[ComparisonRow],
     ) -> None:
         from kdzero_gp.training.figure import draw
 
@@ -232,7 +232,7 @@ def _slug(distiller: Distiller) -> str:
     return f"{name}-{hashlib.sha256(distiller.source.encode()).hexdigest()[:8]}"
 
 
-def _best(found: dict[float, Result]) -> float | None:
+def _best(found: dict[float, TrainingResult]) -> float | None:
     """The factor with the best last validation accuracy (equal ones by cross-entropy); None when all failed."""
 
     def rank(factor: float) -> tuple[float, float]:
@@ -243,17 +243,21 @@ def _best(found: dict[float, Result]) -> float | None:
     return max(usable, key=rank) if usable else None
 
 
-def table(trained: dict[str, dict[int, Result]], factors: dict[str, float | None]) -> list[Row]:
+def table(trained: dict[str, dict[int, TrainingResult]], factors: dict[str, float | None]) -> list[ComparisonRow]:
     """The rows, best mean test accuracy first; what has no numbers comes last."""
     kd = trained.get(REFERENCE, {})
     rows = [_row(name, factors.get(name), found, kd) for name, found in trained.items()]
     return sorted(rows, key=lambda row: -row.test if row.test == row.test else math.inf)
 
 
-def _row(name: str, factor: float | None, found: dict[int, Result], kd: dict[int, Result]) -> Row:
+def _row(
+    name: str, factor: float | None, found: dict[int, TrainingResult], kd: dict[int, TrainingResult]
+) -> ComparisonRow:
     bad = [result.reason for result in found.values() if result.reason]
     if bad or not found:
-        return Row(name, factor, len(found), reason=bad[0] if bad else "no factor of the grid could be trained")
+        return ComparisonRow(
+            name, factor, len(found), reason=bad[0] if bad else "no factor of the grid could be trained"
+        )
     tests = [result.test_accuracy for result in found.values()]
     validation = [r.validation_accuracy for r in found.values() if r.validation_accuracy is not None]
     paired = [
@@ -261,7 +265,7 @@ def _row(name: str, factor: float | None, found: dict[int, Result], kd: dict[int
         for seed, result in found.items()
         if name != REFERENCE and seed in kd and not kd[seed].reason
     ]
-    return Row(
+    return ComparisonRow(
         name,
         factor,
         len(found),

@@ -33,7 +33,7 @@ class Distiller:
 
 
 @dataclass(frozen=True)
-class Found:
+class NamedDistiller:
     """An expression that somebody else looked up, such as the winner of a run, with its final magnitudes."""
 
     name: str
@@ -41,14 +41,14 @@ class Found:
     magnitudes: tuple[float, ...] = ()
 
 
-def resolve(what: str | Path | Expression | Found, student: Shapes, teacher: Shapes) -> Distiller:
+def resolve(what: str | Path | Expression | NamedDistiller, student: Shapes, teacher: Shapes) -> Distiller:
     """The distiller that a user names, for a pair of these shapes (per sample).
 
     A file that ``export`` wrote and a run's winner have final numbers (``absolute``); a published method
     (``zoo:kd``, or ``kd``) keeps the ratio of its terms (``joint``); the terms of an expression are each ``relative``
     to the cross-entropy. Raises SettingError for what is none of these, or does not fit the pair.
     """
-    if isinstance(what, Found):
+    if isinstance(what, NamedDistiller):
         found = _compiled(what.name, what.expression, student, teacher, what.magnitudes)
         return Distiller(what.name, found, "absolute" if what.magnitudes else "relative")
     if isinstance(what, Expression):

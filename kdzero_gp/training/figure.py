@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kdzero_gp.training.compare import Row
+    from kdzero_gp.training.compare import ComparisonRow
 
 # Longer names are cut in the middle of a picture's margin.
 _LONGEST_NAME = 40
 
 
-def draw(rows: Sequence[Row], path: Path, title: str) -> None:
+def draw(rows: Sequence[ComparisonRow], path: Path, title: str) -> None:
     """Mean test accuracy with its 95 % interval for each distiller, best on top, as a PNG. Rows without numbers are
     left out."""
     from io import BytesIO

@@ -22,7 +22,7 @@ import torch
 
 from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.errors import RunError, SettingError
-from kdzero_gp.training.settings import Result
+from kdzero_gp.training.settings import TrainingResult
 from kdzero_gp.version import __version__
 
 SETTINGS = "settings.json"
@@ -116,7 +116,7 @@ def write_log(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = LOG) 
     write_whole(folder / name, text.getvalue())
 
 
-def write_result(folder: Path, result: Result, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def write_result(folder: Path, result: TrainingResult, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Write the end of a training; what it went on from is of no use then."""
     versions = {"kdzero_gp": __version__, "torch": torch.__version__, "python": platform.python_version()}
     content = result.as_dict() | {"settings": settings, "machine": facts, "versions": versions}
@@ -125,13 +125,13 @@ def write_result(folder: Path, result: Result, settings: Mapping[str, Any], fact
         (folder / name).unlink(missing_ok=True)
 
 
-def read_result(folder: Path) -> Result | None:
+def read_result(folder: Path) -> TrainingResult | None:
     """The end of a training, or None. Raises RunError for a damaged file."""
     path = folder / RESULT
     if not path.exists():
         return None
     try:
-        return Result.from_dict(json.loads(path.read_text("utf-8")))
+        return TrainingResult.from_dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         raise RunError(f"{path} is damaged; delete it and give the same command again") from None
 

@@ -14,36 +14,36 @@ import torch
 from kdzero_gp.common import cores, count_parameters
 from kdzero_gp.compiler import load_source
 from kdzero_gp.compiler.loading import write_whole
+from kdzero_gp.engine.batches import Images, open_images
+from kdzero_gp.engine.loop import Trainer, measured
+from kdzero_gp.engine.machine import Machine, computing_as, forget_peak, peak_megabytes
+from kdzero_gp.engine.magnitudes import final_magnitudes
+from kdzero_gp.engine.outputs import Precision
+from kdzero_gp.engine.precision import SMALLEST_SIZE, label, precision_for
+from kdzero_gp.engine.resident import Diverged
+from kdzero_gp.engine.teacher import Teacher, asked, keep, kept, outputs
 from kdzero_gp.errors import ModelError
-from kdzero_gp.evaluation import Precision
-from kdzero_gp.evaluation.precision import SMALLEST_SIZE, label, precision_for
-from kdzero_gp.evaluation.training import Diverged
 from kdzero_gp.models import names
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
-from kdzero_gp.training.data import Images, open_images
 from kdzero_gp.training.distillers import with_magnitudes
-from kdzero_gp.training.loop import Trainer, measured
-from kdzero_gp.training.machine import Machine, computing_as, forget_peak, peak_megabytes
-from kdzero_gp.training.magnitudes import final_magnitudes
 from kdzero_gp.training.pair import resized, tapped
-from kdzero_gp.training.settings import Result, Settings
-from kdzero_gp.training.teacher import Teacher, asked, keep, kept, outputs
+from kdzero_gp.training.settings import Settings, TrainingResult
 
 # Images on which a teacher is checked before it teaches.
 CHECKED_IMAGES = 1000
 
 
-def carry_out(
+def run(
     settings: Settings,
     folder: Path,
     machine: Machine | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
     shared: Path | None = None,
-) -> Result:
+) -> TrainingResult:
     """Train as the settings say, or go on where the folder's checkpoint is, or give the result that is there.
 
     An interrupted training that goes on ends with the same bits as one that was not, on one kind of device and with
@@ -62,7 +62,7 @@ def carry_out(
         forget_peak(device)
         training = _Training(settings, folder, machine, progress or Progress(), shared)
         facts = {"device": str(device), "threads": threads, "precision": label(training.precision)}
-        return training.carry_out(tensorboard, facts)
+        return training.run(tensorboard, facts)
 
 
 def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machine, progress: Progress) -> Precision:
@@ -113,7 +113,7 @@ class _Training:
             teacher.kept = kept(path, names, self.device)
         return teacher
 
-    def carry_out(self, tensorboard: bool, facts: dict[str, Any]) -> Result:
+    def run(self, tensorboard: bool, facts: dict[str, Any]) -> TrainingResult:
         """The training as a list of verbs."""
         first = self._start_or_restore()
         board = files.Board(self.folder, tensorboard, first)
@@ -124,7 +124,7 @@ class _Training:
                 board.add(self._epoch(epoch))
             result = self._finish()
         except Diverged as reason:
-            result = Result(reason=str(reason), magnitudes=self.magnitudes, epochs=self.recipe.epochs)
+            result = TrainingResult(reason=str(reason), magnitudes=self.magnitudes, epochs=self.recipe.epochs)
         finally:
             self.progress.end()
             board.close()
@@ -183,7 +183,7 @@ class _Training:
         self.begin = now
         self.spent["peak"] = max(self.spent["peak"], peak_megabytes(self.device))
 
-    def _finish(self) -> Result:
+    def _finish(self) -> TrainingResult:
         """Final weights: the best by validation, or the last. The test images are read here and nowhere else."""
         if self.best["weights"]:
             self.student.network.load_state_dict(self.best["weights"])
@@ -192,7 +192,7 @@ class _Training:
         save_weights(self.student.untap(), self.folder / files.STUDENT)
         self._spend()
         row, last = self.best["row"], self.rows[-1]
-        return Result(
+        return TrainingResult(
             test["accuracy"],
             row["validation_accuracy"],
             row["validation_cross_entropy"],

@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from kdzero_gp.engine.recipe import TrainingRecipe
 from kdzero_gp.errors import SettingError
 from kdzero_gp.training.distillers import MAGNITUDE_MODES
-from kdzero_gp.training.recipe import TrainingRecipe
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Result:
+class TrainingResult:
     """How a training ended: shares of right answers (``test`` of the final weights, read once), the epoch that they
     come from, and what it cost. ``reason`` says why there is no result. ``seconds`` count every start of it."""
 
@@ -72,7 +72,7 @@ class Result:
         return {name: None if value != value else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> Result:
+    def from_dict(cls, stored: dict[str, Any]) -> TrainingResult:
         """Read back what ``as_dict`` gave."""
         names = {f.name for f in dataclasses.fields(cls)}
         values = {name: value for name, value in stored.items() if name in names}

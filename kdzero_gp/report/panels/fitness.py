@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from kdzero_gp.report.facts import fitness_over_generations
+from kdzero_gp.analysis.statistics import fitness_over_generations
 from kdzero_gp.report.panels.pieces import Cell, both_widths, details, label, nothing, real, section, svg, table
 from kdzero_gp.report.panels.snapshot import Snapshot
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kdzero_gp.analysis.statistics import candidate_flow
 from kdzero_gp.draw.style import DETAIL_SIZE
-from kdzero_gp.report.facts import candidate_flow
 from kdzero_gp.report.panels.pieces import both_widths, label, nothing, section, svg, text
 from kdzero_gp.report.panels.snapshot import Snapshot
 
@@ -18,7 +18,7 @@ _REJECTED = "rejected: "
 
 
 @dataclass(frozen=True)
-class Outcome:
+class FlowOutcome:
     """What became of some births."""
 
     name: str
@@ -26,15 +26,18 @@ class Outcome:
     kind: str
 
 
-def outcomes(flow: dict[str, int]) -> list[Outcome]:
+def outcomes(flow: dict[str, int]) -> list[FlowOutcome]:
     """What became of the births, the good first; rare reasons of rejection are summed up."""
     reasons = [(n.removeprefix(_REJECTED), count) for n, count in flow.items() if n.startswith(_REJECTED)]
     kept, rest = reasons[:REASONS], reasons[REASONS:]
-    found = [Outcome("evaluated", flow["evaluated"], "good"), Outcome("duplicates", flow["duplicates"], "plain")]
-    found += [Outcome(name, count, "bad") for name, count in kept]
+    found = [
+        FlowOutcome("evaluated", flow["evaluated"], "good"),
+        FlowOutcome("duplicates", flow["duplicates"], "plain"),
+    ]
+    found += [FlowOutcome(name, count, "bad") for name, count in kept]
     if rest:
-        found.append(Outcome(f"{len(rest)} other reasons", sum(count for _, count in rest), "bad"))
-    found.append(Outcome("waiting", flow["waiting"], "plain"))
+        found.append(FlowOutcome(f"{len(rest)} other reasons", sum(count for _, count in rest), "bad"))
+    found.append(FlowOutcome("waiting", flow["waiting"], "plain"))
     return [outcome for outcome in found if outcome.count]
 
 
@@ -91,7 +94,7 @@ def _ribbon(start: tuple[float, float, float], end: tuple[float, float, float], 
     )
 
 
-def _outcome_label(x: float, y: float, outcome: Outcome, births: int, room: float) -> str:
+def _outcome_label(x: float, y: float, outcome: FlowOutcome, births: int, room: float) -> str:
     share = 100 * outcome.count / births
     words = f"{outcome.count:,} {outcome.name}" + (f" ({share:.1f} %)" if room > 260 else "")
     most = int(room / (0.62 * DETAIL_SIZE * 1.2))

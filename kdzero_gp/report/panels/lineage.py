@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from kdzero_gp.report.facts import genealogy
+from kdzero_gp.analysis.statistics import genealogy
 from kdzero_gp.report.panels.ancestry import Ancestry, Shown, ancestry, main_line, places, steps
 from kdzero_gp.report.panels.pieces import label, nothing, real, section, text
 from kdzero_gp.report.panels.snapshot import Snapshot

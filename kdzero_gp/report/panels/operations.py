@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from kdzero_gp.report.facts import operation_success, pair_success, success_over_time
+from kdzero_gp.analysis.statistics import operation_success, pair_success, success_over_time
 from kdzero_gp.report.panels.pieces import Cell, details, label, nothing, real, section, svg, table, text
 from kdzero_gp.report.panels.snapshot import Snapshot
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from kdzero_gp.report.facts import candidate_flow
+from kdzero_gp.analysis.statistics import candidate_flow
 from kdzero_gp.report.panels.pieces import duration, nothing, percent, points, real, text
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.report.panels.trees import distiller
-from kdzero_gp.runner import Standing
+from kdzero_gp.search.race import RaceResult
 
 
 def overview(snapshot: Snapshot) -> str:
@@ -63,11 +63,11 @@ def verdict(snapshot: Snapshot) -> str:
     return words
 
 
-def _accuracy(standing: Standing) -> str:
+def _accuracy(standing: RaceResult) -> str:
     return percent(standing.accuracy, standing.accuracy_interval)
 
 
-def _to_kd(evolved: Standing) -> str:
+def _to_kd(evolved: RaceResult) -> str:
     difference, half = evolved.difference_to_kd, evolved.difference_interval
     words = f"To Hinton’s <code>kd</code>, seed by seed: {points(difference, half)} points"
     if math.isnan(half):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from kdzero_gp.report.panels.pieces import Cell, nothing, percent, points, real, section, table, text
 from kdzero_gp.report.panels.snapshot import Snapshot
-from kdzero_gp.runner import CROSS_ENTROPY, Standing
+from kdzero_gp.search.race import CROSS_ENTROPY, RaceResult
 
 HEADERS = ("rank", "distiller", "interval", "validation %", "to kd, points", "test %", "cross-entropy", "proxy fitness")
 PLOT_WIDTH, PLOT_HEIGHT = 180.0, 20.0
@@ -37,7 +37,7 @@ def race_panel(snapshot: Snapshot) -> str:
     return section("race", "Race against the published methods", caption, body)
 
 
-def _plotted(raced: Sequence[Standing]) -> tuple[float, float]:
+def _plotted(raced: Sequence[RaceResult]) -> tuple[float, float]:
     """The range of accuracies that the intervals are drawn in."""
     edges = [(s.accuracy - _half(s), s.accuracy + _half(s)) for s in raced]
     kept = edges[: max(1, math.ceil(PLOTTED_SHARE * len(edges)))]
@@ -46,11 +46,11 @@ def _plotted(raced: Sequence[Standing]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _half(standing: Standing) -> float:
+def _half(standing: RaceResult) -> float:
     return 0.0 if math.isnan(standing.accuracy_interval) else standing.accuracy_interval
 
 
-def _row(rank: int, standing: Standing, low: float, high: float, evolved: dict[str, int]) -> list[Cell]:
+def _row(rank: int, standing: RaceResult, low: float, high: float, evolved: dict[str, int]) -> list[Cell]:
     entry = standing.entry
     is_kd = entry.name == "kd"
     difference = "" if is_kd else points(standing.difference_to_kd, standing.difference_interval)
@@ -64,7 +64,7 @@ def _row(rank: int, standing: Standing, low: float, high: float, evolved: dict[s
     ]  # fmt: skip
 
 
-def _name(standing: Standing, evolved: dict[str, int]) -> str:
+def _name(standing: RaceResult, evolved: dict[str, int]) -> str:
     entry = standing.entry
     if entry.kind != "evolved":
         name = f"<b>{text(entry.name)}</b>" if entry.name != CROSS_ENTROPY else text(entry.name)
@@ -74,7 +74,7 @@ def _name(standing: Standing, evolved: dict[str, int]) -> str:
     return f'<span class="who evolved">{link}</span> <code class="clip">{text(entry.expression)}</code>'
 
 
-def _interval(standing: Standing, low: float, high: float) -> str:
+def _interval(standing: RaceResult, low: float, high: float) -> str:
     """The mean as a dot on its interval; an arrow where it lies outside of what is drawn."""
 
     def x(value: float) -> float:
@@ -93,7 +93,7 @@ def _interval(standing: Standing, low: float, high: float) -> str:
     return f'<svg class="interval" {box} aria-hidden="true">{drawn}</svg>'
 
 
-def _not_raced(failed: Sequence[Standing]) -> str:
+def _not_raced(failed: Sequence[RaceResult]) -> str:
     if not failed:
         return ""
     items = "".join(

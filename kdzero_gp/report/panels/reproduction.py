@@ -6,10 +6,10 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdzero_gp.evaluation import SCREENS
+from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.report.panels.pieces import Cell, details, section, table, text
 from kdzero_gp.report.panels.snapshot import Snapshot
-from kdzero_gp.runner import PLAN_OPTIONS, PLANS, WEIGHT_OPTIONS, RunSettings
+from kdzero_gp.search.settings import PLAN_OPTIONS, PLANS, WEIGHT_OPTIONS, RunSettings
 
 
 def reproduction_panel(snapshot: Snapshot) -> str:

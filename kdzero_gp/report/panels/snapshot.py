@@ -10,8 +10,9 @@ from typing import Any
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import KdzeroError, RunError
-from kdzero_gp.runner import Entry, RunSettings, Standing, entries, standings
-from kdzero_gp.storage import Database, StoredBirth, StoredEvaluation
+from kdzero_gp.search.race import Competitor, RaceResult, entries, standings
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
 
 # The kinds of training whose cost is kept, in the order of a run, and what they are called.
 COST_KINDS = {
@@ -32,22 +33,22 @@ class Snapshot:
     finished: bool
     births: Sequence[StoredBirth]
     evaluations: Sequence[StoredEvaluation]
-    table: Sequence[Standing]
-    top: Sequence[Entry]
+    table: Sequence[RaceResult]
+    top: Sequence[Competitor]
     costs: Mapping[str, Sequence[tuple[float, float]]]
     knowledge: KnowledgeTypes | None
 
     @property
-    def raced(self) -> list[Standing]:
+    def raced(self) -> list[RaceResult]:
         """The standings that have a result."""
         return [standing for standing in self.table if not standing.reason]
 
     @property
-    def winner(self) -> Entry | None:
+    def winner(self) -> Competitor | None:
         """The best evolved distiller so far."""
         return self.top[0] if self.top else None
 
-    def standing(self, entry: Entry) -> Standing | None:
+    def standing(self, entry: Competitor) -> RaceResult | None:
         """The result of an entry in the race, None where it has none."""
         return next((s for s in self.raced if s.entry.name == entry.name), None)
 
@@ -70,14 +71,14 @@ def read_snapshot(folder: Path) -> Snapshot:
         )  # fmt: skip
 
 
-def _top(table: Sequence[Standing], evaluations: Sequence[StoredEvaluation]) -> list[Entry]:
+def _top(table: Sequence[RaceResult], evaluations: Sequence[StoredEvaluation]) -> list[Competitor]:
     chosen = [s.entry for s in table if s.entry.kind == "evolved" and not s.reason]
     known = {entry.name for entry in chosen}
     for found in evaluations:
         if len(chosen) >= TOP or found.fitness is None:
             break
         if found.digest not in known:
-            chosen.append(Entry(found.digest, "evolved", found.expression, found.magnitudes, found.fitness))
+            chosen.append(Competitor(found.digest, "evolved", found.expression, found.magnitudes, found.fitness))
     return chosen[:TOP]
 
 

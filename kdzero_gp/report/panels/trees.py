@@ -11,7 +11,7 @@ from kdzero_gp.errors import KdzeroError
 from kdzero_gp.report.panels.mathml import to_mathml
 from kdzero_gp.report.panels.pieces import nothing, percent, real, scrolling, section, text
 from kdzero_gp.report.panels.snapshot import Snapshot
-from kdzero_gp.runner import Entry
+from kdzero_gp.search.race import Competitor
 
 _SIZE = re.compile(r' width="([\d.]+)" height="([\d.]+)"')
 
@@ -28,7 +28,7 @@ def trees_panel(snapshot: Snapshot) -> str:
     return section("trees", "The runners-up", caption, "".join(figures))
 
 
-def _numbers(snapshot: Snapshot, entry: Entry) -> str:
+def _numbers(snapshot: Snapshot, entry: Competitor) -> str:
     standing = snapshot.standing(entry)
     raced = (
         f"{percent(standing.accuracy, standing.accuracy_interval)} % in the race"
@@ -38,7 +38,7 @@ def _numbers(snapshot: Snapshot, entry: Entry) -> str:
     return f"{raced}, fitness {real(entry.fitness)}"
 
 
-def distiller(snapshot: Snapshot, entry: Entry, rank: int) -> str:
+def distiller(snapshot: Snapshot, entry: Competitor, rank: int) -> str:
     """A distiller as a picture, a sentence, a formula and a text to copy; the text alone where it cannot be read."""
     code = (
         f'<div class="copy"><code>{text(entry.expression)}</code>'

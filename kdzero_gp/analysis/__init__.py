@@ -1,0 +1,1 @@
+"""What a run found, from Python: data frames, comparison, genealogy, replay."""

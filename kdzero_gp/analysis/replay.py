@@ -1,0 +1,138 @@
+"""One candidate's proxy training again, looked at from step to step. It must end where it ended in the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdzero_gp.analysis import markup
+from kdzero_gp.analysis.line_chart import Line, line_chart
+from kdzero_gp.errors import RunError
+from kdzero_gp.models.pair import student_builder
+from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request
+from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.prepare import BENCH
+from kdzero_gp.search.run import Machine
+
+
+@dataclass(frozen=True, repr=False)
+class Replay:
+    """A proxy training, step by step. Each row of ``curve`` has ``step``, ``learning_rate``, ``cross_entropy`` (on the
+    training batch), ``term_1`` … (the distiller's losses with their magnitudes), ``distillation`` (their sum) and
+    ``loss``. ``metrics`` are those at the end, on the validation images; ``stored`` are the run's."""
+
+    name: str
+    curve: tuple[dict[str, float], ...]
+    metrics: Mapping[str, float]
+    stored: Mapping[str, float]
+    magnitudes: tuple[float, ...] = ()
+
+    @property
+    def equal(self) -> bool:
+        """Whether the replay ended exactly where the run did."""
+        return all(self.stored.get(name) == value for name, value in self.metrics.items())
+
+    @property
+    def frame(self) -> Any:
+        """The curve as a pandas data frame, one row for each step."""
+        from kdzero_gp.analysis.dataframes import frame
+
+        return frame(self.curve).set_index("step")
+
+    def __repr__(self) -> str:
+        found = ", ".join(f"{name} {value:.4f}" for name, value in self.metrics.items())
+        return f"replay of {self.name}, {len(self.curve)} steps: {found}; {self._verdict}"
+
+    @property
+    def _verdict(self) -> str:
+        return "the same numbers as in the run" if self.equal else "other numbers than in the run"
+
+    def _repr_svg_(self) -> str:
+        names = [name for name in self.curve[0] if name == "cross_entropy" or name.startswith("term_")]
+        lines = []
+        for name in names:
+            magnitude = f" × {self.magnitudes[int(name[5:]) - 1]:.3g}" if name.startswith("term_") else ""
+            label = name.replace("_", " ").replace("cross entropy", "cross-entropy") + magnitude
+            lines.append(Line(label, [row[name] for row in self.curve]))
+        return line_chart(lines, f"Training loss of {self.name}", "step", "loss on the batch")
+
+    def _repr_html_(self) -> str:
+        rows = [[markup.text(n), f"{v:.6f}", f"{self.stored.get(n, math.nan):.6f}"] for n, v in self.metrics.items()]
+        return (
+            f"{markup.shrinking(self._repr_svg_())}{markup.table(['metric', 'replay', 'run'], rows)}"
+            f"<p>{len(self.curve)} steps; {self._verdict}.</p>"
+        )
+
+
+class _Recording(Evaluator):
+    """An evaluator that writes down each step's losses."""
+
+    def __init__(self, bench: ProxyTask, device: str):
+        super().__init__(bench, student_builder(bench.student, bench.train.images[:2]), device)
+        self.curve: list[dict[str, float]] = []
+        self.weighted: list[Tensor] = []
+        self.on_step = self._note
+
+    def ready(self, distiller: nn.Module) -> None:
+        terms = distiller.terms
+        magnitudes: tuple[float, ...] = distiller.magnitudes  # type: ignore[assignment]
+
+        def recorded(*arguments: Any) -> Sequence[Tensor]:
+            found = terms(*arguments)  # type: ignore[operator]
+            self.weighted = [m * term.detach() for m, term in zip(magnitudes, found, strict=True)]
+            return found  # type: ignore[no-any-return]
+
+        distiller.terms = recorded  # type: ignore[assignment]
+
+    def _note(self, step: int, hard: Tensor, soft: Tensor | None) -> None:
+        row = {"cross_entropy": hard.item()}
+        if soft is not None:
+            row |= {f"term_{index}": term.item() for index, term in enumerate(self.weighted, 1)}
+            row |= {"distillation": soft.item()}
+        self.curve.append({"step": step + 1, **row, "loss": hard.item() + (0.0 if soft is None else soft.item())})
+
+
+def replay(
+    folder: Path, name: str, request: Request, stored: Mapping[str, float], device: str = "auto", check: bool = True
+) -> Replay:
+    """Carry out ``request`` again, as a worker of the run did. Raises ``RunError`` where the bench is missing, the
+    candidate cannot be trained, or, with ``check``, a metric differs from ``stored``."""
+    path = folder / BENCH
+    if not path.is_file():
+        raise RunError(f"{folder} has no {BENCH}, which a replay trains on; resume the run: kdzero-gp resume {folder}")
+    bench = ProxyTask.load(path).of(request.recipe)
+    evaluator, outcome = _run(bench, request, Machine(device=device).resolved_device())
+    if outcome.reason:
+        raise RunError(f"{name} cannot be trained: {outcome.reason}; choose one that has a fitness")
+    known = {metric: stored[metric] for metric in outcome.metrics if metric in stored}
+    recipe = evaluator.bench.recipes[request.recipe]
+    rates = recipe.rates(len(evaluator.curve))
+    curve = tuple(
+        {"step": row["step"], "learning_rate": rate, **row} for row, rate in zip(evaluator.curve, rates, strict=True)
+    )
+    found = Replay(name, curve, outcome.metrics, known, outcome.magnitudes)
+    if check and not found.equal:
+        metric = next(m for m, value in found.metrics.items() if known.get(m) != value)
+        raise RunError(
+            f"the replay of {name} ended with {metric} {found.metrics[metric]!r} and the run with "
+            f"{known.get(metric)!r}; use the run's kind of device and versions, or replay with check=False"
+        )
+    return found
+
+
+def _run(bench: ProxyTask, request: Request, device: str) -> tuple[_Recording, Outcome]:
+    """Evaluate with one thread, as workers do, and leave torch's generator and threads as they were."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng():
+            evaluator = _Recording(bench, device)
+            return evaluator, evaluator(request)
+    finally:
+        torch.set_num_threads(threads)

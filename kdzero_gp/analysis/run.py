@@ -1,0 +1,311 @@
+"""A run to look at from Python: frames, the winner, the race, comparisons, genealogies and replays.
+
+Everything is read from the run's folder when it is asked for, so that a run that is still going on shows its present
+state; nothing is ever written into it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kdzero_gp.analysis import markup
+from kdzero_gp.analysis import statistics as facts
+from kdzero_gp.analysis.comparison import TreeComparison
+from kdzero_gp.analysis.comparison import compare as compare_trees
+from kdzero_gp.analysis.results import HallOfFame, Race, RankedDistiller
+from kdzero_gp.compiler import Expression, digest, pair_shapes, parse, zoo
+from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.proxy.evaluator import Request
+from kdzero_gp.search.race import CROSS_ENTROPY, Competitor, RaceResult, entries, standings
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation, StoredMeasurement
+from primitives import PairType
+
+if TYPE_CHECKING:
+    import pandas
+
+    from kdzero_gp.analysis.family import Genealogy
+    from kdzero_gp.analysis.replay import Replay
+
+# A digest may be shortened to this many characters.
+SHORTEST_DIGEST = 4
+# How a candidate is named: its rank, its (shortened) digest, its text, a zoo name, or itself.
+Which = int | str | Expression | RankedDistiller
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """What a run's database holds at one moment."""
+
+    settings: RunSettings
+    births: list[StoredBirth]
+    evaluations: list[StoredEvaluation]
+    table: list[RaceResult]
+    bench: dict[str, Any] | None
+
+    def ranked(self) -> list[tuple[Competitor, RaceResult | None]]:
+        """The distillers of the search: those that were raced in their order, then all others by fitness."""
+        raced = [s for s in self.table if not s.reason and s.entry.kind == "evolved"]
+        names = {standing.entry.name for standing in raced}
+        rest = [
+            Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
+            for e in self.evaluations
+            if e.fitness is not None and e.digest not in names
+        ]
+        return [(s.entry, s) for s in raced] + [(entry, None) for entry in rest]
+
+    @property
+    def knowledge(self) -> dict[str, PairType] | None:
+        """The knowledge of the run's pair, once it is known."""
+        if self.bench is None:
+            return None
+        return pair_shapes(self.bench["student_shapes"], self.bench["teacher_shapes"]).types
+
+    def parse(self, text: str) -> Expression:
+        """Read an expression with the pair's own knowledge."""
+        return parse(text, self.knowledge)
+
+
+class Run:
+    """A run by its folder, finished or not: ``Run("runs/digits-1")``.
+
+    ``births``, ``evaluations``, ``races``, ``generations``, ``operations`` and ``pairs`` are pandas data frames (an
+    extra: ``pip install 'kdzero-gp[notebook]'``). Raises ``RunError`` where the folder holds no run.
+    """
+
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        self._read(lambda database: database.fact("settings"))
+
+    def _read(self, read: Any) -> Any:
+        with Database.read(self.folder) as database:
+            return read(database)
+
+    def _rows(self) -> _Rows:
+        with Database.read(self.folder) as database:
+            # births first: a birth is only there when its evaluation is
+            births, evaluations = database.births(), database.evaluations()
+            settings = _settings(database, self.folder)
+            table = standings(database, entries(database, settings))
+            return _Rows(settings, births, evaluations, table, database.fact("bench"))
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.folder)!r})"
+
+    # --- what there is --------------------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> RunSettings:
+        """What the run was started with."""
+        return self._read(lambda database: _settings(database, self.folder))  # type: ignore[no-any-return]
+
+    @property
+    def versions(self) -> dict[str, str]:
+        """The versions of kdzero-gp, torch and Python that started it."""
+        return self._read(lambda database: database.fact("versions", {}))  # type: ignore[no-any-return]
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has come to its end."""
+        return bool(self._read(lambda database: database.fact("finished")))
+
+    @property
+    def births(self) -> pandas.DataFrame:
+        """One row for each birth: where it comes from, its distiller, and the fitness of that."""
+        from kdzero_gp.analysis.dataframes import births_frame
+
+        births, evaluations = self._history()
+        return births_frame(births, evaluations)
+
+    @property
+    def evaluations(self) -> pandas.DataFrame:
+        """One row for each distiller that was evaluated: fitness, metrics, magnitudes, or the reason of rejection."""
+        from kdzero_gp.analysis.dataframes import evaluations_frame
+
+        return evaluations_frame(self._history()[1])
+
+    @property
+    def races(self) -> pandas.DataFrame:
+        """One row for each training of the race; ``race`` is the table made of them."""
+        from kdzero_gp.analysis.dataframes import races_frame
+
+        return races_frame(self._read(lambda database: database.measurements("race")))
+
+    @property
+    def generations(self) -> pandas.DataFrame:
+        """One row for each generation: best fitness so far, quantiles, counts."""
+        return self._frame(facts.fitness_over_generations)
+
+    @property
+    def operations(self) -> pandas.DataFrame:
+        """How operations did: births with each, mean percentile, share among the best tenth against share of all."""
+        return self._frame(facts.operation_success)
+
+    @property
+    def pairs(self) -> pandas.DataFrame:
+        """The same for pairs of operations in one term."""
+        return self._frame(facts.pair_success)
+
+    def _history(self) -> tuple[list[StoredBirth], list[StoredEvaluation]]:
+        return self._read(lambda database: (database.births(), database.evaluations()))  # type: ignore[no-any-return]
+
+    def _frame(self, function: Any) -> pandas.DataFrame:
+        from kdzero_gp.analysis.dataframes import frame
+
+        return frame(function(*self._history()))
+
+    # --- the best -------------------------------------------------------------------------------------------
+
+    @property
+    def best(self) -> RankedDistiller:
+        """The winner: first of the race among evolved distillers, or the fittest before a race. Raises ``RunError``
+        where nothing has a fitness yet."""
+        return self.find(1)
+
+    def top(self, count: int = 10) -> HallOfFame:
+        """The best ``count`` distillers."""
+        if count < 1:
+            raise SettingError(f"top needs a count of at least 1, got {count}")
+        rows = self._rows()
+        return HallOfFame(self._found(rows, list(enumerate(rows.ranked()[:count], 1))))
+
+    @property
+    def race(self) -> Race:
+        """The race's table with the published methods and cross-entropy alone in it; empty before the race."""
+        return Race([standing for standing in self._rows().table if standing.seeds])
+
+    def find(self, which: int | str | Expression) -> RankedDistiller:
+        """A distiller of the run by rank, digest (or its beginning) or expression. Raises ``RunError`` for one that the
+        run does not have."""
+        rows = self._rows()
+        ranked = rows.ranked()
+        if not ranked:
+            raise RunError(f"no distiller of {self.folder} has a fitness yet; look again later, or resume the run")
+        if isinstance(which, int):
+            if not 1 <= which <= len(ranked):
+                raise RunError(f"{self.folder} has {len(ranked)} distillers, so there is no rank {which}")
+            return self._found(rows, [(which, ranked[which - 1])])[0]
+        name = digest(rows.parse(which)) if isinstance(which, str) and "(" in which else which
+        name = digest(name) if isinstance(name, Expression) else name
+        fits = [(rank, one) for rank, one in enumerate(ranked, 1) if one[0].name.startswith(name)]
+        if len(fits) != 1 or len(name) < SHORTEST_DIGEST:
+            many = f"{len(fits)} distillers" if fits else "no distiller"
+            raise RunError(
+                f"{self.folder} has {many} with a fitness for {str(which)!r}; .evaluations lists the digests"
+            )
+        return self._found(rows, fits)[0]
+
+    def _found(
+        self, rows: _Rows, ranked: list[tuple[int, tuple[Competitor, RaceResult | None]]]
+    ) -> list[RankedDistiller]:
+        metrics = {e.digest: e.metrics for e in rows.evaluations}
+        first = {birth.digest: birth for birth in reversed(rows.births)}
+        found = []
+        for rank, (entry, standing) in ranked:
+            birth = first.get(entry.name)
+            number, generation = (None, None) if birth is None else (birth.number, birth.generation)
+            expression, numbers = rows.parse(entry.expression), metrics[entry.name]
+            found.append(
+                RankedDistiller(
+                    self.folder,
+                    rank,
+                    expression,
+                    entry.name,
+                    entry.fitness,
+                    numbers,
+                    entry.magnitudes,
+                    number,
+                    generation,
+                    standing,
+                )
+            )
+        return found
+
+    # --- closer looks ---------------------------------------------------------------------------------------
+
+    def genealogy(self, birth: int | None = None) -> Genealogy:
+        """The ancestors of a birth, by default of the winner's."""
+        from kdzero_gp.analysis.family import Genealogy
+
+        rows = self._rows()
+        births, evaluations = rows.births, rows.evaluations
+        number = self.best.birth if birth is None else birth
+        if number is None or not 0 <= number < len(births):
+            raise RunError(f"{self.folder} has births 0 to {len(births) - 1}, so there is none with number {number}")
+        return Genealogy(number, facts.genealogy(births, number, evaluations), rows.knowledge)
+
+    def compare(self, a: Which, b: Which) -> TreeComparison:
+        """What two distillers share and where they differ. Each is a rank, a digest, an expression or its text, or the
+        name of a published method."""
+        (one, name), (other, name_of_other) = self._expression(a), self._expression(b)
+        return compare_trees(one, other, name, name_of_other)
+
+    def _expression(self, which: Which) -> tuple[Expression, str]:
+        if isinstance(which, RankedDistiller):
+            return which.expression, f"rank {which.rank}"
+        if isinstance(which, Expression):
+            return which, "expression"
+        if isinstance(which, str) and which in zoo:
+            return zoo[which], which
+        if isinstance(which, str) and "(" in which:
+            return self._rows().parse(which), "expression"
+        found = self.find(which)
+        return found.expression, f"rank {found.rank}"
+
+    def replay(self, which: Which = 1, *, device: str = "auto", check: bool = True) -> Replay:
+        """Train one candidate's proxy again and look at it step by step.
+
+        ``which`` as in ``compare``; a published method is replayed at its tuned magnitude, ``"cross-entropy alone"`` as
+        the run's first baseline. The metrics at the end must equal the stored ones, which holds on the run's kind of
+        device; ``check=False`` lets them differ. Raises ``RunError``.
+        """
+        from kdzero_gp.analysis.replay import replay
+
+        if isinstance(which, str) and (which in zoo or which == CROSS_ENTROPY):
+            name = which
+            request, stored = self._measured(which)
+        else:
+            found = which if isinstance(which, RankedDistiller) else self.find(which)
+            settings = self.settings
+            name, stored = f"rank {found.rank}", dict(found.metrics)
+            request = Request(self._source(found.expression), settings.search.seed, "proxy", settings.magnitude)
+        return replay(self.folder, name, request, stored, device, check)
+
+    def _measured(self, name: str) -> tuple[Request, dict[str, float]]:
+        """How a published method, or cross-entropy alone, was measured, and what was found."""
+        kind = "baseline" if name == CROSS_ENTROPY else "zoo"
+        all_of_them: list[StoredMeasurement] = self._read(lambda database: database.measurements(kind))
+        good = [one for one in all_of_them if one.name == name and not one.reason]
+        if not good:
+            raise RunError(f"{self.folder} has no measurement of {name} yet; look again later, or resume the run")
+        if kind == "baseline":
+            return Request("", good[0].seed), good[0].metrics
+        best = min(good, key=lambda one: one.metrics["fitness"])
+        mode = "absolute" if self.settings.magnitude == "absolute" else "joint"
+        return Request(self._source(zoo[name]), best.seed, "proxy", mode, best.factor), best.metrics
+
+    def _source(self, expression: Expression) -> str:
+        from kdzero_gp.compiler import source_of
+
+        bench = self._read(lambda database: database.fact("bench"))
+        return source_of(expression, bench["student_shapes"], bench["teacher_shapes"])
+
+    def _repr_html_(self) -> str:
+        births, evaluations = self._history()
+        flow = facts.candidate_flow(births, evaluations)
+        state = "finished" if self.finished else "not finished"
+        counts = ", ".join(f"{count:,} {name}" for name, count in flow.items() if ":" not in name and name != "raced")
+        settings = self.settings
+        pair = f"teacher {settings.teacher}, student {settings.student}, task {settings.task}"
+        head = f"<p><b>{markup.text(self.folder)}</b>: {state}; {markup.text(pair)}; {counts}</p>"
+        best = self.best._repr_html_() if any(e.fitness is not None for e in evaluations) else ""
+        return head + best + (self.race._repr_html_() if self.race else "")
+
+
+def _settings(database: Database, folder: Path) -> RunSettings:
+    stored = database.fact("settings")
+    if stored is None:
+        raise RunError(f"{folder} holds no settings: the run was killed as it began; start it anew in another folder")
+    return RunSettings.from_dict(stored)

@@ -1,0 +1,132 @@
+"""The loaders: one function per task, from a path to a data set."""
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+
+from kdzero_gp.data import archive, images
+from kdzero_gp.data.cache import cached, fingerprint
+from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, split_off
+from kdzero_gp.data.splits import LazySplit, Statistics, assemble
+from kdzero_gp.errors import DataError
+
+CIFAR_STATISTICS = {
+    "cifar10": Statistics((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": Statistics((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+}
+"""Mean and deviation of the 50,000 training images, as published recipes have them."""
+CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
+CIFAR_SIZE = (32, 32)
+
+DIGITS_MAXIMUM = 16
+"""scikit-learn's digits count the set pixels of 4x4 blocks, hence 0..16."""
+DIGITS_TEST = 500
+DIGITS_VALIDATION = 397
+"""With 500 for the test, 900 of the 1,797 images are left for training."""
+
+
+def existing(path: str | Path) -> Path:
+    """The path, if there is something; raises DataError otherwise."""
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise DataError(f"The data path {path} does not exist; give the right one with --data.")
+    return path
+
+
+def digits(seed: int = SPLIT_SEED) -> Dataset:
+    """The 1,797 real handwritten digits that come with scikit-learn, as 1x8x8 images: 900, 397 and 500 a
+    split.
+
+    Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, its test part.
+    """
+
+    def make() -> Dataset:
+        from sklearn.datasets import load_digits  # Late: the import takes longer than reading the cache.
+
+        data = load_digits()
+        pixels = np.rint(data.images[:, None] * (255 / DIGITS_MAXIMUM)).astype(np.uint8)
+        labels = data.target.astype(np.int64)
+        everything = LazySplit(labels, pixels.__getitem__)
+        test, rest = (np.sort(indices) for indices in split_off(labels, DIGITS_TEST, seed))
+        classes = [str(name) for name in data.target_names]
+        training = everything.select(rest)
+        return assemble("digits", classes, training, everything.select(test), None, seed, DIGITS_VALIDATION)
+
+    return cached("digits", fingerprint("scikit-learn " + version("scikit-learn"), [], seed=seed), make)
+
+
+def cifar10(path: str | Path, seed: int = SPLIT_SEED) -> Dataset:
+    """CIFAR-10 (Krizhevsky 2009), 3x32x32, from the same layouts as ``cifar100`` (cifar-10-batches-py)."""
+    return _cifar("cifar10", path, seed)
+
+
+def cifar100(path: str | Path, seed: int = SPLIT_SEED) -> Dataset:
+    """CIFAR-100 (Krizhevsky 2009) from the official archive, an image folder or a zip of one; 3x32x32 images.
+
+    ``path`` is ``cifar-100-python/`` or its parent or its .tar.gz, a tree ``{train,test}/<class>/*.png``, or
+    a zip of such a tree. All give the same tensors. Raises DataError when it is none of them.
+    """
+    return _cifar("cifar100", path, seed)
+
+
+def _cifar(task: str, path: str | Path, seed: int) -> Dataset:
+    path = existing(path)
+    found = archive.find(path, task)
+    if found is None:
+        source = images.find(path)
+        key = fingerprint(path, source.facts, task=task, seed=seed)
+        return cached(task, key, _cifar_from_images(task, source, seed))
+
+    def make() -> Dataset:
+        classes, train, test = found.load()
+        _check_classes(task, classes, path)
+        return assemble(task, classes, train, test, CIFAR_STATISTICS[task], seed)
+
+    return cached(task, fingerprint(path, found.facts, task=task, seed=seed), make)
+
+
+def _cifar_from_images(task: str, source: images.Source, seed: int) -> Callable[[], Dataset]:
+    def make() -> Dataset:
+        with source:
+            tree = images.layout(source.names(), source.path)
+            _check_classes(task, tree.classes, source.path)
+            train = images.part(source, tree.train, CIFAR_SIZE, channels=3)
+            test = None if tree.test is None else images.part(source, tree.test, CIFAR_SIZE, channels=3)
+            return assemble(task, tree.classes, train, test, CIFAR_STATISTICS[task], seed)
+
+    return make
+
+
+def _check_classes(task: str, classes: tuple[str, ...], path: Path) -> None:
+    if len(classes) != CIFAR_CLASSES[task]:
+        raise DataError(
+            f"{path} holds {len(classes)} classes and {task} has {CIFAR_CLASSES[task]}; give other data with "
+            "--data, or load these with --task folder."
+        )
+
+
+def folder(path: str | Path, image_size: int | None = None, seed: int = SPLIT_SEED) -> Dataset:
+    """Any images as a tree ``{train,test}/<class>/*.png`` (``val`` may stand for ``test``), or a zip of one.
+
+    All become ``image_size`` pixels a side, by default the most common size of the training images: resized
+    to cover it and cropped around the centre. Without a test part a fifth of the training images, stratified
+    by class, becomes the test split. Raises DataError when the layout is another or an image is damaged.
+    """
+    path = existing(path)
+    if image_size is not None and image_size < 1:
+        raise DataError(f"An image size of {image_size} is not possible; it has to be 1 or more.")
+    source = images.find(path)
+
+    def make() -> Dataset:
+        with source:
+            tree = images.layout(source.names(), path)
+            common, channels = images.survey(source, [name for name, _ in tree.train])
+            size = common if image_size is None else (image_size, image_size)
+            train = images.part(source, tree.train, size, channels)
+            test = None if tree.test is None else images.part(source, tree.test, size, channels)
+            return assemble(path.stem, tree.classes, train, test, None, seed)
+
+    key = fingerprint(path, source.facts, task="folder", seed=seed, image_size=image_size)
+    return cached("folder", key, make)

@@ -1,0 +1,82 @@
+"""Distillers into files: the suffix says what is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from kdzero_gp.compiler.checking import KnowledgeTypes
+from kdzero_gp.compiler.expression import Expression
+from kdzero_gp.compiler.loading import write_whole
+from kdzero_gp.compiler.shapes import PairShapes
+from kdzero_gp.draw.diagrams import to_dot, to_mermaid
+from kdzero_gp.draw.formula import latex_parts
+from kdzero_gp.draw.render import to_png, to_svg
+from kdzero_gp.draw.sentence import describe
+from kdzero_gp.errors import SettingError
+
+Seconds = Mapping[int, float]
+_Writer = Callable[
+    [Expression, KnowledgeTypes | None, PairShapes | None, Seconds | None],
+    "str | bytes",
+]
+
+
+def tex_file(
+    expression: Expression,
+    knowledge: KnowledgeTypes | None,
+    shapes: PairShapes | None,
+    seconds: Seconds | None,
+) -> str:
+    r"""A displayed formula, one term a line, for a document that loads amsmath and amssymb."""
+    loss, definitions = latex_parts(expression, knowledge)
+    lines = [loss[0].replace(" = ", " &= ", 1), *(f"&\\quad + {term}" for term in loss[1:])]
+    lines += [definition.replace(" = ", " &= ", 1) for definition in definitions]
+    body = " \\\\\n  ".join(lines)
+    head = f"% {expression}\n% needs amsmath and amssymb\n"
+    return f"{head}\\[\n\\begin{{aligned}}\n  {body}\n\\end{{aligned}}\n\\]\n"
+
+
+def text_file(
+    expression: Expression,
+    knowledge: KnowledgeTypes | None,
+    shapes: PairShapes | None,
+    seconds: Seconds | None,
+) -> str:
+    """The expression and its English sentence."""
+    return f"{expression}\n\n{describe(expression, knowledge)}\n"
+
+
+_WRITERS: dict[str, _Writer] = {
+    ".svg": to_svg,
+    ".png": to_png,
+    ".dot": to_dot,
+    ".mmd": to_mermaid,
+    ".tex": tex_file,
+    ".txt": text_file,
+}
+SUFFIXES = tuple(_WRITERS)
+
+
+def write(
+    expression: Expression,
+    path: Path | str,
+    knowledge: KnowledgeTypes | None = None,
+    shapes: PairShapes | None = None,
+    seconds: Seconds | None = None,
+) -> None:
+    """Write a distiller in the form that the suffix of ``path`` names: a picture (.svg, .png), a diagram for
+    another program (.dot, .mmd), a formula (.tex) or a sentence (.txt). The other arguments are those of
+    ``graph``. The file appears whole or not at all.
+
+    Raises ``SettingError`` for another suffix, ``RunError`` where the file cannot be written, and what
+    ``graph`` raises.
+    """
+    path = Path(path)
+    writer = _WRITERS.get(path.suffix.lower())
+    if writer is None:
+        given = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
+        raise SettingError(f"cannot draw into {path.name!r} with {given}; end the name in one of {', '.join(SUFFIXES)}")
+    if knowledge is None and shapes is not None:
+        knowledge = shapes.types
+    write_whole(path, writer(expression, knowledge, shapes, seconds))

@@ -1,0 +1,1 @@
+"""One training loop for proxies, races and real trainings: recipe, batches, teacher, optimiser, precision."""

@@ -1,0 +1,197 @@
+"""Recipes: how a network is trained for real, as small TOML files of which every field can be overridden."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from kdzero_gp.errors import SettingError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+OPTIMIZERS = ("sgd", "adamw")
+SCHEDULES = ("steps", "cosine", "linear")
+CROPS = ("none", "pad", "resized")
+# What an entry of [[overrides]] can be limited to.
+CONDITIONS = ("task", "student")
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """A training of ``epochs`` passes in batches of ``batch_size``; an incomplete last batch is left out.
+
+    The learning rate rises linearly over the ``warmup`` share of the steps and then stays but for ``decay`` at every
+    epoch of ``milestones`` (``steps``), or falls to 0 along a half ``cosine`` or a ``linear`` one. ``clip`` bounds the
+    gradient's norm (0: no bound). ``adamw`` decays weights only, no biases and norms.
+
+    ``crop``: ``pad`` moves the image by up to ``padding`` pixels over black; ``resized`` cuts a random part of it to
+    ``image_size``. ``augment`` is a policy of timm such as ``rand-m9-mstd0.5-inc1`` or ``original``; ``mixup`` and
+    ``cutmix`` are the parameters of their Beta distributions (0: off). ``image_size`` is what the networks see (0: as
+    the data are), ``teacher_image_size`` what the teacher sees of the same image (0: the same).
+    """
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    optimizer: str = "sgd"
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: str = "cosine"
+    milestones: tuple[int, ...] = ()
+    decay: float = 0.1
+    warmup: float = 0.0
+    clip: float = 0.0
+    label_smoothing: float = 0.0
+    image_size: int = 0
+    teacher_image_size: int = 0
+    crop: str = "none"
+    padding: int = 4
+    flip: bool = False
+    augment: str = ""
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Raises SettingError for numbers that make no sense."""
+        for name, least in (("epochs", 1), ("batch_size", 2)):
+            if getattr(self, name) < least:
+                raise SettingError(f"a recipe's {name} must be at least {least}, got {getattr(self, name)}")
+        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+            raise SettingError(f"a recipe's learning_rate must be above 0, got {self.learning_rate:g}")
+        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("crop", CROPS)):
+            if getattr(self, name) not in known:
+                raise SettingError(f"a recipe's {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int | float) and not value >= 0:
+                raise SettingError(f"a recipe's {field.name} must be at least 0, got {value}")
+        if self.warmup >= 1 or self.label_smoothing >= 1:
+            raise SettingError("a recipe's warmup and label_smoothing are shares below 1")
+
+    @property
+    def per_image(self) -> bool:
+        """Whether every image has to be transformed by itself, with Pillow, instead of whole batches on the device."""
+        return self.crop == "resized" or bool(self.augment)
+
+    @property
+    def mixes(self) -> bool:
+        """Whether pairs of images are mixed with their labels."""
+        return bool(self.mixup or self.cutmix)
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether an image has only two forms in training, itself and its mirror image, so that what the teacher says
+        of them can be kept."""
+        return self.crop == "none" and not self.augment and not self.mixes
+
+    def rate(self, step: int, steps_per_epoch: int) -> float:
+        """The learning rate of a step, counted from 0 over the whole training."""
+        steps = self.epochs * steps_per_epoch
+        rising = round(self.warmup * steps)
+        if step < rising:
+            return self.learning_rate * (step + 1) / rising
+        if self.schedule == "steps":
+            passed = sum(step // steps_per_epoch >= milestone for milestone in self.milestones)
+            return self.learning_rate * self.decay**passed
+        done = (step - rising) / max(1, steps - rising)
+        return self.learning_rate * (1.0 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+
+    def with_epochs(self, epochs: int) -> TrainingRecipe:
+        """The recipe in another number of epochs: its milestones stay at their share of the training."""
+        milestones = tuple(max(1, round(milestone * epochs / self.epochs)) for milestone in self.milestones)
+        return replace(self, epochs=epochs, milestones=milestones)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields by name, as JSON keeps them."""
+        return asdict(self) | {"milestones": list(self.milestones)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecipe:
+        """The recipe of these fields. Raises SettingError for an unknown field or a value of another type."""
+        found = {name: _converted(name, value) for name, value in values.items()}
+        missing = [name for name in ("epochs", "batch_size", "learning_rate") if name not in found]
+        if missing:
+            raise SettingError(f"the recipe has no {missing[0]}; add the line: {missing[0]} = …")
+        return cls(**found)
+
+
+_KINDS: dict[str, str] = {field.name: str(field.type) for field in fields(TrainingRecipe)}
+
+
+def _unknown(name: str) -> SettingError:
+    close = get_close_matches(name, _KINDS, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_KINDS)}"
+    return SettingError(f"a recipe has no field {name!r}: {hint}")
+
+
+def _converted(name: str, value: Any) -> Any:
+    """The value in its field's type, also from the text of a command line."""
+    if name not in _KINDS:
+        raise _unknown(name)
+    kind = _KINDS[name]
+    try:
+        if kind.startswith("tuple"):
+            parts = [part for part in value.split(",") if part] if isinstance(value, str) else value
+            return tuple(int(part) for part in parts)
+        if kind == "bool":
+            return {"true": True, "false": False}[str(value).lower()]
+        if kind == "str":
+            return str(value)
+        number = float(value)
+        if kind == "int" and number != int(number):
+            raise ValueError
+        return int(number) if kind == "int" else number
+    except (ValueError, KeyError, TypeError, OverflowError):
+        what = {"bool": "true or false", "int": "a whole number", "float": "a number"}.get(kind, "whole numbers")
+        raise SettingError(f"the recipe's {name} has to be {what}, got {value!r}") from None
+
+
+def names() -> tuple[str, ...]:
+    """The names of the packaged recipes, sorted."""
+    folder = resources.files("kdzero_gp.engine") / "recipes"
+    return tuple(sorted(Path(entry.name).stem for entry in folder.iterdir() if entry.name.endswith(".toml")))
+
+
+def _text(name: str) -> str:
+    if name in names():
+        return (resources.files("kdzero_gp.engine") / "recipes" / f"{name}.toml").read_text("utf-8")
+    if not name.endswith(".toml"):
+        raise SettingError(f"there is no recipe {name!r}; give {', '.join(names())} or your own .toml file")
+    try:
+        return Path(name).expanduser().read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingError(f"the recipe {name} cannot be read ({error}); give {', '.join(names())} or a file") from None
+
+
+def load_recipe(
+    name: str, task: str = "", student: str = "", changes: Mapping[str, Any] | None = None
+) -> TrainingRecipe:
+    """A packaged recipe by name, or a TOML file of the user's, for one task and one student.
+
+    The file's ``[[overrides]]`` apply where ``task`` and ``student`` match their patterns; ``changes`` come last. A
+    change of ``epochs`` alone moves the milestones along. Raises SettingError for what is unknown.
+    """
+    try:
+        values: dict[str, Any] = tomllib.loads(_text(name))
+    except tomllib.TOMLDecodeError as error:
+        raise SettingError(f"the recipe {name} is no TOML ({error}); its lines are NAME = VALUE") from None
+    for override in values.pop("overrides", []):
+        asked = {"task": task, "student": student.rpartition(":")[2]}
+        if all(fnmatchcase(asked[key], override.get(key, "*")) for key in CONDITIONS):
+            values |= {key: value for key, value in override.items() if key not in CONDITIONS}
+    recipe = TrainingRecipe.from_dict(values)
+    given = {key: _converted(key, value) for key, value in (changes or {}).items()}
+    if "epochs" in given and "milestones" not in given and given["epochs"] >= 1:
+        recipe = recipe.with_epochs(given.pop("epochs"))
+    return replace(recipe, **given)

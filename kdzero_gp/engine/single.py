@@ -1,0 +1,111 @@
+"""Images transformed one by one: random resized crops of torchvision and the policies of timm."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from kdzero_gp.engine.recipe import TrainingRecipe
+from kdzero_gp.errors import SettingError
+
+# The part of an image that is looked at in a test: 224 of 256 pixels, as for ImageNet.
+CENTRE_SHARE = 0.875
+INSTALL = "pip install 'kdzero-gp[vision]'"
+
+
+class SingleImages(Dataset):  # type: ignore[type-arg]
+    """Images as uint8 CxSxS, S the recipe's image size: augmented from ``state``, or resized and cropped around the
+    centre where it is None. What is random about an image depends on ``state`` and its index alone, so that it does
+    not matter which process reads it. Raises SettingError without torchvision, or without timm for a policy."""
+
+    def __init__(self, opened: Callable[[int], Any], channels: int, recipe: TrainingRecipe, state: int | None):
+        self.opened = opened
+        self.mode = "L" if channels == 1 else "RGB"
+        self.state = state
+        self.transform = _still(recipe) if state is None else _augmenting(recipe)
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The image of this index."""
+        image = self.opened(index).convert(self.mode)
+        if self.state is None:
+            return self.transform(image)  # type: ignore[no-any-return]
+        with _drawing_from(hash((self.state, index)) % (1 << 62)):
+            return self.transform(image)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def _drawing_from(seed: int) -> Iterator[None]:
+    """Both libraries draw from global generators: seeded here, and afterwards as before."""
+    before = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([]):
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed % (1 << 32))
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
+def _transforms() -> Any:
+    try:
+        from torchvision import transforms
+    except ImportError:
+        raise SettingError(f"recipes that crop at random sizes need torchvision; install it with: {INSTALL}") from None
+    return transforms
+
+
+def _augmenting(recipe: TrainingRecipe) -> Callable[[Any], Tensor]:
+    kinds = _transforms()
+    size = recipe.image_size
+    steps: list[Any] = []
+    if recipe.crop == "resized":
+        steps.append(kinds.RandomResizedCrop(size, interpolation=kinds.InterpolationMode.BICUBIC))
+    else:
+        padding = recipe.padding if recipe.crop == "pad" else 0
+        steps += [kinds.Resize((size, size)), kinds.RandomCrop(size, padding)]
+    if recipe.flip:
+        steps.append(kinds.RandomHorizontalFlip())
+    if recipe.augment:
+        steps.append(_policy(recipe))
+    return kinds.Compose([*steps, kinds.PILToTensor()])  # type: ignore[no-any-return]
+
+
+def _still(recipe: TrainingRecipe) -> Callable[[Any], Tensor]:
+    kinds = _transforms()
+    size = recipe.image_size
+    if recipe.crop != "resized":
+        return kinds.Compose([kinds.Resize((size, size)), kinds.PILToTensor()])  # type: ignore[no-any-return]
+    larger = round(size / CENTRE_SHARE)
+    bicubic = kinds.InterpolationMode.BICUBIC
+    steps = [kinds.Resize(larger, interpolation=bicubic), kinds.CenterCrop(size), kinds.PILToTensor()]
+    return kinds.Compose(steps)  # type: ignore[no-any-return]
+
+
+def _policy(recipe: TrainingRecipe) -> Callable[[Any], Any]:
+    """A policy of timm: RandAugment (arXiv:1909.13719), AutoAugment (arXiv:1805.09501) or AugMix."""
+    try:
+        from timm.data.auto_augment import (
+            augment_and_mix_transform,
+            auto_augment_transform,
+            rand_augment_transform,
+        )
+    except ImportError:
+        raise SettingError(f"augment = {recipe.augment!r} needs timm; install it with: {INSTALL}") from None
+    settings = {"translate_const": int(recipe.image_size * 0.45), "img_mean": (124, 116, 104)}
+    kinds = {"rand": rand_augment_transform, "augmix": augment_and_mix_transform}
+    make = kinds.get(recipe.augment.partition("-")[0], auto_augment_transform)
+    try:
+        return make(recipe.augment, settings)  # type: ignore[no-any-return]
+    except (AssertionError, ValueError, KeyError) as error:
+        raise SettingError(
+            f"augment = {recipe.augment!r} is no policy of timm ({error}); for example rand-m9-mstd0.5-inc1 or original"
+        ) from None

@@ -1,0 +1,1 @@
+"""What scores a candidate: screens, gradient fingerprints, the surrogate, short trainings, fitness."""

@@ -1,0 +1,1 @@
+"""One search from its settings to the exported winner."""

@@ -1,0 +1,346 @@
+"""One search from start to exported winner, in a folder of its own. Resuming is running again: what the database
+knows is not computed twice, and the search, a function of settings and verdicts, takes the same way."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import platform
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import kdzero_gp.compiler as language
+from kdzero_gp.common import cores
+from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
+from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.evolution import Birth, Grammar, Search
+from kdzero_gp.progress import Progress
+from kdzero_gp.proxy.evaluator import Outcome, Request, Screening
+from kdzero_gp.proxy.fitness import fitness
+from kdzero_gp.proxy.screens import Fingerprints
+from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.candidates import CandidateQueue, front
+from kdzero_gp.search.prepare import BENCH, TEACHER, baseline_seed, prepare
+from kdzero_gp.search.race import CROSS_ENTROPY, Competitor, RaceResult, entries, run_race, standings, unraced
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
+from kdzero_gp.version import __version__
+from kdzero_gp.workers.evaluations import Executor
+from primitives import MAGNITUDES
+
+WINNER = "distiller.py"
+FINGERPRINTS = "fingerprints.f32"
+# With several objectives, where every distiller that no other beats in all of them is exported.
+FRONT = "front"
+
+
+@dataclass
+class Machine:
+    """Where and how a run computes; its results do not depend on it on one kind of device."""
+
+    workers: int | None = None
+    device: str = "auto"
+    timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise SettingError(f"--workers must be at least 1, got {self.workers}")
+        if not self.timeout > 0:
+            raise SettingError(f"--timeout must be more than 0 seconds, got {self.timeout:g}")
+
+    def resolved_device(self) -> str:
+        """``cpu`` or ``cuda``. Raises ``SettingError`` for a device that is not there."""
+        if self.device == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise SettingError("--device cuda: torch sees no CUDA device; use --device cpu")
+        if self.device not in ("cpu", "cuda"):
+            raise SettingError(f"--device must be auto, cpu or cuda, got {self.device!r}")
+        return self.device
+
+    def resolved_workers(self, device: str) -> int:
+        """The number of worker processes: by default one for each core, or one on a GPU."""
+        return self.workers or (1 if device == "cuda" else cores())
+
+
+@dataclass
+class RunResult:
+    """What a finished run has to say: the race's table and the exported winner."""
+
+    folder: Path
+    table: list[RaceResult]
+    winner: RaceResult | None
+    exported: Path | None
+
+
+def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progress | None = None) -> RunResult:
+    """Make a new run in ``folder`` (which must be new, or empty) and carry it out. What fails before anything was
+    made leaves no run behind, so that the mended command can be given again."""
+    if folder.exists() and (not folder.is_dir() or _occupied(folder)):
+        if folder.is_dir() and (folder / DATABASE).exists():
+            raise RunError(f"{folder} already holds a run; resume it with: kdzero-gp resume {folder}")
+        raise RunError(f"{folder} exists and is no run of kdzero-gp; choose another --out")
+    machine.resolved_device()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
+    with Database.create(folder, {"settings": settings.as_dict(), "versions": _versions()}) as database:
+        try:
+            return Work(folder, database, settings, machine, progress or Progress()).run()
+        except Exception:
+            if not any((folder / name).exists() for name in (TEACHER, BENCH)):
+                database.discard()
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
+
+
+def _occupied(folder: Path) -> bool:
+    """Whether a folder holds more than what a start that was killed at once leaves behind."""
+    return any(path.name != LOCK and not path.name.startswith(f".{DATABASE}.") for path in folder.iterdir())
+
+
+def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> RunResult:
+    """Go on with an interrupted run, or repeat the end of a finished one."""
+    with Database.open(folder) as database:
+        settings = RunSettings.from_dict(database.fact("settings"))
+        return Work(folder, database, settings, machine, progress or Progress()).run()
+
+
+def _versions() -> dict[str, str]:
+    return {"kdzero_gp": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
+class Work:
+    """One run under way: what ``start`` and ``resume`` carry out. Studies override a step of it."""
+
+    def __init__(self, folder: Path, database: Database, settings: RunSettings, machine: Machine, progress: Progress):
+        self.folder = folder
+        self.database = database
+        self.settings = settings
+        self.device = machine.resolved_device()
+        self.workers = machine.resolved_workers(self.device)
+        self.timeout = machine.timeout
+        self.progress = progress
+        self.duplicates = 0
+        self.best = math.inf
+
+    def run(self) -> RunResult:
+        """The run as a list of verbs."""
+        self.bench = self._prepare()
+        self.shapes: PairShapes = pair_shapes(self.bench.student_shapes, self.bench.teacher_shapes)
+        self.grammar = Grammar(self.settings.space, self.shapes.types)
+        self.fingerprints = Fingerprints(self.folder / FINGERPRINTS)
+        bench, fingerprints = self.folder / BENCH, self.fingerprints.path
+        with Executor(bench, self.workers, self.device, self.timeout, fingerprints) as self.executor:
+            self._measure_baseline()
+            self.measure_zoo()
+            self._evolve()
+            competitors = self._race()
+        self.fingerprints.discard()
+        return self._finish(competitors)
+
+    def _prepare(self) -> ProxyTask:
+        bench = prepare(self.folder, self.settings, torch.device(self.device), self.progress)
+        self.database.set_fact("bench", bench.facts | {
+            "precision": bench.precision, "channels_last": bench.channels_last,
+            "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes,
+        })  # fmt: skip
+        return bench
+
+    # --- evaluations ----------------------------------------------------------------------------------------
+
+    def _source(self, expression: Expression | str, magnitudes: Sequence[float] | None = None) -> str:
+        return source_of(expression, self.bench.student_shapes, self.bench.teacher_shapes, magnitudes)
+
+    def _all(self, requests: Sequence[Request], keep: Callable[[int, Outcome], None]) -> None:
+        """Evaluate in parallel; ``keep`` gets each outcome in order and must commit it."""
+        for index, outcome in enumerate(self.executor.map(requests)):
+            keep(index, outcome)
+            self.progress.advance()
+
+    def _fitness(self, outcome: Outcome) -> float:
+        return fitness(outcome.metrics, self.baseline, self.settings.plan.weights)
+
+    def _measure_baseline(self) -> None:
+        """Proxy trainings by cross-entropy alone, which fitness is relative to, and their state at the first rung."""
+        count, seed = self.settings.plan.baseline_seeds, self.settings.search.seed
+        seeds = [baseline_seed(seed, index) for index in range(count)]
+        todo = [s for s in seeds if self.database.measurement("baseline", CROSS_ENTROPY, s, 1.0) is None]
+
+        def keep(index: int, outcome: Outcome) -> None:
+            metrics = outcome.metrics | {f"short_{name}": value for name, value in outcome.short.items()}
+            found = StoredMeasurement("baseline", CROSS_ENTROPY, todo[index], 1.0, outcome.reason, metrics, ())
+            self.database.add_measurement(found, outcome.seconds, outcome.step_milliseconds)
+
+        self.progress.begin("baseline", count)
+        self.progress.advance(count - len(todo))
+        screening = Screening(("short",), short=self.settings.plan.short)
+        self._all([Request("", s, screening=screening) for s in todo], keep)
+        self.progress.end()
+        good = [m.metrics for m in self.database.measurements("baseline") if not m.reason]
+        if not good:
+            raise RunError("the student cannot be trained by cross-entropy alone; check the data and the student")
+        means = {name: statistics.fmean(metrics[name] for metrics in good) for name in good[0]}
+        self.baseline = {name: value for name, value in means.items() if not name.startswith("short_")}
+        self.short_baseline = {name.removeprefix("short_"): v for name, v in means.items() if name.startswith("short_")}
+        self.progress.note(
+            f"cross-entropy alone: validation accuracy {100 * means['accuracy']:.2f} %, cross-entropy "
+            f"{means['cross_entropy']:.4f} after one proxy training"
+        )
+
+    def measure_zoo(self) -> None:
+        """Tune every published method: one proxy for each listed factor."""
+        seed = self.settings.search.seed
+        wanted = [(name, factor) for name in zoo for factor in self.settings.plan.zoo_factors if self._fits(zoo[name])]
+        todo = [(n, f) for n, f in wanted if self.database.measurement("zoo", n, seed, f) is None]
+        if not todo:
+            return
+
+        def keep(index: int, outcome: Outcome) -> None:
+            name, factor = todo[index]
+            metrics = dict(outcome.metrics) if outcome.reason else outcome.metrics | {"fitness": self._fitness(outcome)}
+            found = StoredMeasurement("zoo", name, seed, factor, outcome.reason, metrics, outcome.magnitudes)
+            self.database.add_measurement(found, outcome.seconds, outcome.step_milliseconds)
+
+        mode = "absolute" if self.settings.magnitude == "absolute" else "joint"
+        self.progress.begin("published methods", len(todo))
+        self._all([Request(self._source(zoo[name]), seed, "proxy", mode, factor) for name, factor in todo], keep)
+        self.progress.end()
+
+    def _fits(self, expression: Expression) -> bool:
+        """Whether the pair exposes the knowledge that an expression uses."""
+        return all(node.name in self.shapes.types for node in expression.walk() if not node.arguments)
+
+    # --- evolution ------------------------------------------------------------------------------------------
+
+    def _seeds(self) -> list[Expression]:
+        """The published methods that belong to the space, with magnitudes as the run measures them."""
+        if not self.settings.seed_zoo:
+            return []
+        fitting = {name: zoo[name] for name in zoo if self._fits(zoo[name])}
+        if self.settings.magnitude == "relative":
+            known = self.database.fact("relative_zoo")
+            if known is None:
+                known = self._relative_zoo(fitting)
+                self.database.set_fact("relative_zoo", known)
+            fitting = {name: language.parse(known[name], self.shapes.types) for name in fitting if name in known}
+        return [expression for expression in fitting.values() if self.grammar.contains(expression)]
+
+    def _relative_zoo(self, methods: dict[str, Expression]) -> dict[str, str]:
+        """The published methods with relative magnitudes: each term's share of the gradient, snapped to the list.
+        Methods without a gradient on this pair are left out."""
+        norms = self.executor.term_norms([self._source(expression) for expression in methods.values()])
+        found = {}
+        for (name, expression), norm in zip(methods.items(), norms, strict=True):
+            if not norm["total"] > 0:
+                continue
+            parts = terms(expression)
+            shares = [float(t.arguments[1]) * n / norm["total"] for t, n in zip(parts, norm["terms"], strict=True)]  # type: ignore[arg-type]
+            terms_now = [Expression("times", (t.arguments[0], nearest(s))) for t, s in zip(parts, shares, strict=True)]
+            whole = terms_now[0]
+            for term in terms_now[1:]:
+                whole = Expression("add", (whole, term))
+            found[name] = str(language.canonical(whole))
+        return found
+
+    def _keep_birth(self, birth: Birth) -> None:
+        b = birth
+        row = StoredBirth(b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)
+        self.database.add_births([row])
+        self.duplicates += birth.duplicate_of is not None
+        verdict = self.search.verdicts[birth.digest]
+        if not verdict.rejected:
+            self.best = min(self.best, verdict.fitness)
+        best = self.best if math.isfinite(self.best) else math.nan
+        self.progress.advance(best=best, **self.judge.counts, duplicate=self.duplicates)
+
+    def _evolve(self) -> None:
+        settings = self.settings.search
+        self.judge = CandidateQueue(
+            self.settings, self.database, self.executor, self.fingerprints, self.baseline, self.short_baseline,
+            self._source,
+        )  # fmt: skip
+        self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), on_birth=self._keep_birth)
+        self.progress.begin("births", settings.generations * settings.population)
+        last = 0
+        for generation in self.search.run():
+            last = generation.number + 1
+            self.database.set_fact("operations", self._record())
+        self.progress.end()
+        if last < settings.generations:
+            self.progress.note(f"stopped after {settings.patience} generations without a better distiller")
+
+    def _record(self) -> dict[str, list[float]]:
+        """How the children with each operation did: trials, wins, and how often it is drawn now."""
+        record, weights = self.search.record, self.search.grammar.weights
+        return {name: [record.trials[name], record.wins[name], round(weights[name], 4)] for name in sorted(weights)}
+
+    # --- the end --------------------------------------------------------------------------------------------
+
+    def _race(self) -> list[Competitor]:
+        """Race until as many evolved distillers as wanted came through; returns all competitors."""
+        competitors = entries(self.database, self.settings)
+        while todo := unraced(self.database, self.settings, competitors):
+            total = len(competitors) * self.settings.plan.race_seeds
+            self.progress.begin("race", total)
+            self.progress.advance(total - len(todo))
+            run_race(self.database, self._source, self._all, todo)
+            self.progress.end()
+            competitors = entries(self.database, self.settings)
+        return competitors
+
+    def _finish(self, competitors: Sequence[Competitor]) -> RunResult:
+        table = standings(self.database, competitors)
+        winner = next((s for s in table if s.entry.kind == "evolved" and not s.reason), None)
+        exported = None
+        if winner is not None:
+            exported = self.folder / WINNER
+            export_entry(self.folder, self.database, winner.entry, exported)
+        for number, found in enumerate(front(self.database.evaluations(), self.settings.search.objectives), 1):
+            entry = Competitor(found.digest, "evolved", found.expression, found.magnitudes, found.fitness)
+            (self.folder / FRONT).mkdir(exist_ok=True)
+            export_entry(self.folder, self.database, entry, self.folder / FRONT / f"distiller_{number}.py")
+        self.database.set_fact("finished", True)
+        return RunResult(self.folder, table, winner, exported)
+
+
+@lru_cache(maxsize=1024)
+def nearest(share: float) -> float:
+    """The listed magnitude nearest to ``share`` on a logarithmic scale."""
+    return min(MAGNITUDES, key=lambda m: abs(torch.log(torch.tensor(m / max(share, 1e-6))).item()))
+
+
+def export_entry(folder: Path, database: Database, entry: Competitor, path: Path) -> None:
+    """Write one entry of a run as a Python file with its provenance."""
+    settings = RunSettings.from_dict(database.fact("settings"))
+    bench = database.fact("bench")
+    if bench is None:
+        raise RunError(f"{folder} has nothing to export yet; resume it with: kdzero-gp resume {folder}")
+    values = [v.metrics for v in database.measurements("race") if v.name == entry.name and not v.reason]
+    facts: dict[str, Any] = {
+        "kind": entry.kind,
+        "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
+        "fitness": f"{entry.fitness:.6g} (cross-entropy alone: 1)" if entry.fitness is not None else "none",
+        "run": f"{folder.name}, seed {settings.search.seed}, space {settings.space}",
+        "versions": ", ".join(f"{k} {v}" for k, v in database.fact("versions").items()),
+    }
+    if values:
+        facts["race"] = (
+            f"mean validation accuracy {statistics.fmean(v['accuracy'] for v in values):.4f}, {len(values)} seeds"
+        )
+    language.export(
+        path,
+        entry.expression,
+        bench["student_shapes"],
+        bench["teacher_shapes"],
+        entry.magnitudes or None,
+        facts,
+    )

@@ -1,0 +1,59 @@
+"""Several students in one training step, by ``torch.func``: one kernel for all where a loop has one for each."""
+
+import common
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call, vmap
+
+from kdzero_gp.compiler import load_source
+from kdzero_gp.engine.graphs import CapturedStep
+
+
+class Stacked(common.Training):
+    """``count`` students, all with one distiller, each with its own order of images. Only speed is looked at."""
+
+    def __init__(self, task, device, precision, source, count, captured=False):
+        super().__init__(task, device, precision, source)
+        self.count = count
+        network = self.student
+        self.names = [name for name, _ in network.named_parameters()]
+        sizes = [p.numel() for _, p in network.named_parameters()]
+        self.shapes = [p.shape for _, p in network.named_parameters()]
+        flat = torch.cat([p.detach().reshape(-1) for _, p in network.named_parameters()])
+        self.sizes = sizes
+        self.values = flat.expand(count, -1).clone().requires_grad_()
+        self.values.grad = torch.zeros_like(self.values)
+        self.momentum = torch.zeros_like(self.values)
+        self.buffers = {n: b.expand(count, *b.shape).clone() for n, b in network.named_buffers()}
+        self.distiller = load_source(source).to(device).train()
+        self.step = CapturedStep(self.stacked_step, device) if captured else self.stacked_step
+        order = torch.stack([batch["indices"] for batch in self.batches])
+        rate = self.batches[0]["rate"]
+        self.batches = [
+            {"indices": torch.stack([order[(step + k) % len(order)] for k in range(count)]), "rate": rate}
+            for step in range(len(order))
+        ]
+
+    def one(self, parameters, buffers, images, labels, targets):
+        """The loss of one student; traced once for all."""
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision.name == "bfloat16"):
+            found = functional_call(self.student, (parameters, buffers), (images,))
+        found = {name: tensor.float() for name, tensor in found.items()}
+        return F.cross_entropy(found["logits"], labels) + self.distiller.loss(found, targets, labels)
+
+    def stacked_step(self, batch):
+        indices = batch["indices"]
+        pieces = self.values.split(self.sizes, dim=1)
+        parameters = {n: p.view(self.count, *s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
+        targets = {name: tensor[indices] for name, tensor in self.targets.items()}
+        losses = vmap(self.one, randomness="different")(
+            parameters, self.buffers, self.part.images[indices], self.part.labels[indices], targets
+        )
+        self.values.grad.zero_()
+        losses.sum().backward()
+        with torch.no_grad():
+            gradient, recipe = self.values.grad, self.recipe
+            scale = recipe.clip / (torch.linalg.vector_norm(gradient, dim=1, keepdim=True) + 1e-6)
+            gradient.mul_(scale.clamp_(max=1.0)).add_(self.values, alpha=recipe.weight_decay)
+            self.momentum.mul_(recipe.momentum).add_(gradient)
+            self.values.sub_(batch["rate"] * gradient.add(self.momentum, alpha=recipe.momentum))

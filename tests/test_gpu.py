@@ -1,6 +1,6 @@
 """On a CUDA device: losses and gradients equal the processor's, and searches and trainings go on as if never stopped.
 
-    pytest -m gpu tests/test_gpu.py          KDZERO_TEST_DEVICE=cpu tries the lines of this file without a device
+pytest -m gpu tests/test_gpu.py          KDZERO_TEST_DEVICE=cpu tries the lines of this file without a device
 """
 
 import contextlib
@@ -16,6 +16,7 @@ import pytest
 import torch
 
 import kdzero_gp
+from devices import draws_numbers, trees_by_operation
 from kdzero_gp import training
 from kdzero_gp.progress import Progress
 from strategies import PAIRS, batch_of, random_trees
@@ -36,26 +37,6 @@ def full_float32():
     torch.backends.cudnn.allow_tf32 = False
     yield
     torch.backends.cudnn.allow_tf32 = before
-
-
-def draws_numbers(expression):
-    """Whether a distiller draws random numbers, which no two devices draw alike."""
-    return any(
-        node.name in kdzero_gp.catalogue and kdzero_gp.catalogue[node.name].noise is not None
-        for node in expression.walk()
-    )
-
-
-def trees_by_operation():
-    """For each operation of the catalogue a small distiller with it, without random numbers where that can be."""
-    found = {}
-    for tree in random_trees(4000, seed=31, longest=2, most=2, searchable_only=False):
-        for node in tree.walk():
-            if node.name in kdzero_gp.catalogue:
-                place = found.setdefault(node.name, tree)
-                if (draws_numbers(tree), tree.size) < (draws_numbers(place), place.size):
-                    found[node.name] = tree
-    return found
 
 
 TREES = trees_by_operation()

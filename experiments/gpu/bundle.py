@@ -74,7 +74,7 @@ def unpack(bundle, out, counts):
         part = {b"data": images.reshape(len(images), -1), b"fine_labels": labels, b"filenames": names}
         (out / name).write_bytes(pickle.dumps(part))
     (out / "meta").write_bytes(pickle.dumps({b"fine_label_names": [name.encode() for name in facts["classes"]]}))
-        print(f"{out}: {len(labels)} {name} images")
+    print(f"{out}: {counts}")
 
 
 def main():

@@ -67,8 +67,8 @@ def settings(data, weights, tiny):
     """The default search on this pair, or one in which everything is small."""
     plan = plan_for("cifar100")
     if tiny:
-        small = {name: replace(getattr(plan, name), epochs=0.5) for name in ("warm", "proxy", "race")}
-        plan = replace(plan, images=256, validation_images=64, **small)
+        small = {name: replace(getattr(plan, name), epochs=0.25, batch_size=8) for name in ("warm", "proxy", "race")}
+        plan = replace(plan, images=64, validation_images=64, **small)
     return RunSettings(task="cifar100", data=str(data), teacher=TEACHER, teacher_weights=str(weights),
                        student=STUDENT, plan=plan)  # fmt: skip
 
@@ -178,7 +178,7 @@ class Training:
 def in_turn(trainings, rounds, steps):
     """Milliseconds a step of each training by name, one list entry a round, after steps that do not count."""
     for training in trainings.values():
-        training.run(max(6, steps // 4))
+        training.run(-(-steps // 4))
     found = {name: [] for name in trainings}
     for number in range(rounds):
         names = list(trainings) if number % 2 == 0 else list(trainings)[::-1]

@@ -36,7 +36,7 @@ PACK_EVERY = 20.0
 def pair(options, epochs):
     """The pair with the recipe of published numbers."""
     return Pair("cifar100", common.STUDENT, common.TEACHER, str(options.weights), str(options.data), "cifar100",
-                {"epochs": epochs})  # fmt: skip
+                {"epochs": epochs} | ({"batch_size": 8} if options.tiny else {}))  # fmt: skip
 
 
 def one(options, epochs, name, seed, folder):

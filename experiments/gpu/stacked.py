@@ -5,15 +5,20 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call, vmap
 
-from kdzero_gp.compiler import load_source
 from kdzero_gp.engine.graphs import CapturedStep
 
 
-class Stacked(common.Training):
-    """``count`` students, all with one distiller, each with its own order of images. Only speed is looked at."""
+def kd(student, teacher, labels):
+    """Hinton's loss without ``F.kl_div``, which torch cannot stack."""
+    wanted = F.log_softmax(teacher["logits"] / 4.0, dim=1)
+    return 16.0 * (wanted.exp() * (wanted - F.log_softmax(student["logits"] / 4.0, dim=1))).sum(dim=1).mean()
 
-    def __init__(self, task, device, precision, source, count, captured=False):
-        super().__init__(task, device, precision, source)
+
+class Stacked(common.Training):
+    """``count`` students, all with ``kd``, each with its own order of images. Only speed is looked at."""
+
+    def __init__(self, task, device, precision, count, captured=False):
+        super().__init__(task, device, precision, kd)
         self.count = count
         network = self.student
         self.names = [name for name, _ in network.named_parameters()]
@@ -25,7 +30,6 @@ class Stacked(common.Training):
         self.values.grad = torch.zeros_like(self.values)
         self.momentum = torch.zeros_like(self.values)
         self.buffers = {n: b.expand(count, *b.shape).clone() for n, b in network.named_buffers()}
-        self.distiller = load_source(source).to(device).train()
         self.step = CapturedStep(self.stacked_step, device) if captured else self.stacked_step
         order = torch.stack([batch["indices"] for batch in self.batches])
         rate = self.batches[0]["rate"]
@@ -39,7 +43,7 @@ class Stacked(common.Training):
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision.name == "bfloat16"):
             found = functional_call(self.student, (parameters, buffers), (images,))
         found = {name: tensor.float() for name, tensor in found.items()}
-        return F.cross_entropy(found["logits"], labels) + self.distiller.loss(found, targets, labels)
+        return F.cross_entropy(found["logits"], labels) + self.loss(found, targets, labels)
 
     def stacked_step(self, batch):
         indices = batch["indices"]

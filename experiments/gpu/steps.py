@@ -58,12 +58,11 @@ def main():
         "searched": common.source_for(task, common.searched_expression()),
         "searched by hand": searched_by_hand,
     }
-    rounds, steps = (2, 2) if options.tiny else (9, 40)
+    rounds, steps = (1, 1) if options.tiny else (9, 40)
     for label, precision in common.precisions().items():
         for captured in (False, True):
             trainings = {
-                name: common.Training(task, options.device, precision, loss, captured)
-                for name, loss in losses.items()
+                name: common.Training(task, options.device, precision, loss, captured) for name, loss in losses.items()
             }
             found = common.in_turn(trainings, rounds, steps)
             reasons = {getattr(training.step, "reason", "") for training in trainings.values()} - {""}

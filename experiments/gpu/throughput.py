@@ -30,19 +30,24 @@ DATASHEET = 989e12
 def strategies(task, device, results, tiny):
     """The table that decides how steps are taken; returns the lowest milliseconds a step and student."""
     proxy, kd = task.of("proxy"), common.source_for(task, zoo["kd"])
-    steps, best = (3, float("inf")) if tiny else (100, float("inf"))
+    warm, steps, repeats = (1, 1, 1) if tiny else (6, 100, 3)
+    best = float("inf")
     for label, precision in common.precisions().items():
         for captured in (False, True):
             kinds = {"one": lambda: common.Training(proxy, device, precision, kd, captured)}  # noqa: B023
             for count in (2,) if tiny else (4, 16, 64):
                 kinds[f"stacked {count}"] = lambda count=count: stacked.Stacked(
-                    proxy, device, precision, kd, count, captured  # noqa: B023
+                    proxy,
+                    device,
+                    precision,
+                    count,
+                    captured,  # noqa: B023
                 )
             for name, make in kinds.items():
                 try:
                     training = make()
-                    training.run(6)
-                    milliseconds = statistics.median(training.run(steps) for _ in range(3))
+                    training.run(warm)
+                    milliseconds = statistics.median(training.run(steps) for _ in range(repeats))
                     students = getattr(training, "count", 1)
                     reason = getattr(training.step, "reason", "")
                     best = min(best, milliseconds / students)

@@ -16,7 +16,7 @@ from kdzero_gp.compiler import source_of, terms, zoo
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.engine import resident as training
 from kdzero_gp.engine.outputs import TensorSplit, outputs
-from kdzero_gp.engine.proxy_recipe import Recipe
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.engine.resident import batches
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.models import build

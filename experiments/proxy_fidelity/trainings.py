@@ -13,7 +13,7 @@ import torch
 
 from kdzero_gp.compiler import source_of
 from kdzero_gp.engine.outputs import Precision, TensorSplit
-from kdzero_gp.engine.proxy_recipe import Recipe
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.engine.resident import train
 from kdzero_gp.models.pair import student_builder
 from kdzero_gp.progress import Progress

@@ -14,7 +14,7 @@ from torch import Tensor
 from kdzero_gp import data as tasks
 from kdzero_gp.data.dataset import SPLIT_SEED, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, split_off
 from kdzero_gp.engine.augmentation import cropped
-from kdzero_gp.engine.recipe import TrainingRecipe
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import DataError
 from kdzero_gp.training.pair import resized
 
@@ -51,7 +51,7 @@ class Images:
     dataset: Dataset
     example: Tensor
 
-    def __init__(self, recipe: TrainingRecipe, device: torch.device, memory_format: torch.memory_format):
+    def __init__(self, recipe: Recipe, device: torch.device, memory_format: torch.memory_format):
         self.recipe = recipe
         self.device = device
         self.memory_format = memory_format
@@ -87,9 +87,7 @@ class Images:
 class Resident(Images):
     """All images as uint8 on the device; crops and flips are one gather for each batch."""
 
-    def __init__(
-        self, dataset: Dataset, recipe: TrainingRecipe, device: torch.device, memory_format: torch.memory_format
-    ):
+    def __init__(self, dataset: Dataset, recipe: Recipe, device: torch.device, memory_format: torch.memory_format):
         super().__init__(recipe, device, memory_format)
         self.dataset = dataset
         self.classes = len(dataset.classes)
@@ -132,7 +130,7 @@ class Single(Images):
         self,
         parts: dict[str, Files],
         dataset: Dataset,
-        recipe: TrainingRecipe,
+        recipe: Recipe,
         device: torch.device,
         memory_format: torch.memory_format,
         readers: int,
@@ -175,7 +173,7 @@ class Single(Images):
 def open_images(
     task: str,
     data: str | None,
-    recipe: TrainingRecipe,
+    recipe: Recipe,
     device: torch.device,
     memory_format: torch.memory_format,
     *,
@@ -238,7 +236,7 @@ class _Unread:
 
 def _from_folder(
     data: str | None,
-    recipe: TrainingRecipe,
+    recipe: Recipe,
     device: torch.device,
     memory_format: torch.memory_format,
     validate: bool,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.engine.batches import Batch, Images, random_state
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.recipe import TrainingRecipe
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.engine.resident import CHECK_EVERY, Diverged
 from kdzero_gp.engine.single import INSTALL
 from kdzero_gp.engine.teacher import Teacher
@@ -122,7 +122,7 @@ def _finite(loss: Tensor, epoch: int, step: int) -> float:
     return value
 
 
-def _optimizer(parameters: Sequence[Tensor], recipe: TrainingRecipe) -> torch.optim.Optimizer:
+def _optimizer(parameters: Sequence[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
     rate, decay = recipe.learning_rate, recipe.weight_decay
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -136,7 +136,7 @@ def _optimizer(parameters: Sequence[Tensor], recipe: TrainingRecipe) -> torch.op
     return torch.optim.AdamW([group for group in groups if group["params"]], rate, fused=True)
 
 
-def _mixing(recipe: TrainingRecipe, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+def _mixing(recipe: Recipe, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
     """Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899) by timm: images and one-hot labels of a batch."""
     if not recipe.mixes:
         return None

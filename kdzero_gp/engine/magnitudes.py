@@ -20,7 +20,7 @@ from torch import Tensor
 from kdzero_gp.engine.batches import Images
 from kdzero_gp.engine.loop import Teacher, Trainer
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.recipe import TrainingRecipe
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import SettingError
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.proxy.screens import LEAST_GRADIENT
@@ -88,7 +88,7 @@ def _warm_up(student: Tapped, images: Images, precision: Precision, seed: int) -
         trainer.step(batch, step)
 
 
-def _rising(recipe: TrainingRecipe, steps: int, steps_per_epoch: int) -> TrainingRecipe:
+def _rising(recipe: Recipe, steps: int, steps_per_epoch: int) -> Recipe:
     """The recipe with a learning rate that rises over ``steps`` steps, as every network survives it."""
     share = min(0.99, steps / (recipe.epochs * steps_per_epoch))
     return replace(recipe, warmup=share, schedule="cosine", clip=recipe.clip or 5.0)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.engine.optimizer import FlatSGD
 from kdzero_gp.engine.outputs import FLOAT32, Outputs, Precision, TensorSplit
-from kdzero_gp.engine.proxy_recipe import Recipe
+from kdzero_gp.engine.recipe import Recipe
 
 # How often a step looks whether the loss is still finite; reading it stops an accelerator's queue.
 CHECK_EVERY = 16
@@ -30,8 +30,8 @@ def batches(images: int, recipe: Recipe, seed: int) -> Tensor:
     """The indices of every step, steps × batch size: whole shuffled passes, the same for every candidate."""
     generator = torch.Generator().manual_seed(seed)
     size = min(recipe.batch_size, images)
-    steps = recipe.steps(images)
     per_pass = images // size
+    steps = recipe.steps(per_pass)
     passes = -(-steps // per_pass)
     order = [torch.randperm(images, generator=generator)[: per_pass * size] for _ in range(passes)]
     return torch.cat(order).view(-1, size)[:steps]
@@ -61,7 +61,8 @@ def train(
     """
     torch.manual_seed(seed)
     order = batches(len(part.labels), recipe, seed).to(part.labels.device)
-    rates = recipe.rates(len(order))
+    per_epoch = len(part.labels) // order.shape[1]
+    rates = [recipe.rate(step, per_epoch) for step in range(len(order))]
     parameters = [p for p in student.parameters() if p.requires_grad]
     trained = parameters + (list(distiller.parameters()) if distiller is not None else [])
     optimizer = FlatSGD(trained, recipe)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzero_gp.engine.outputs import TensorSplit
-from kdzero_gp.engine.proxy_recipe import Recipe
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import RunError
 
 BuildStudent = Callable[[], nn.Module]

@@ -13,7 +13,7 @@ from kdzero_gp.data import load
 from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.engine.outputs import Precision, TensorSplit, outputs
 from kdzero_gp.engine.precision import SMALLEST_SIZE, label, precision_for
-from kdzero_gp.engine.proxy_recipe import Recipe
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.engine.resident import train
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models import build

@@ -7,7 +7,7 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kdzero_gp.engine.recipe import TrainingRecipe
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import SettingError
 from kdzero_gp.training.distillers import MAGNITUDE_MODES
 
@@ -19,7 +19,7 @@ class Settings:
 
     task: str
     student: str
-    recipe: TrainingRecipe
+    recipe: Recipe
     data: str | None = None
     student_taps: dict[str, str] = field(default_factory=dict)
     teacher: str = ""

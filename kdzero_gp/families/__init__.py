@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor, nn
+
+from kdzero_gp.data.augmentation import cropped
 
 Outputs = Mapping[str, Tensor]
 
@@ -109,9 +111,15 @@ class TaskFamily(ABC):
         """What label operations index: the logits' shape without its classes; a negative value is ignored."""
         return targets
 
+    def crop(
+        self, images: Tensor, targets: Tensor, padding: int, offsets: Tensor, flipped: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Images N×C×H×W moved and mirrored as ``cropped`` does it, and their targets moved along (labels: as they are)."""
+        return cropped(images, padding, offsets, flipped), targets
+
     @abstractmethod
-    def measure(self, outputs: Outputs, targets: Tensor) -> dict[str, float]:
-        """All measures of a student's outputs."""
+    def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:
+        """All measures of a student, from its outputs (those in ``read``) and the targets, batch by batch."""
 
     @abstractmethod
     def compare(self, student: Outputs, teacher: Outputs, targets: Tensor) -> dict[str, float]:

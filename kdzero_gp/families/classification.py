@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -47,11 +47,15 @@ class Classification(TaskFamily):
         """Twice the share of one class, where there are more than two."""
         return 2.0 / classes if classes > 2 else 0.0
 
-    def measure(self, outputs: Outputs, targets: Tensor) -> dict[str, float]:
-        return {
-            "accuracy": accuracy(outputs["logits"], targets),
-            "cross_entropy": F.cross_entropy(outputs["logits"], targets).item(),
-        }
+    def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:
+        """Accuracy in 0..1, and the mean cross-entropy in nats."""
+        right, loss, count = 0, 0.0, 0
+        for outputs, labels in batches:
+            logits = outputs["logits"].float()
+            right += int((logits.argmax(dim=1) == labels).sum())
+            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            count += len(labels)
+        return {"accuracy": right / count, "cross_entropy": loss / count} if count else {}
 
     def compare(self, student: Outputs, teacher: Outputs, targets: Tensor) -> dict[str, float]:
         gaps = {
@@ -84,11 +88,6 @@ def calibrated_cross_entropy(logits: Tensor, labels: Tensor) -> float:
         slope = (torch.softmax(math.exp(middle) * logits, dim=1) * logits).sum(dim=1).mean() - own
         low, high = (low, middle) if slope > 0 else (middle, high)
     return F.cross_entropy(math.exp((low + high) / 2) * logits, labels).item()
-
-
-def accuracy(logits: Tensor, labels: Tensor) -> float:
-    """The share of labels that have the largest logit, in 0..1."""
-    return (logits.argmax(dim=1) == labels).float().mean().item()
 
 
 def sharpness_gap(student_logits: Tensor, teacher_logits: Tensor) -> float:

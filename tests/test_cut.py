@@ -11,7 +11,7 @@ from torch import nn
 from kdzero_gp import models
 from kdzero_gp.analysis.run import Run
 from kdzero_gp.errors import ModelError
-from kdzero_gp.models.pair import student_builder
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.proxy.task import ProxyTask

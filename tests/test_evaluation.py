@@ -20,7 +20,7 @@ from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.engine.resident import batches
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.models import build
-from kdzero_gp.models.pair import student_builder
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.proxy import metrics
 from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request, measure_terms

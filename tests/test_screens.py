@@ -12,7 +12,7 @@ from torch import nn
 from kdzero_gp.compiler import source_of, zoo
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.engine.outputs import TensorSplit
-from kdzero_gp.models.pair import student_builder
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy import screens
 from kdzero_gp.proxy.evaluator import Evaluator, Request, Screening
 from kdzero_gp.proxy.screens import PROBES, SAME_GRADIENT, SCREENS, SKETCH, Fingerprints, Prober, Rejected, _counted

@@ -15,7 +15,7 @@ from kdzero_gp.compiler import source_of
 from kdzero_gp.engine.outputs import Precision, TensorSplit
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.engine.resident import train
-from kdzero_gp.models.pair import student_builder
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.evaluator import Evaluator, Request
 from kdzero_gp.proxy.task import ProxyTask

@@ -27,7 +27,7 @@ from kdzero_gp.common import interval
 from kdzero_gp.compiler import pair_shapes, source_of, zoo
 from kdzero_gp.evolution import Grammar
 from kdzero_gp.models import build
-from kdzero_gp.models.pair import student_builder
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.models.split import halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights

@@ -100,9 +100,9 @@ class Kept(Batches):
 class Resident(Batches):
     """All images as uint8 on the device; crops and flips are one gather for each batch."""
 
-    def __init__(self, dataset: Dataset, recipe: Recipe, device: torch.device, memory_format: torch.memory_format):
-        super().__init__(recipe, device, memory_format)
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, family: TaskFamily, recipe: Recipe, device: torch.device):
+        super().__init__(recipe, device)
+        self.dataset, self.family = dataset, family
         self.classes = len(dataset.classes)
         self.train, self.validation, self.test = (len(s) for s in (dataset.train, dataset.validation, dataset.test))
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from kdzero_gp.models.taps import Tapped
 KEPT_BYTES = 4 << 30
 # A distiller's targets of all images are computed once when they take at most this many bytes.
 TARGET_BYTES = 2 << 30
+# … so many images at a time.
+CHUNK = 8192
 
 
 class Teacher:
@@ -31,10 +34,14 @@ class Teacher:
         """The teacher's outputs on a batch whose images may have been mixed."""
         raise NotImplementedError
 
+    @torch.no_grad()
+    def fresh_targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
+        """The distiller's targets for a batch, computed now; ``labels`` as its label operations index them."""
+        return self.distiller.prepare(self.outputs(batch, images), labels)  # type: ignore[no-any-return]
+
     def targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
-        """The distiller's targets for a batch; ``labels`` as the distiller's label operations index them."""
-        with torch.no_grad():
-            return self.distiller.prepare(self.outputs(batch, images), labels)  # type: ignore[no-any-return]
+        """The distiller's targets for a batch, in a training."""
+        return self.fresh_targets(batch, images, labels)
 
     def loss(self, student: Outputs, batch: Batch, images: Tensor, labels: Tensor) -> Tensor:
         """The distiller's loss of a student's outputs on a batch."""
@@ -61,7 +68,6 @@ class KeptTeacher(Teacher):
     def __init__(self, distiller: Any, family: TaskFamily, kept: Outputs, labels: Tensor):
         super().__init__(distiller, family)
         self.kept, self.labels = kept, labels
-        self.ready = self._all_targets()
 
     def outputs(self, batch: Batch, images: Tensor) -> Outputs:
         form = torch.zeros_like(batch.indices) if batch.flipped is None else batch.flipped.long()
@@ -75,19 +81,30 @@ class KeptTeacher(Teacher):
             places = places + batch.flipped.long() * len(self.labels)
         return {name: tensor[places] for name, tensor in self.ready.items()}
 
-    @torch.no_grad()
-    def _all_targets(self) -> Outputs | None:
+    @cached_property
+    def ready(self) -> Outputs | None:
         """The targets of all forms and images, or None where they would take too much memory."""
         count = len(self.labels)
         forms = len(next(iter(self.kept.values()))) if self.kept else 1
         labels = self.family.labels(self.labels)
-        few = torch.arange(min(2, count), device=labels.device)
+        if count == 0:
+            return None
+        with torch.no_grad():
+            return self._prepare_all(labels, forms)
+
+    def _prepare_all(self, labels: Tensor, forms: int) -> Outputs | None:
+        few = torch.arange(min(2, len(labels)), device=labels.device)
         sample = self.distiller.prepare({name: t[0, few].float() for name, t in self.kept.items()}, labels[few])
         per_image = sum(tensor[0].numel() * tensor.element_size() for tensor in sample.values())
-        if count == 0 or per_image * count * forms > TARGET_BYTES:
+        if per_image * len(labels) * forms > TARGET_BYTES:
             return None
-        flat = {name: tensor.flatten(0, 1).float() for name, tensor in self.kept.items()}
-        return self.distiller.prepare(flat, labels.repeat(forms, *[1] * (labels.dim() - 1)))  # type: ignore[no-any-return]
+        flat = {name: tensor.flatten(0, 1) for name, tensor in self.kept.items()}
+        indexed = labels.repeat(forms, *[1] * (labels.dim() - 1))
+        pieces = [
+            self.distiller.prepare({name: t[start : start + CHUNK].float() for name, t in flat.items()}, part)
+            for start, part in zip(range(0, len(indexed), CHUNK), indexed.split(CHUNK), strict=True)
+        ]
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 @torch.no_grad()

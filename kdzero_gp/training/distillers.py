@@ -15,7 +15,6 @@ from kdzero_gp.compiler.rendering import magnitudes_source
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.errors import KdzeroError, SettingError
 
-MAGNITUDE_MODES = ("relative", "absolute", "joint")
 # What the training calls of a distiller; files that kdzero-gp exports have it all.
 NEEDED = ("prepare", "terms", "loss", "magnitudes")
 _TRIED_BATCH = 8
@@ -118,9 +117,3 @@ def _try(name: str, distiller: nn.Module, student: Shapes, teacher: Shapes) -> N
             ) from None
     if not fits:
         raise SettingError(f"the distiller {name} has {count} terms and another number of magnitudes; mend the file")
-
-
-def with_magnitudes(source: str, magnitudes: Sequence[float]) -> str:
-    """The source of a distiller with these final magnitudes."""
-    line = f"    MAGNITUDES = {magnitudes_source(magnitudes)}"
-    return re.sub(r"^    MAGNITUDES = .*$", lambda _: line, source, count=1, flags=re.MULTILINE)

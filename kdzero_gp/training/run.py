@@ -5,31 +5,33 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from kdzero_gp.common import cores, count_parameters
+from kdzero_gp import tasks
+from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import load_source
-from kdzero_gp.compiler.loading import write_whole
-from kdzero_gp.engine.batches import Images, open_images
-from kdzero_gp.engine.loop import Trainer, measured
-from kdzero_gp.engine.machine import Machine, computing_as, forget_peak, peak_megabytes
+from kdzero_gp.engine.batches import Batches, resized
+from kdzero_gp.engine.checks import check_teacher
+from kdzero_gp.engine.loop import CHECK_EVERY, Diverged, Trainer
+from kdzero_gp.engine.machine import Machine, computing_as, default_threads, forget_peak, peak_megabytes
 from kdzero_gp.engine.magnitudes import final_magnitudes
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.precision import SMALLEST_SIZE, label, precision_for
-from kdzero_gp.engine.resident import Diverged
-from kdzero_gp.engine.teacher import Teacher, asked, keep, kept, outputs
+from kdzero_gp.engine.precision import SMALLEST_SIZE, precision_for
+from kdzero_gp.engine.teacher import KeptTeacher, LiveTeacher, Teacher, ask, keep, kept
 from kdzero_gp.errors import ModelError
+from kdzero_gp.families import TaskFamily
+from kdzero_gp.files import atomic_write
 from kdzero_gp.models import names
-from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
-from kdzero_gp.training.distillers import with_magnitudes
-from kdzero_gp.training.pair import resized, tapped
+from kdzero_gp.training.opening import open_batches
+from kdzero_gp.training.pair import tapped
 from kdzero_gp.training.settings import Settings, TrainingResult
 
 # Images on which a teacher is checked before it teaches.

@@ -138,7 +138,7 @@ def _start_worker(bench: Path, device: str, parent: int, fingerprints: Path | No
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
     import torch
 
-    from kdzero_gp.models.pair import student_builder
+    from kdzero_gp.proxy.students import student_builder
     from kdzero_gp.proxy.evaluator import Evaluator
     from kdzero_gp.proxy.screens import Fingerprints
     from kdzero_gp.proxy.task import ProxyTask

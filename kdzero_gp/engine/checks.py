@@ -1,0 +1,32 @@
+"""What is asked of a teacher before it teaches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kdzero_gp.errors import ModelError
+from kdzero_gp.families import TaskFamily
+from kdzero_gp.progress import Progress
+
+
+def check_teacher(
+    family: TaskFamily, measures: Mapping[str, float], splits: Mapping[str, Any], classes: int, name: str,
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Tell how good a teacher is, by measures such as ``validation_accuracy``. Raises ModelError when it only guesses on
+    the first of ``splits``."""
+    decides = family.deciding
+    shown = [
+        f"{decides.text(measures[f'{part}_{decides.name}'])} {decides.unit} on {part} images"
+        for part in splits
+        if f"{part}_{decides.name}" in measures
+    ]
+    progress.note(f"teacher {name}: {decides.label} {', '.join(shown)}".replace("  ", " "))
+    part, split = next(iter(splits.items()))
+    value, chance = measures[f"{part}_{decides.name}"], family.chance(split.labels, classes)
+    if decides.key(value) > decides.key(chance):
+        raise ModelError(
+            f"the teacher's {decides.label} is {decides.text(value)} {decides.unit}, near guessing; the weights belong "
+            "to other classes or another normalisation: check --teacher-weights and --data".replace("  ", " ")
+        )

@@ -326,7 +326,7 @@ DIVERGENCES = {
 
 def watched(distiller, pair_type, seen):
     """Wrap the divergences in the module of a distiller so that they check what they are given."""
-    dimensions = DIMENSIONS[pair_type.rank, pair_type.axis]
+    dimensions = RANKS[pair_type.rank].dimensions[pair_type.axis]
 
     def watch(function, logarithmic):
         def checked(student, teacher):

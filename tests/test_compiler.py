@@ -26,7 +26,7 @@ from kdzero_gp.errors import (
     RunError,
     ShapeError,
 )
-from primitives.types import DIMENSIONS, DISTRIBUTIONS
+from primitives.types import DISTRIBUTIONS, RANKS
 from strategies import (
     CROSS,
     EQUAL,

@@ -77,7 +77,7 @@ def _layout(raw: Shape, seen: Shape) -> str:
     """What turns a raw tensor into the leaf's layout: a map into tokens, or square tokens into a map."""
     if len(raw) == len(seen):
         return ""
-    return ".flatten(2)" if len(raw) > len(seen) else f".unflatten(2, {seen[2:]})"
+    return ".flatten(2)" if len(raw) > len(seen) else f".unflatten(2, {seen[1:]})"
 
 
 class _Lowering:
@@ -91,8 +91,12 @@ class _Lowering:
         self.used: dict[str, int] = {}
 
     def unique(self, base: str) -> str:
-        self.used[base] = self.used.get(base, 0) + 1
-        return base if self.used[base] == 1 else f"{base}_{self.used[base]}"
+        number = self.used.get(base, 0) + 1
+        while (name := f"{base}_{number}" if number > 1 else base) in self.used:
+            number += 1
+        self.used[base] = number
+        self.used.setdefault(name, 1)
+        return name
 
     def target(self, teacher: str) -> str:
         """The variable ``teacher``, computed with the targets, as the later steps read it."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdzero_gp.compiler.expression import is_knowledge
+from kdzero_gp.compiler.checking import is_knowledge
 from kdzero_gp.search.storage import StoredBirth, StoredEvaluation
 from primitives import CATALOGUE
 

@@ -26,7 +26,7 @@ from kdzero_gp.proxy import metrics
 from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request, measure_terms
 from kdzero_gp.proxy.fitness import FitnessWeights, fitness
 from kdzero_gp.proxy.task import ProxyTask
-from kdzero_gp.workers.evaluations import Executor
+from kdzero_gp.proxy.executor import Executor
 
 CLASSES = 4
 PROBE = 64

@@ -34,7 +34,7 @@ from kdzero_gp.search.race import CROSS_ENTROPY, entries
 from kdzero_gp.search.run import BENCH
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
-from kdzero_gp.workers.evaluations import Executor
+from kdzero_gp.proxy.executor import Executor
 
 HERE = Path(__file__).parent
 METRICS = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap")

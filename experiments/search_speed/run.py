@@ -36,7 +36,7 @@ from kdzero_gp.proxy.fitness import FitnessWeights, fitness
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.run import BENCH
 from kdzero_gp.search.storage import Database
-from kdzero_gp.workers.evaluations import Executor
+from kdzero_gp.proxy.executor import Executor
 
 HERE = Path(__file__).parent
 METHODS = ("kd", "at", "mse", "fitnet")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from kdzero_gp.analysis import markup
 from kdzero_gp.analysis.line_chart import Line, line_chart
 from kdzero_gp.errors import RunError
-from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.prepare import BENCH
 from kdzero_gp.search.run import Machine

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+
+from torch import Tensor
 
 from kdzero_gp.errors import ModelError
 from kdzero_gp.families import TaskFamily
@@ -11,20 +12,20 @@ from kdzero_gp.progress import Progress
 
 
 def check_teacher(
-    family: TaskFamily, measures: Mapping[str, float], splits: Mapping[str, Any], classes: int, name: str,
+    family: TaskFamily, measures: Mapping[str, float], targets: Mapping[str, Tensor], classes: int, name: str,
     progress: Progress,
 ) -> None:  # fmt: skip
     """Tell how good a teacher is, by measures such as ``validation_accuracy``. Raises ModelError when it only guesses on
-    the first of ``splits``."""
+    the first of the parts, whose ``targets`` are given."""
     decides = family.deciding
     shown = [
         f"{decides.text(measures[f'{part}_{decides.name}'])} {decides.unit} on {part} images"
-        for part in splits
+        for part in targets
         if f"{part}_{decides.name}" in measures
     ]
     progress.note(f"teacher {name}: {decides.label} {', '.join(shown)}".replace("  ", " "))
-    part, split = next(iter(splits.items()))
-    value, chance = measures[f"{part}_{decides.name}"], family.chance(split.labels, classes)
+    part, labels = next(iter(targets.items()))
+    value, chance = measures[f"{part}_{decides.name}"], family.chance(labels, classes)
     if decides.key(value) > decides.key(chance):
         raise ModelError(
             f"the teacher's {decides.label} is {decides.text(value)} {decides.unit}, near guessing; the weights belong "

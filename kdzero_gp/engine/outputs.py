@@ -32,7 +32,9 @@ class Precision:
         """Read what ``str`` gives. Raises SettingError."""
         name, comma, layout = text.replace(" ", "").partition(",")
         if name not in DTYPES or (comma and layout != CHANNELS_LAST):
-            raise SettingError(f"--precision is one of {', '.join(DTYPES)}, with or without ,{CHANNELS_LAST}; got {text!r}")
+            raise SettingError(
+                f"--precision is one of {', '.join(DTYPES)}, with or without ,{CHANNELS_LAST}; got {text!r}"
+            )
         return cls(name, bool(comma))
 
     def __str__(self) -> str:

@@ -73,9 +73,7 @@ class ProxyTask:
         try:
             atomic_write(path, lambda temporary: torch.save(content, temporary), "free space or choose another --out")
         except RuntimeError:  # torch reports a full disk as an internal check that failed
-            raise RunError(
-                f"cannot write {path}: the disk may be full; free space or choose another --out"
-            ) from None
+            raise RunError(f"cannot write {path}: the disk may be full; free space or choose another --out") from None
 
     @classmethod
     def load(cls, path: Path) -> ProxyTask:

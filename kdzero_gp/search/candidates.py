@@ -12,11 +12,11 @@ import numpy as np
 from kdzero_gp.compiler import Expression
 from kdzero_gp.evolution import Birth, Score
 from kdzero_gp.proxy.evaluator import Outcome, Request, Screening
+from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import SCREENS, Fingerprints
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredEvaluation
-from kdzero_gp.workers.evaluations import Executor
 
 # Fitness of a rejected candidate: worse than any trained one (5 × guessing, see evaluation).
 REJECTED_FITNESS = 1e9

@@ -128,7 +128,8 @@ class _Preparation:
         for part, split in splits.items():
             measured = self.family.measure(self._outputs(teacher, split))
             measures |= {f"{part}_{name}": value for name, value in measured.items()}
-        check_teacher(self.family, measures, splits, len(self.dataset.classes), self.settings.teacher, self.progress)
+        targets = {part: split.labels for part, split in splits.items()}
+        check_teacher(self.family, measures, targets, len(self.dataset.classes), self.settings.teacher, self.progress)
         return measures
 
     def _outputs(self, network: Any, split: Split) -> Iterator[tuple[dict[str, Tensor], Tensor]]:

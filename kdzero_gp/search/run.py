@@ -22,6 +22,7 @@ from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.evaluator import Outcome, Request, Screening
+from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import Fingerprints
 from kdzero_gp.proxy.task import ProxyTask
@@ -31,7 +32,6 @@ from kdzero_gp.search.race import CROSS_ENTROPY, Competitor, RaceResult, entries
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.version import __version__
-from kdzero_gp.workers.evaluations import Executor
 from primitives import MAGNITUDES
 
 WINNER = "distiller.py"

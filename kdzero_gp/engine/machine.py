@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from kdzero_gp.engine.outputs import Precision
+from kdzero_gp.engine.precision import named
 from kdzero_gp.errors import SettingError
 
 
@@ -22,14 +22,22 @@ class Machine:
     can change the digits of a result."""
 
     device: str = "auto"
+    workers: int | None = None
     threads: int | None = None
     readers: int = 0
-    precision: Precision | None = None
+    timeout: float = 600.0
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingError for what does not exist here."""
         if self.device not in ("auto", "cpu", "cuda"):
             raise SettingError(f"--device must be auto, cpu or cuda, got {self.device!r}")
+        if self.workers is not None and self.workers < 1:
+            raise SettingError(f"--workers must be at least 1, got {self.workers}")
+        if not self.timeout > 0:
+            raise SettingError(f"--timeout must be more than 0 seconds, got {self.timeout:g}")
+        if self.precision is not None:
+            named(self.precision)
         if (self.threads is not None and self.threads < 1) or self.readers < 0:
             raise SettingError("--threads must be at least 1 and --readers at least 0")
 

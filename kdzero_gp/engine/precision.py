@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.data.cache import cache_folder
 from kdzero_gp.engine.outputs import FLOAT32, Precision
+from kdzero_gp.errors import SettingError
 
 # Below this image size a step is bookkeeping; nothing is gained and nothing measured.
 SMALLEST_SIZE = 16
@@ -31,12 +32,16 @@ HOPELESS = 3.0
 MEMORY = "precision.json"
 
 
-def precision_for(name: str, student: nn.Module, images: Tensor, classes: int) -> tuple[Precision, dict[str, float]]:
+def precision_for(
+    name: str, student: nn.Module, images: Tensor, classes: int, chosen: str | None = None
+) -> tuple[Precision, dict[str, float]]:
     """float32 or bfloat16, channels last or first: the fastest for a training step of ``student`` (called ``name``) on
     images like the first of ``images``, with one thread; and the milliseconds of a step by setting.
 
     A machine is asked once for each student and image shape, so that equal runs on it compute alike.
     """
+    if chosen is not None:
+        return named(chosen), {}
     if images.shape[-1] < SMALLEST_SIZE:
         return FLOAT32, {}
     key = " | ".join((_machine(images.device), torch.__version__, name, "×".join(map(str, images.shape[1:]))))
@@ -45,6 +50,28 @@ def precision_for(name: str, student: nn.Module, images: Tensor, classes: int) -
         known[key] = _measured(student, images, classes)
         _remember(known)
     return fastest(known[key]), known[key]
+
+
+def named(text: str) -> Precision:
+    """A setting by its name on the command line. Raises SettingError.
+
+    >>> named("bfloat16,channels-last")
+    Precision(name='bfloat16', channels_last=True)
+    """
+    for precision in _settings():
+        if text == option_text(precision):
+            return precision
+    names = ", ".join(map(option_text, _settings()))
+    raise SettingError(f"--precision must be one of {names}, got {text!r}")
+
+
+def option_text(precision: Precision) -> str:
+    """What gives a setting on the command line.
+
+    >>> option_text(Precision("bfloat16", channels_last=True))
+    'bfloat16,channels-last'
+    """
+    return precision.name + (",channels-last" if precision.channels_last else "")
 
 
 def label(precision: Precision) -> str:

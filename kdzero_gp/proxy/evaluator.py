@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.engine.outputs import Precision, outputs
 from kdzero_gp.engine.resident import Diverged, OnStep, train
-from kdzero_gp.proxy import metrics as measures
-from kdzero_gp.proxy.fitness import FitnessWeights, fitness
+from kdzero_gp.families.classification import CLASSIFICATION
+from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import LEAST_GRADIENT, Fingerprints, Probed, Prober, Rejected
 from kdzero_gp.proxy.surrogate import predict
 from kdzero_gp.proxy.task import BuildStudent, ProxyTask
@@ -27,7 +27,7 @@ DESTROYED = 5.0
 # After a few steps cross-entropy and accuracy only tell which losses start fast, and those do not end well; the gaps to
 # the teacher tell which lead somewhere (experiments/proxy_fidelity). Coarse differences need few images.
 RUNG_IMAGES = 512
-SHORT_WEIGHTS = FitnessWeights(cross_entropy=0.0, sharpness_gap=1.0, cka_gap=1.0)
+SHORT_WEIGHTS = {"sharpness_gap": 1.0, "cka_gap": 1.0}
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,8 @@ class Evaluator:
         part = self.validation
         found = outputs(student, part.images[:most], keep=("logits", "emb"), precision=self.precision)
         teacher = {name: tensor[:most] for name, tensor in part.teacher.items()}
-        metrics = measures.all_metrics(found, teacher, part.labels[:most])
+        labels = part.labels[:most]
+        metrics = CLASSIFICATION.measure(found, labels) | CLASSIFICATION.compare(found, teacher, labels)
         if not all(math.isfinite(value) for value in metrics.values()):
             raise Rejected("the trained student gives numbers that are not finite", "")
         if metrics["cross_entropy"] > DESTROYED * math.log(self.bench.student["classes"]):
@@ -164,7 +165,9 @@ class Evaluator:
             return {}
         test = self.bench.test.to(self.device, self.precision.memory_format)
         logits = outputs(student, test.images, keep=("logits",))["logits"]
-        return {"test_accuracy": measures.accuracy(logits, test.labels)}
+        return {
+            f"test_{name}": value for name, value in CLASSIFICATION.measure({"logits": logits}, test.labels).items()
+        }
 
 
 class _Evaluation:
@@ -291,7 +294,16 @@ class _Evaluation:
         recipe = evaluator.bench.recipes[request.recipe]
         rung = -1
         if "short" in self.screening.screens:
-            rung = max(1, round(self.screening.short * recipe.steps(len(evaluator.train_part.labels)))) - 1
+            rung = (
+                max(
+                    1,
+                    round(
+                        self.screening.short
+                        * recipe.steps(_per_epoch(len(evaluator.train_part.labels), recipe.batch_size))
+                    ),
+                )
+                - 1
+            )
 
         def on_step(step: int, hard: Tensor, soft: Tensor | None) -> None:
             if evaluator.on_step is not None:
@@ -304,6 +316,10 @@ class _Evaluation:
         per_step = (time.perf_counter() - begin) / steps * 1000.0
         metrics = evaluator.measure(student)
         return metrics | (evaluator.test(student) if request.recipe == "race" else {}), per_step
+
+
+def _per_epoch(images: int, batch_size: int) -> int:
+    return images // min(batch_size, images)
 
 
 def measure_terms(evaluator: Evaluator, source: str) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.engine.outputs import Precision, TensorSplit
 from kdzero_gp.engine.resident import prepared
-from kdzero_gp.proxy.metrics import linear_cka
+from kdzero_gp.families.agreement import linear_cka
 
 # The screens in their order. ``duplicate`` is the search's own: a known canonical form is not evaluated again.
 SCREENS = ("duplicate", "finite", "equivalence", "rejection", "surrogate", "short")

@@ -9,22 +9,22 @@ import torch
 from torch import Tensor, nn
 
 from kdzero_gp.common import cores, count_parameters
-from kdzero_gp.data import load
 from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.engine.outputs import Precision, TensorSplit, outputs
 from kdzero_gp.engine.precision import SMALLEST_SIZE, label, precision_for
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.engine.resident import train
 from kdzero_gp.errors import ModelError
+from kdzero_gp.families.classification import accuracy
 from kdzero_gp.models import build
 from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.progress import Progress
-from kdzero_gp.proxy.metrics import accuracy
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.tasks import get
 
 BENCH = "bench.pt"
 TEACHER = "teacher.safetensors"
@@ -36,9 +36,11 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     if path.exists():
         return ProxyTask.load(path)
     progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
-    dataset = load(settings.task, settings.data)
+    dataset = get(settings.task).load(settings.data)
     # for small images the threads' meetings cost more than they save
-    torch.set_num_threads(1 if dataset.train.images.shape[-1] < SMALLEST_SIZE else cores())
+    small = dataset.train.images.shape[-1] < SMALLEST_SIZE
+    threads = settings.threads or (1 if small else cores())
+    torch.set_num_threads(threads)
     example = dataset.normalise(dataset.train.images[:2]).to(device)
     classes, channels = len(dataset.classes), example.shape[1]
     spec: dict[str, Any] = {
@@ -47,7 +49,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     torch.manual_seed(settings.search.seed)
     student = student_builder(spec, example)()
     assert isinstance(student, Tapped)
-    precision, milliseconds = precision_for(settings.student, student.to(device), example, classes)
+    precision, milliseconds = precision_for(settings.student, student.to(device), example, classes, settings.precision)
     progress.note(f"computing in {label(precision)}")
     # after the student, whose name or taps may be wrong, since training a teacher can take hours
     teacher, facts = _teacher(folder, settings, dataset, example, device, precision, progress)
@@ -67,7 +69,8 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         {"warm": plan.warm, "proxy": plan.proxy, "race": plan.race},
         precision=precision.name,
         channels_last=precision.channels_last,
-        facts=facts | {"race_from_scratch": plan.race_from_scratch, "step_milliseconds": milliseconds},
+        facts=facts
+        | {"race_from_scratch": plan.race_from_scratch, "step_milliseconds": milliseconds, "threads": threads},
     )
     _warm_up(bench, student, settings, device, precision, progress)
     if plan.proxy_trains == "last-stage":
@@ -175,7 +178,7 @@ def _train(
     progress: Progress,
 ) -> None:
     """Train by cross-entropy alone and tell how far it is."""
-    progress.begin(what, recipe.steps(len(part.labels)))
+    progress.begin(what, recipe.steps(len(part.labels) // min(recipe.batch_size, len(part.labels))))
     try:
         train(network, part, recipe, seed, precision=precision, on_step=lambda *_: progress.advance())
     finally:

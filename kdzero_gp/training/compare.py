@@ -16,6 +16,7 @@ from kdzero_gp.common import cores, interval
 from kdzero_gp.compiler import Expression
 from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.engine.machine import Machine
+from kdzero_gp.engine.precision import option_text
 from kdzero_gp.errors import SettingError
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
@@ -136,7 +137,7 @@ class _ComparisonRun:
         settings = self.pair.distilling(self.distillers[0], self.seed)
         sources = [distiller.source for distiller in self.distillers]
         precision = share(settings, sources, self.folder / files.TEACHER, self.machine, self.progress)
-        self.machine = replace(self.machine, precision=precision)
+        self.machine = replace(self.machine, precision=option_text(precision))
 
     def _tune(self, factors: tuple[float, ...], epochs: int) -> dict[str, dict[float, TrainingResult]]:
         """Every distiller at every factor, in the short budget."""

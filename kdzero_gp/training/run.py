@@ -19,7 +19,7 @@ from kdzero_gp.engine.loop import Trainer, measured
 from kdzero_gp.engine.machine import Machine, computing_as, forget_peak, peak_megabytes
 from kdzero_gp.engine.magnitudes import final_magnitudes
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.precision import SMALLEST_SIZE, label, precision_for
+from kdzero_gp.engine.precision import SMALLEST_SIZE, label, option_text, precision_for
 from kdzero_gp.engine.resident import Diverged
 from kdzero_gp.engine.teacher import Teacher, asked, keep, kept, outputs
 from kdzero_gp.errors import ModelError
@@ -88,7 +88,7 @@ class _Training:
         self.begin = time.perf_counter()
         self.checkpoint = files.load_checkpoint(folder, self.device)
         if self.checkpoint is not None:
-            machine = replace(machine, precision=Precision(*self.checkpoint["precision"]))
+            machine = replace(machine, precision=option_text(Precision(*self.checkpoint["precision"])))
         self.images, student, self.precision = _opened(settings, self.device, machine)
         self.student = student.to(memory_format=self.precision.memory_format)
         self.teacher_accuracy: float | None = None
@@ -216,9 +216,7 @@ def _opened(settings: Settings, device: torch.device, machine: Machine) -> tuple
         validate=settings.validate, readers=machine.readers,
     )  # fmt: skip
     student = tapped(settings.student, images.classes, images.example, settings.student_taps, settings.seed).to(device)
-    precision = machine.precision
-    if precision is None:
-        precision, _ = precision_for(settings.student, student, images.example, images.classes)
+    precision, _ = precision_for(settings.student, student, images.example, images.classes, machine.precision)
     images.memory_format = precision.memory_format
     return images, student, precision
 

@@ -52,13 +52,13 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     precision, milliseconds = precision_for(settings.student, student.to(device), example, classes, settings.precision)
     progress.note(f"computing in {label(precision)}")
     # after the student, whose name or taps may be wrong, since training a teacher can take hours
-    teacher, facts = _teacher(folder, settings, dataset, example, device, precision, progress)
+    teacher, facts = _teacher(folder, settings, dataset, example, device, precision, student, progress)
     progress.note(
         f"student {settings.student}: {count_parameters(student):,} parameters; "
         f"teacher {settings.teacher}: {count_parameters(teacher):,}"
     )
     plan = settings.plan
-    kept = [name for name in settings.knowledge if name in teacher.shapes and name in student.shapes]
+    kept = settings.searched(student.shapes, teacher.shapes)
     bench = ProxyTask(
         _part(dataset, dataset.train, plan.images, teacher, kept, device),
         _part(dataset, dataset.validation, plan.validation_images, teacher, kept, device),
@@ -86,6 +86,7 @@ def _teacher(
     example: Tensor,
     device: torch.device,
     precision: Precision,
+    student: Tapped,
     progress: Progress,
 ) -> tuple[Tapped, dict[str, Any]]:
     torch.manual_seed(settings.search.seed)
@@ -96,6 +97,7 @@ def _teacher(
     elif (folder / TEACHER).exists():
         load_weights(network, folder / TEACHER)
     teacher = Tapped(network.to(device), example, settings.teacher_taps or None)
+    settings.searched(student.shapes, teacher.shapes)  # refuses what is not there before a training of hours
     if not settings.teacher_weights and not (folder / TEACHER).exists():
         recipe = settings.plan.teacher_recipe
         if recipe is None:

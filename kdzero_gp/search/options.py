@@ -145,10 +145,15 @@ def _changed(record: Any, changes: Mapping[str, Any]) -> Any:
     for name, value in changes.items():
         before = getattr(record, name)
         if isinstance(value, Mapping):
-            values[name] = _changed(before, value) if is_dataclass(before) else {**before, **value}
+            values[name] = _changed(before, value) if is_dataclass(before) else _merged(before, value)
         else:
             values[name] = value
     return replace(record, **values)
+
+
+def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    # a share of 0 is none
+    return {name: value for name, value in {**before, **new}.items() if value != 0}
 
 
 def _read(option: Option, value: Any) -> Any:

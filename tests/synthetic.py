@@ -76,7 +76,7 @@ def _evolve(database: Database, settings: SearchSettings) -> None:
         reason = "" if fitness is not None else random.Random(text).choice(REASONS)
         metrics = {} if fitness is None else metrics_of(fitness)
         status = Status.TRAINED if fitness is not None else Status.FAILED
-        row = StoredEvaluation(birth.digest, text, status, fitness, reason, metrics, (1.0,))
+        row = StoredEvaluation(birth.digest, text, status, fitness, reason, metrics, (1.0,) * text.count("times("))
         rows.append((row, 1.0 + random.Random(text).random()))
         return lambda: Score(1e9 if fitness is None else fitness, measured=fitness is not None)
 

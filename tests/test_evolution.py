@@ -318,7 +318,7 @@ def test_removal_worst_keeps_the_fittest_and_of_equals_the_youngest():
     search = toy_search(removal="worst", in_flight=1, on_birth=births.append)
     for generation in search.run():
         for birth in births[len(kept) and generation.births - 8 :]:
-            kept.append((search.verdicts[birth.digest].fitness, -birth.number))
+            kept.append((search.scores[birth.digest].fitness, -birth.number))
             kept = sorted(kept)[:8]
         assert sorted((i.fitness.values[0], -i.birth.number) for i in search.population) == kept
 

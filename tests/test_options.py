@@ -118,7 +118,7 @@ def test_knowledge_is_what_both_have_and_what_is_asked_for(changes, searched):
         ({"knowledge": ("feat2",)}, "the student has no feat2"),
         (
             {"teacher_taps": {"feat2": "layer1"}},
-            "the student has no feat2; it has logits, emb, feat, feat1: name a layer",
+            "the student has no feat2; it has logits, emb, feat, feat1: name",
         ),
     ],
 )

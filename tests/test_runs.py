@@ -220,7 +220,7 @@ def test_show_ranks_the_run_in_a_table_and_as_json(reference):
     assert len(found["top"]) == 3 and {entry["kind"] for entry in found["race"]} == {"evolved", "zoo", "baseline"}
 
 
-@pytest.mark.parametrize("suffix, begins", [("svg", "<"), ("png", "\x89PNG"), ("dot", "digraph"), ("mmd", "")])
+@pytest.mark.parametrize("suffix, begins", [("svg", "<"), ("png", "\x89PNG"), ("dot", "digraph"), ("mmd", "flowchart")])
 def test_inspect_draws_the_winner(reference, tmp_path, suffix, begins):
     code, output, errors = inside("inspect", reference[0], "-o", tmp_path / f"tree.{suffix}")
     assert code == 0 and errors == "" and f"wrote {tmp_path / f'tree.{suffix}'}" in output

@@ -145,7 +145,7 @@ def _take(watched: Watched, birth: StoredBirth, found: StoredEvaluation | None, 
     if watched.best is not None:
         writer.add_scalar("fitness/best", watched.best_fitness, step)
     for name in (*(status.value for status in Status), "duplicates"):
-        writer.add_scalar(f"births/{name}", getattr(watched, name), step)
+        writer.add_scalar(f"births/{name}", watched.counts[name], step)
 
 
 @contextlib.contextmanager

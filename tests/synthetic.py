@@ -97,7 +97,7 @@ def _store(database: Database, born: list[StoredBirth], rows: list[tuple[StoredE
     database.add_births(born)
     with database.transaction():
         for row, seconds in rows:
-            database._insert([row, StoredCost("evaluation", row.digest, seconds, 3.0)])
+            database.insert([row, StoredCost("evaluation", row.digest, seconds, 3.0)])
 
 
 def _published(database: Database, seed: int) -> None:

@@ -163,8 +163,8 @@ class Database:
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def _insert(self, rows: Sequence[Any], replacing: bool = False) -> None:
-        """Write rows, one after the other; within a transaction of the caller's."""
+    def insert(self, rows: Sequence[Any], replacing: bool = False) -> None:
+        """Write rows of any table, in a ``transaction`` of the caller's."""
         for row in rows:
             names = columns(type(row))
             places = ", ".join(f":{name}" for name in names)
@@ -197,7 +197,7 @@ class Database:
                     "resume with the version of kdzero-gp that started the run"
                 )
         with self.transaction():
-            self._insert(new)
+            self.insert(new)
 
     def add_evaluation(
         self,
@@ -208,14 +208,14 @@ class Database:
     ) -> None:
         """Append an evaluation and what it cost, also by stage."""
         with self.transaction():
-            self._insert([evaluation], replacing=True)
-            self._insert([StoredCost("evaluation", evaluation.digest, seconds, step_milliseconds, dict(stages or {}))])
+            self.insert([evaluation], replacing=True)
+            self.insert([StoredCost("evaluation", evaluation.digest, seconds, step_milliseconds, dict(stages or {}))])
 
     def add_measurement(self, measurement: StoredMeasurement, seconds: float, step_milliseconds: float) -> None:
         """Append a measurement and what it cost."""
         with self.transaction():
-            self._insert([measurement], replacing=True)
-            self._insert([StoredCost(measurement.kind, measurement.name, seconds, step_milliseconds)])
+            self.insert([measurement], replacing=True)
+            self.insert([StoredCost(measurement.kind, measurement.name, seconds, step_milliseconds)])
 
     # --- reading --------------------------------------------------------------------------------------------
 

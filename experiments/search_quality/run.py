@@ -21,13 +21,14 @@ from pathlib import Path
 from scipy import stats
 
 from kdzero_gp.common import ALONE
+from kdzero_gp.engine.machine import Machine
 from kdzero_gp.evolution import SearchSettings
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.prepare import TEACHER
 from kdzero_gp.search.race import entries
-from kdzero_gp.search.run import BENCH, Machine, Work
+from kdzero_gp.search.run import BENCH, Work
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, Database
 from kdzero_gp.tasks.plan import DIGITS
@@ -187,7 +188,10 @@ def main():
     for seed, arm in itertools.product(given.seeds, given.arms):
         settings = settings_of(arm, seed, given.births)
         folder = given.work / f"{arm.replace(' ', '-')}-{seed}"
-        searched(folder, settings, given.work / f"{given.arms[0].replace(' ', '-')}-{seed}", Machine(given.workers))
+        shared = given.work / f"{given.arms[0].replace(' ', '-')}-{seed}"
+        searched(folder, settings, shared, Machine(workers=given.workers))
+            folder, settings, given.work / f"{given.arms[0].replace(' ', '-')}-{seed}", Machine(workers=given.workers)
+        )
         rows.append({"arm": arm, "seed": seed, **measured(folder, settings)})
         print(arm, seed, rows[-1]["best"], rows[-1]["accuracy"], f"{rows[-1]['seconds']:.0f} s", flush=True)
         found = {"rows": rows, "summary": summary(rows)}

@@ -14,10 +14,10 @@ from typing import Any
 
 from kdzero_gp.common import cores, interval
 from kdzero_gp.compiler import Expression
-from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.engine.precision import option_text
 from kdzero_gp.errors import SettingError
+from kdzero_gp.files import atomic_write
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.api import Pair
@@ -93,8 +93,12 @@ def compare(
     Writes ``compare.json``, ``compare.csv`` (one line for each training) and ``compare.png`` into ``out``. The same
     call goes on where an interrupted one stopped; more seeds or distillers add to what is there. Raises KdzeroError.
     """
-    if seeds < 1 or not factors or (workers is not None and workers < 1):
-        raise SettingError("compare needs at least one of --seeds, --factors and --workers")
+    if seeds < 1:
+        raise SettingError(f"--seeds must be at least 1, got {seeds}")
+    if not factors:
+        raise SettingError("--factors must name at least one number, such as 1")
+    if workers is not None and workers < 1:
+        raise SettingError(f"--workers must be at least 1, got {workers}")
     machine = machine or Machine()
     on_cpu = machine.resolved().type == "cpu"
     work = _ComparisonRun(pair, pair.resolve(REFERENCE, *distillers), Path(out), seed, progress or Progress())
@@ -200,7 +204,7 @@ class _ComparisonRun:
             "trainings": {name: {str(s): r.as_dict() for s, r in found.items()} for name, found in trained.items()},
             "table": [row.as_dict() for row in rows],
         }
-        write_whole(self.folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False))
+        atomic_write(self.folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False))
         factor = {row.name: row.factor for row in rows}
         lines = [
             {"distiller": name, "seed": seed, "factor": factor.get(name)}

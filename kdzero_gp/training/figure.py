@@ -22,7 +22,7 @@ def draw(rows: Sequence[ComparisonRow], path: Path, title: str) -> None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from kdzero_gp.compiler.loading import write_whole
+    from kdzero_gp.files import atomic_write
 
     shown = [row for row in rows if not row.reason][::-1]
     figure = Figure(figsize=(7.0, 1.2 + 0.35 * max(1, len(shown))), layout="constrained")
@@ -40,4 +40,4 @@ def draw(rows: Sequence[ComparisonRow], path: Path, title: str) -> None:
     axes.grid(axis="x", alpha=0.3)
     content = BytesIO()
     figure.savefig(content, format="png", dpi=150)
-    write_whole(path, content.getvalue())
+    atomic_write(path, content.getvalue())

@@ -20,8 +20,8 @@ from typing import Any
 
 import torch
 
-from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.files import atomic_write
 from kdzero_gp.training.settings import TrainingResult
 from kdzero_gp.version import __version__
 
@@ -54,7 +54,7 @@ def claim(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
-    write_whole(folder / SETTINGS, json.dumps({"kind": kind, "settings": settings}, indent=1, ensure_ascii=False))
+    atomic_write(folder / SETTINGS, json.dumps({"kind": kind, "settings": settings}, indent=1, ensure_ascii=False))
 
 
 def _known(folder: Path, kind: str) -> dict[str, Any] | None:
@@ -113,14 +113,14 @@ def write_log(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = LOG) 
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(folder / name, text.getvalue())
+    atomic_write(folder / name, text.getvalue())
 
 
 def write_result(folder: Path, result: TrainingResult, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Write the end of a training; what it went on from is of no use then."""
     versions = {"kdzero_gp": __version__, "torch": torch.__version__, "python": platform.python_version()}
     content = result.as_dict() | {"settings": settings, "machine": facts, "versions": versions}
-    write_whole(folder / RESULT, json.dumps(content, indent=1, ensure_ascii=False))
+    atomic_write(folder / RESULT, json.dumps(content, indent=1, ensure_ascii=False))
     for name in (CHECKPOINT, TEACHER):
         (folder / name).unlink(missing_ok=True)
 

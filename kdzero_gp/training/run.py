@@ -13,7 +13,6 @@ import torch
 
 from kdzero_gp.common import cores, count_parameters
 from kdzero_gp.compiler import load_source
-from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.engine.batches import Images, open_images
 from kdzero_gp.engine.loop import Trainer, measured
 from kdzero_gp.engine.machine import Machine, computing_as, forget_peak, peak_megabytes
@@ -23,6 +22,7 @@ from kdzero_gp.engine.precision import SMALLEST_SIZE, label, option_text, precis
 from kdzero_gp.engine.resident import Diverged
 from kdzero_gp.engine.teacher import Teacher, asked, keep, kept, outputs
 from kdzero_gp.errors import ModelError
+from kdzero_gp.files import atomic_write
 from kdzero_gp.models import names
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
@@ -147,7 +147,7 @@ class _Training:
             self.progress.note(f"going on after epoch {len(self.rows)}")
         if self.teacher is not None:
             self.teacher.distiller.magnitudes = self.magnitudes  # type: ignore[assignment]
-            write_whole(self.folder / files.DISTILLER, with_magnitudes(self.settings.source, self.magnitudes))
+            atomic_write(self.folder / files.DISTILLER, with_magnitudes(self.settings.source, self.magnitudes))
         return len(self.rows)
 
     def _epoch(self, epoch: int) -> dict[str, Any]:

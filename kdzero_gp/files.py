@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdzero_gp.errors import RunError
 
-REMEDY = "free space or choose another place"
+REMEDY = "free space or choose another --out"
 
 
 def atomic_write(path: Path, content: str | bytes | Callable[[Path], object], remedy: str = REMEDY) -> None:

@@ -42,5 +42,5 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, erro
 def test_a_folder_and_a_missing_one_are_named(tmp_path):
     with pytest.raises(RunError, match="it is a folder; name a file"):
         atomic_write(tmp_path, "")
-    with pytest.raises(RunError, match="No such file or directory; free space or choose another place"):
+    with pytest.raises(RunError, match="No such file or directory; free space or choose another --out"):
         atomic_write(tmp_path / "missing" / "file", "")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import linecache
-import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -20,7 +19,7 @@ from kdzero_gp.compiler.lowering import lower
 from kdzero_gp.compiler.parsing import parse
 from kdzero_gp.compiler.rendering import checked_magnitudes, render
 from kdzero_gp.compiler.shapes import pair_shapes
-from kdzero_gp.errors import RunError
+from kdzero_gp.files import atomic_write
 
 Tensors = Mapping[str, Tensor]
 
@@ -131,22 +130,5 @@ def export(
         expression = parse(expression, pair_shapes(student_shapes, teacher_shapes, knowledge).types)
     facts = {"digest": digest(expression)} | dict(provenance or {})
     source = source_of(expression, student_shapes, teacher_shapes, magnitudes, facts, knowledge)
-    write_whole(path, source)
+    atomic_write(path, source, "free space or choose another place with -o")
     return source
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one. Raises ``RunError`` where it cannot."""
-    if not path.name or path.is_dir():
-        raise RunError(f"cannot write {path}: it is a folder; name a file with -o")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if isinstance(content, str):
-            temporary.write_text(content, encoding="utf-8")
-        else:
-            temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = error.strerror or error
-        raise RunError(f"cannot write {path}: {reason}; free space or choose another place with -o") from None

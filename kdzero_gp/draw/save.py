@@ -7,13 +7,13 @@ from pathlib import Path
 
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
-from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.compiler.shapes import PairShapes
 from kdzero_gp.draw.diagrams import to_dot, to_mermaid
 from kdzero_gp.draw.formula import latex_parts
 from kdzero_gp.draw.render import to_png, to_svg
 from kdzero_gp.draw.sentence import describe
 from kdzero_gp.errors import SettingError
+from kdzero_gp.files import atomic_write
 
 _Writer = Callable[
     [Expression, KnowledgeTypes | None, PairShapes | None],
@@ -75,4 +75,4 @@ def write(
         raise SettingError(f"cannot draw into {path.name!r} with {given}; end the name in one of {', '.join(SUFFIXES)}")
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
-    write_whole(path, writer(expression, knowledge, shapes))
+    atomic_write(path, writer(expression, knowledge, shapes), "free space or choose another place with -o")

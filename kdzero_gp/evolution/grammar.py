@@ -7,7 +7,6 @@ A space is built for one pair: only operations that its knowledge can reach are 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -16,7 +15,7 @@ from deap import gp
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.errors import ExpressionTypeError, GrammarError
-from primitives import CATALOGUE, CONSTANTS, LOSS, PAPER_CONSTANTS, Operation, PairType, ValueType
+from primitives import CATALOGUE, CONSTANTS, LOSS, PAPER_CONSTANTS, Operation, ValueType
 
 SPACES = ("open", "kdzero")
 # The paper's template has three transforms.
@@ -259,8 +258,3 @@ class Grammar:
 LEAF_PROBABILITY = 0.45
 # How often a new tree is a sum, relative to a single term.
 SUM_WEIGHT = 0.2
-
-
-def knowledge_of(pair_types: Mapping[str, PairType]) -> dict[str, PairType]:
-    """The knowledge of a pair in the order of the space's leaves."""
-    return {name: pair_types[name] for name in sorted(pair_types)}

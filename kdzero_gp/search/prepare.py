@@ -50,7 +50,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     }  # fmt: skip
     with computing_as(settings.threads or default_threads(example.shape[-1])):
         torch.manual_seed(settings.search.seed)
-        student = student_builder(spec, example)().to(device)
+        student: Any = student_builder(spec, example)().to(device)
         if settings.precision:
             precision = Precision.parse(settings.precision)
         else:
@@ -58,12 +58,12 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         progress.note(f"computing in {precision}")
         # after the student, whose name or taps may be wrong, since training a teacher can take hours
         preparation = _Preparation(folder, settings, dataset, task.family, device, precision, progress)
-        teacher, measures = preparation.teacher(example)
+        teacher, measures = preparation.teacher(example, student)
         progress.note(
             f"student {settings.student}: {count_parameters(student):,} parameters; "
             f"teacher {settings.teacher}: {count_parameters(teacher):,}"
         )
-        kept = settings.shared_knowledge(student.shapes, teacher.shapes)
+        kept = settings.searched(student.shapes, teacher.shapes)
         proxy_task = ProxyTask(
             train=preparation.split(dataset.train, plan.images, teacher, kept),
             validation=preparation.split(dataset.validation, plan.validation_images, teacher, kept),
@@ -95,7 +95,7 @@ class _Preparation:
     precision: Precision
     progress: Progress
 
-    def teacher(self, example: Tensor) -> tuple[Any, dict[str, float]]:
+    def teacher(self, example: Tensor, student: Any) -> tuple[Any, dict[str, float]]:
         """The teacher with its weights, trained here where the task's plan says how, and its measures."""
         settings, kept = self.settings, self.folder / TEACHER
         torch.manual_seed(settings.search.seed)
@@ -104,6 +104,7 @@ class _Preparation:
         if weights is not None:
             load_weights(network, weights)
         teacher: Any = self.family.tap(network.to(self.device), example, settings.teacher_taps or None)
+        settings.searched(student.shapes, teacher.shapes)  # refuses what is not there before a training of hours
         if weights is None:
             recipe = settings.plan.teacher_recipe
             if recipe is None:
@@ -124,7 +125,7 @@ class _Preparation:
         validation = self.dataset.validation
         most = self.settings.plan.validation_images or len(validation)
         splits = {"validation": Split(validation.images[:most], validation.labels[:most]), "test": self.dataset.test}
-        measures = {}
+        measures: dict[str, float] = {}
         for part, split in splits.items():
             measured = self.family.measure(self._outputs(teacher, split))
             measures |= {f"{part}_{name}": value for name, value in measured.items()}

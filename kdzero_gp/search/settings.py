@@ -1,31 +1,39 @@
-"""What a run is decided by, and each task's defaults."""
+"""What a run is decided by."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kdzero_gp.engine.recipe import Recipe
+import cattrs
+
+from kdzero_gp import tasks
+from kdzero_gp.compiler.expression import KNOWLEDGE
+from kdzero_gp.engine.precision import named
 from kdzero_gp.errors import SettingError
 from kdzero_gp.evolution import SPACES, SearchSettings
+from kdzero_gp.families import TaskFamily
+from kdzero_gp.proxy.fitness import check_weights
 from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.tasks.plan import DIGITS, PROXY_TRAINS, SearchPlan
 
 MAGNITUDE_MODES = ("relative", "absolute")
-# What several objectives can be: the metrics of fitness, milliseconds of a step, MiB that the loss keeps for a batch.
-OBJECTIVES = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap", "step_time", "memory")
-
-# What of a plan has an option of its own name on the command line.
-PLAN_OPTIONS = (
-    "images", "validation_images", "race_top", "race_seeds", "proxy_trains", "surrogate_share", "short_bound",
-    "loss_memory",
-)  # fmt: skip
+# What several objectives can be besides the family's metrics: milliseconds of a step, MiB that the loss keeps for a
+# batch.
+COSTS = ("step_time", "memory")
+# Fewer images are no measurement.
+LEAST_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class RunSettings:
-    """Everything that a run's results follow from, apart from the machine. Stored with the run."""
+    """Everything that a run's results follow from, apart from the kind of machine. Stored with the run.
+
+    ``knowledge``: what distillers can be made of; nothing stands for logits, emb and feat, as far as both networks have
+    them, and what is named by a tap. ``precision`` (such as ``bfloat16,channels-last``) and ``threads``: None lets the
+    run choose.
+    """
 
     task: str = "digits"
     data: str | None = None
@@ -34,42 +42,64 @@ class RunSettings:
     teacher_taps: dict[str, str] = field(default_factory=dict)
     student: str = ""
     student_taps: dict[str, str] = field(default_factory=dict)
-    knowledge: tuple[str, ...] = ("logits", "emb", "feat")
+    knowledge: tuple[str, ...] = ()
     space: str = "open"
     magnitude: str = "relative"
     seed_zoo: bool = True
     screens: tuple[str, ...] = SCREENS
+    precision: str | None = None
+    threads: int | None = None
     search: SearchSettings = field(default_factory=SearchSettings)
     plan: SearchPlan = DIGITS
 
     def __post_init__(self) -> None:
-        if self.space not in SPACES:
-            raise SettingError(f"--space must be one of {', '.join(SPACES)}, got {self.space!r}")
-        if self.magnitude not in MAGNITUDE_MODES:
-            raise SettingError(f"--magnitude must be one of {', '.join(MAGNITUDE_MODES)}, got {self.magnitude!r}")
-        unknown = [name for name in self.screens if name not in SCREENS]
-        if unknown:
-            raise SettingError(f"there is no screen {unknown[0]!r}; --screens takes {', '.join(SCREENS)}, all or none")
-        unknown = [name for name in self.search.objectives if name not in OBJECTIVES]
-        if unknown:
-            raise SettingError(f"there is no objective {unknown[0]!r}; --objectives takes {', '.join(OBJECTIVES)}")
-        for name in ("race_seeds", "race_top"):
-            if getattr(self.plan, name) < 1:
-                raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {getattr(self.plan, name)}")
-        if not 0 < self.plan.surrogate_share <= 1:
-            share = self.plan.surrogate_share
-            raise SettingError(f"--surrogate-share must lie above 0 and not above 1, got {share:g}")
-        if not self.plan.short_bound > 0:
-            raise SettingError(f"--short-bound must be more than 0, got {self.plan.short_bound:g}")
-        if self.plan.proxy_trains not in PROXY_TRAINS:
-            names = ", ".join(PROXY_TRAINS)
-            raise SettingError(f"--proxy-trains must be one of {names}, got {self.plan.proxy_trains!r}")
-        if not self.plan.loss_memory > 0:
-            raise SettingError(f"--loss-memory must be more than 0 MiB, got {self.plan.loss_memory:g}")
-        for name in ("images", "validation_images"):
-            value = getattr(self.plan, name)
-            if value is not None and value < 64:
-                raise SettingError(f"--{name.replace('_', '-')} must be at least 64, got {value}")
+        """Raises SettingError for values that make no sense."""
+        plan = self.plan
+        _one_of("--space", self.space, SPACES)
+        _one_of("--magnitude", self.magnitude, MAGNITUDE_MODES)
+        _one_of("--proxy-trains", plan.proxy_trains, PROXY_TRAINS)
+        _known("screen", "--screens", self.screens, SCREENS, ", all or none")
+        metrics = self.family.metrics
+        _known("objective", "--objectives", self.search.objectives, (*metrics, *COSTS))
+        check_weights(plan.weights, metrics)
+        if self.precision is not None:
+            named(self.precision)
+        checks = [
+            (self.threads is None or self.threads >= 1, f"--threads must be at least 1, got {self.threads}"),
+            (plan.race_seeds >= 1, f"--race-seeds must be at least 1, got {plan.race_seeds}"),
+            (plan.race_top >= 1, f"--race-top must be at least 1, got {plan.race_top}"),
+            (0 < plan.surrogate_share <= 1,
+             f"--surrogate-share must lie above 0 and not above 1, got {plan.surrogate_share:g}"),
+            (plan.short_bound > 0, f"--short-bound must be more than 0, got {plan.short_bound:g}"),
+            (plan.loss_memory > 0, f"--loss-memory must be more than 0 MiB, got {plan.loss_memory:g}"),
+            (plan.images is None or plan.images >= LEAST_IMAGES,
+             f"--images must be at least {LEAST_IMAGES}, got {plan.images}"),
+            (plan.validation_images is None or plan.validation_images >= LEAST_IMAGES,
+             f"--validation-images must be at least {LEAST_IMAGES}, got {plan.validation_images}"),
+        ]  # fmt: skip
+        for holds, message in checks:
+            if not holds:
+                raise SettingError(message)
+
+    @property
+    def family(self) -> TaskFamily:
+        """The family of the task."""
+        return tasks.get(self.task).family
+
+    def searched(self, student: Collection[str], teacher: Collection[str]) -> list[str]:
+        """The knowledge that distillers are made of, given what the networks expose. Raises SettingError for what was
+        asked for and one of them does not have."""
+        tapped = [name for name in (*self.teacher_taps, *self.student_taps) if name not in KNOWLEDGE]
+        asked = list(dict.fromkeys(self.knowledge or tapped))
+        for name in asked:
+            for role, exposed in (("teacher", teacher), ("student", student)):
+                if name not in exposed:
+                    raise SettingError(
+                        f"the {role} has no {name}; it has {', '.join(exposed)}: name a layer with --{role}-tap "
+                        f"{name}=LAYER, or leave {name} out"
+                    )
+        usual = [] if self.knowledge else [name for name in KNOWLEDGE if name in student and name in teacher]
+        return [*usual, *asked]
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON keeps it."""
@@ -78,15 +108,15 @@ class RunSettings:
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> RunSettings:
         """Read back what ``as_dict`` gave."""
-        values = dict(stored)
-        search = dict(values["search"])
-        values["search"] = SearchSettings(**search | {"objectives": tuple(search["objectives"])})
-        values["screens"] = tuple(values["screens"])
-        values["knowledge"] = tuple(values["knowledge"])
-        plan = dict(values["plan"])
-        for name in ("warm", "proxy", "race", "teacher_recipe"):
-            plan[name] = Recipe.from_dict(plan[name]) if plan[name] is not None else None
-        plan["zoo_factors"] = tuple(plan["zoo_factors"])
-        plan["weights"] = dict(plan["weights"])
-        values["plan"] = SearchPlan(**plan)
-        return cls(**values)
+        return cattrs.structure(stored, cls)
+
+
+def _one_of(option: str, value: str, names: Collection[str]) -> None:
+    if value not in names:
+        raise SettingError(f"{option} must be one of {', '.join(names)}, got {value!r}")
+
+
+def _known(noun: str, option: str, values: Collection[str], names: Collection[str], more: str = "") -> None:
+    unknown = [value for value in values if value not in names]
+    if unknown:
+        raise SettingError(f"there is no {noun} {unknown[0]!r}; {option} takes {', '.join(names)}{more}")

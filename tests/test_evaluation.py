@@ -11,22 +11,22 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from kdzero_gp.engine.resident import batches
 
 from kdzero_gp.compiler import source_of, terms, zoo
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.engine import resident as training
 from kdzero_gp.engine.outputs import TensorSplit, outputs
 from kdzero_gp.engine.recipe import Recipe
-from kdzero_gp.engine.resident import batches
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.models import build
-from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.proxy import metrics
 from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request, measure_terms
-from kdzero_gp.proxy.fitness import FitnessWeights, fitness
-from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.proxy.executor import Executor
+from kdzero_gp.proxy.fitness import FitnessWeights, fitness
+from kdzero_gp.proxy.students import student_builder
+from kdzero_gp.proxy.task import ProxyTask
 
 CLASSES = 4
 PROBE = 64

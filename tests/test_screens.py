@@ -12,10 +12,10 @@ from torch import nn
 from kdzero_gp.compiler import source_of, zoo
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.engine.outputs import TensorSplit
-from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy import screens
 from kdzero_gp.proxy.evaluator import Evaluator, Request, Screening
 from kdzero_gp.proxy.screens import PROBES, SAME_GRADIENT, SCREENS, SKETCH, Prober, Rejected, _counted
+from kdzero_gp.proxy.students import student_builder
 from test_evaluation import CLASSES, evaluator_on, request_of
 
 BASELINE = {"cross_entropy": 1.0, "sharpness_gap": 1.0, "cka_gap": 1.0}

@@ -29,12 +29,12 @@ import kdzero_gp
 from kdzero_gp.common import ALONE, interval
 from kdzero_gp.compiler import source_of
 from kdzero_gp.proxy.evaluator import Request
+from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.race import entries
 from kdzero_gp.search.run import BENCH
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
-from kdzero_gp.proxy.executor import Executor
 
 HERE = Path(__file__).parent
 METRICS = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap")

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from kdzero_gp.engine.resident import train
 from kdzero_gp.proxy.metrics import all_metrics
 from proxies import GROUPS, PROXIES, PUBLISHED_WEIGHTS, TRUTH, Proxy
 from torch import Tensor, nn
@@ -31,7 +32,6 @@ from kdzero_gp.data import load
 from kdzero_gp.data.cache import cache_folder
 from kdzero_gp.engine.outputs import Precision, TensorSplit, outputs
 from kdzero_gp.engine.recipe import Recipe
-from kdzero_gp.engine.resident import train
 from kdzero_gp.models import build
 from kdzero_gp.models.split import halves
 from kdzero_gp.models.taps import Tapped

@@ -72,6 +72,7 @@ def graph(
 
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
+    type_of(expression, knowledge)
     nodes = list(numbered(expression))
     result = networkx.DiGraph()
     for node in nodes:

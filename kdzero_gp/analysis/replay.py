@@ -18,7 +18,7 @@ from kdzero_gp.errors import RunError
 from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
-from kdzero_gp.search.prepare import BENCH
+from kdzero_gp.search.prepare import PROXY_TASK
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,9 +103,9 @@ def replay(
 ) -> Replay:
     """Carry out ``request`` again, as a worker of the run did. Raises ``RunError`` where the bench is missing, the
     candidate cannot be trained, or, with ``check``, a metric differs from ``stored``."""
-    path = folder / BENCH
+    path = folder / PROXY_TASK
     if not path.is_file():
-        raise RunError(f"{folder} has no {BENCH}, which a replay trains on; resume the run: kdzero-gp resume {folder}")
+        raise RunError(f"{folder} has no {PROXY_TASK}, which a replay trains on; resume the run: kdzero-gp resume {folder}")
     bench = ProxyTask.load(path).of(request.recipe)
     evaluator, outcome = _run(bench, request, Machine(device=device).resolved().type)
     if outcome.reason:

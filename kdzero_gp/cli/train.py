@@ -176,7 +176,7 @@ def compare(ctx: click.Context, distillers: tuple[str, ...], factors: str, **opt
     with _resumable(ctx) as progress:
         comparison = training.compare(
             _pair(options), [_distiller(text) for text in distillers], out=options["out"], seeds=options["seeds"],
-            factors=grid, tune_epochs=options["tune_epochs"], seed=options["seed"], workers=options["workers"],
+            factors=grid, tune_epochs=options["tune_epochs"], seed=options["seed"],
             machine=_machine(options), progress=progress,
         )  # fmt: skip
     _show(comparison, get(options["task"]).family.deciding)

@@ -15,8 +15,8 @@ def check_teacher(
     family: TaskFamily, measures: Mapping[str, float], targets: Mapping[str, Tensor], classes: int, name: str,
     progress: Progress,
 ) -> None:  # fmt: skip
-    """Tell how good a teacher is, by measures such as ``validation_accuracy``. Raises ModelError when it only guesses on
-    the first of the parts, whose ``targets`` are given."""
+    """Tell how good a teacher is, by measures such as ``validation_accuracy``. Raises ModelError when it only guesses
+    on the first of the parts, whose ``targets`` are given."""
     decides = family.deciding
     shown = [
         f"{decides.text(measures[f'{part}_{decides.name}'])} {decides.unit} on {part} images"

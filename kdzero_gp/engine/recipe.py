@@ -1,5 +1,5 @@
-"""Recipes: how a network is trained, for proxies and for hundreds of epochs alike. The packaged ones are small TOML files
-of which every field can be overridden."""
+"""Recipes: how a network is trained, for proxies and for hundreds of epochs alike. The packaged ones are small TOML
+files of which every field can be overridden."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Recipe:
     """A training of ``epochs`` passes in batches of ``batch_size``; an incomplete last batch is left out.
 
     The learning rate rises linearly over the ``warmup`` share of the steps and then stays but for ``decay`` at every
-    epoch of ``milestones`` (``steps``), falls to 0 along a half ``cosine`` or a ``linear`` one, or stays (``constant``).
+    epoch of ``milestones`` (``steps``), falls to 0 along a half ``cosine`` or a ``linear`` one, or is ``constant``.
     ``clip`` bounds the gradient's norm (0: no bound). ``adamw`` decays weights only, no biases and norms.
 
     ``crop``: ``pad`` moves the image by up to ``padding`` pixels over black; ``resized`` cuts a random part of it to

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from kdzero_gp.compiler.knowledge import KnowledgeSpec
 from kdzero_gp.data.augmentation import cropped
 
 Outputs = Mapping[str, Tensor]
@@ -66,12 +67,15 @@ class Measure:
 class TaskFamily(ABC):
     """One kind of task.
 
-    ``measures`` are what a student is measured by; ``decides`` names the one that ranks races and picks the best epoch,
+    ``knowledge`` says what networks may expose, by name or pattern, and ``usual`` which of it distillers are made of
+    where nobody asks for more. ``measures`` are what a student is measured by; ``decides`` names the one that ranks races and picks the best epoch,
     and ``breaks_ties`` the one that orders equals. ``metrics`` are what fitness may weigh: measures, and gaps to the
     teacher, all lower for better; ``loss`` names the student's own loss among them, the first that fitness is about.
     """
 
     name: str
+    knowledge: Mapping[str, KnowledgeSpec]
+    usual: tuple[str, ...]
     measures: tuple[Measure, ...]
     decides: str
     breaks_ties: str
@@ -114,7 +118,8 @@ class TaskFamily(ABC):
     def crop(
         self, images: Tensor, targets: Tensor, padding: int, offsets: Tensor, flipped: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Images N×C×H×W moved and mirrored as ``cropped`` does it, and their targets moved along (labels: as they are)."""
+        """Images N×C×H×W moved and mirrored as ``cropped`` does it, and their targets moved along (here: as they
+        are)."""
         return cropped(images, padding, offsets, flipped), targets
 
     @abstractmethod

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE
 from kdzero_gp.families import Measure, Outputs, TaskFamily
 from kdzero_gp.families.agreement import linear_cka
 from kdzero_gp.models import build
@@ -19,6 +20,8 @@ class Classification(TaskFamily):
     """Images to one of C classes. Targets are labels N (int64)."""
 
     name = "classification"
+    knowledge = CLASSIFICATION_KNOWLEDGE
+    usual = ("logits", "emb", "feat")
     measures = (
         Measure("accuracy", "accuracy", "%"),
         Measure("cross_entropy", "cross-entropy", "", higher_is_better=False),

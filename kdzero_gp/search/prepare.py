@@ -48,7 +48,8 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         "task": settings.task, "name": settings.student, "classes": classes, "channels": example.shape[1],
         "taps": dict(settings.student_taps),
     }  # fmt: skip
-    with computing_as(settings.threads or default_threads(example.shape[-1])):
+    threads = settings.threads or default_threads(example.shape[-1])
+    with computing_as(threads):
         torch.manual_seed(settings.search.seed)
         student: Any = student_builder(spec, example)().to(device)
         if settings.precision:
@@ -73,6 +74,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
             teacher_shapes={name: teacher.shapes[name] for name in kept},
             recipes={"warm": plan.warm, "proxy": plan.proxy, "race": plan.race},
             precision=precision,
+            threads=threads,
             race_from_scratch=plan.race_from_scratch,
             teacher=measures,
         )

@@ -20,7 +20,6 @@ from kdzero_gp.common import ALONE, ALONE_TEXT, cores
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.precision import option_text
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.families import TaskFamily
@@ -31,7 +30,7 @@ from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import Fingerprints
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
-from kdzero_gp.search.prepare import BENCH, TEACHER, baseline_seed, prepare
+from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
@@ -74,7 +73,7 @@ def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progr
         try:
             return Work(folder, database, settings, machine, progress or Progress()).run()
         except Exception:
-            if not any((folder / name).exists() for name in (TEACHER, BENCH)):
+            if not any((folder / name).exists() for name in (TEACHER, PROXY_TASK)):
                 database.discard()
                 with contextlib.suppress(OSError):
                     folder.rmdir()
@@ -98,8 +97,7 @@ def computed_as(settings: RunSettings, bench: Mapping[str, Any]) -> RunSettings:
     """The settings with the precision and the threads that the run chose, once it has."""
     if "precision" not in bench:
         return settings
-    precision = option_text(Precision(bench["precision"], bench.get("channels_last", False)))
-    return replace(settings, precision=precision, threads=bench.get("threads", settings.threads))
+    return replace(settings, precision=bench["precision"], threads=bench.get("threads", settings.threads))
 
 
 def _must_compute_alike(folder: Path, machine: Machine, settings: RunSettings) -> None:
@@ -125,7 +123,7 @@ class Work:
         self.database = database
         self.settings = settings
         self.device = machine.resolved().type
-        self.workers = machine.workers or (1 if self.device == "cuda" else cores())
+        self.workers = machine.resolved_workers()
         self.timeout = machine.timeout
         self.progress = progress
         self.duplicates = 0
@@ -134,10 +132,12 @@ class Work:
     def run(self) -> RunResult:
         """The run as a list of verbs."""
         self.bench = self._prepare()
-        self.shapes: PairShapes = pair_shapes(self.bench.student_shapes, self.bench.teacher_shapes)
+        self.shapes: PairShapes = pair_shapes(
+            self.bench.student_shapes, self.bench.teacher_shapes, self.bench.family.knowledge
+        )
         self.grammar = Grammar(self.settings.space, self.shapes.types)
         self.fingerprints = Fingerprints(self.folder / FINGERPRINTS)
-        bench, fingerprints = self.folder / BENCH, self.fingerprints.path
+        bench, fingerprints = self.folder / PROXY_TASK, self.fingerprints.path
         with Executor(bench, self.workers, self.device, self.timeout, fingerprints) as self.executor:
             self._measure_baseline()
             self.measure_zoo()
@@ -148,8 +148,8 @@ class Work:
 
     def _prepare(self) -> ProxyTask:
         bench = prepare(self.folder, self.settings, torch.device(self.device), self.progress)
-        self.database.set_fact("bench", bench.facts | {
-            "precision": bench.precision, "channels_last": bench.channels_last,
+        self.database.set_fact("bench", {f"teacher_{name}": value for name, value in bench.teacher.items()} | {
+            "precision": str(bench.precision), "threads": bench.threads,
             "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes,
         })  # fmt: skip
         return bench
@@ -157,7 +157,10 @@ class Work:
     # --- evaluations ----------------------------------------------------------------------------------------
 
     def _source(self, expression: Expression | str, magnitudes: Sequence[float] | None = None) -> str:
-        return source_of(expression, self.bench.student_shapes, self.bench.teacher_shapes, magnitudes)
+        bench = self.bench
+        return source_of(
+            expression, bench.student_shapes, bench.teacher_shapes, magnitudes, knowledge=bench.family.knowledge
+        )
 
     def _all(self, requests: Sequence[Request], keep: Callable[[int, Outcome], None]) -> None:
         """Evaluate in parallel; ``keep`` gets each outcome in order and must commit it."""

@@ -9,8 +9,7 @@ from typing import Any
 import cattrs
 
 from kdzero_gp import tasks
-from kdzero_gp.compiler.expression import KNOWLEDGE
-from kdzero_gp.engine.precision import named
+from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.errors import SettingError
 from kdzero_gp.evolution import SPACES, SearchSettings
 from kdzero_gp.families import TaskFamily
@@ -63,7 +62,7 @@ class RunSettings:
         _known("objective", "--objectives", self.search.objectives, (*metrics, *COSTS))
         check_weights(plan.weights, metrics)
         if self.precision is not None:
-            named(self.precision)
+            Precision.parse(self.precision)
         checks = [
             (self.threads is None or self.threads >= 1, f"--threads must be at least 1, got {self.threads}"),
             (plan.race_seeds >= 1, f"--race-seeds must be at least 1, got {plan.race_seeds}"),
@@ -89,7 +88,8 @@ class RunSettings:
     def searched(self, student: Collection[str], teacher: Collection[str]) -> list[str]:
         """The knowledge that distillers are made of, given what the networks expose. Raises SettingError for what was
         asked for and one of them does not have."""
-        tapped = [name for name in (*self.teacher_taps, *self.student_taps) if name not in KNOWLEDGE]
+        usual = self.family.usual
+        tapped = [name for name in (*self.teacher_taps, *self.student_taps) if name not in usual]
         asked = list(dict.fromkeys(self.knowledge or tapped))
         for name in asked:
             for role, exposed in (("teacher", teacher), ("student", student)):
@@ -98,8 +98,8 @@ class RunSettings:
                         f"the {role} has no {name}; it has {', '.join(exposed)}: name a layer with --{role}-tap "
                         f"{name}=LAYER, or leave {name} out"
                     )
-        usual = [] if self.knowledge else [name for name in KNOWLEDGE if name in student and name in teacher]
-        return [*usual, *asked]
+        shared = [] if self.knowledge else [name for name in usual if name in student and name in teacher]
+        return [*shared, *asked]
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON keeps it."""

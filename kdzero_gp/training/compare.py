@@ -38,8 +38,8 @@ TUNING_SEED = 1_000_000
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One distiller: its tuned factor and, over the seeds, means with half-widths of 95 % intervals (Student's t) of the
-    family's deciding measure.
+    """One distiller: its tuned factor and, over the seeds, means with half-widths of 95 % intervals (Student's t) of
+    the family's deciding measure.
 
     ``difference`` is the mean of the paired differences on test images to ``kd``; ``milliseconds`` of a step and
     ``megabytes`` at the peak are means. ``reason`` says why there are no numbers.

@@ -156,10 +156,10 @@ class _Training:
         check_teacher(self.family, named, {part: labels}, opened.batches.classes, settings.teacher, self.progress)
         path = self.shared if self.shared and self.shared.exists() else self.folder / files.TEACHER
         # a single epoch asks a live teacher no more often
-        if path.exists() or self.recipe.epochs > 1:
-            if _keep(network, distiller.KNOWLEDGE, opened, path, self.progress):
-                labels = torch.cat([labels for _, labels in opened.batches.evaluation("train")])
-                return KeptTeacher(distiller, self.family, kept(path, distiller.KNOWLEDGE, opened.device), labels)
+        repeated = path.exists() or self.recipe.epochs > 1
+        if repeated and _keep(network, distiller.KNOWLEDGE, opened, path, self.progress):
+            labels = torch.cat([labels for _, labels in opened.batches.evaluation("train")])
+            return KeptTeacher(distiller, self.family, kept(path, distiller.KNOWLEDGE, opened.device), labels)
         return LiveTeacher(distiller, self.family, network, opened.batches, opened.precision)
 
     def _ask(self, network: Any, images: Tensor) -> dict[str, Tensor]:

@@ -105,7 +105,9 @@ def replay(
     candidate cannot be trained, or, with ``check``, a metric differs from ``stored``."""
     path = folder / PROXY_TASK
     if not path.is_file():
-        raise RunError(f"{folder} has no {PROXY_TASK}, which a replay trains on; resume the run: kdzero-gp resume {folder}")
+        raise RunError(
+            f"{folder} has no {PROXY_TASK}, which a replay trains on; resume the run: kdzero-gp resume {folder}"
+        )
     bench = ProxyTask.load(path).of(request.recipe)
     evaluator, outcome = _run(bench, request, Machine(device=device).resolved().type)
     if outcome.reason:

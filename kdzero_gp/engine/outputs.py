@@ -32,9 +32,8 @@ class Precision:
         """Read what ``str`` gives. Raises SettingError."""
         name, comma, layout = text.replace(" ", "").partition(",")
         if name not in DTYPES or (comma and layout != CHANNELS_LAST):
-            raise SettingError(
-                f"--precision is one of {', '.join(DTYPES)}, with or without ,{CHANNELS_LAST}; got {text!r}"
-            )
+            names = ", ".join(name + layout for name in DTYPES for layout in ("", f",{CHANNELS_LAST}"))
+            raise SettingError(f"--precision must be one of {names}, got {text!r}")
         return cls(name, bool(comma))
 
     def __str__(self) -> str:

@@ -16,10 +16,9 @@ from typing import Any
 import torch
 
 import kdzero_gp.compiler as language
-from kdzero_gp.common import ALONE, ALONE_TEXT, cores
+from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.families import TaskFamily

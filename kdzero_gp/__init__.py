@@ -14,7 +14,7 @@ from kdzero_gp.compiler import (
     zoo,
 )
 from kdzero_gp.compiler import compile_distiller as compile
-from kdzero_gp.errors import ExpressionError, KdzeroError
+from kdzero_gp.errors import KdzeroError
 from kdzero_gp.version import __version__
 from primitives import CATALOGUE as catalogue
 
@@ -46,18 +46,3 @@ def __getattr__(name: str) -> Any:
 
         return Run
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def _picture(expression: Expression) -> str | None:
-    """A notebook shows a distiller as its picture, and a tree that is no distiller as text."""
-    from kdzero_gp.compiler import type_of
-    from kdzero_gp.draw import to_svg
-
-    try:
-        type_of(expression)
-        return to_svg(expression)
-    except ExpressionError:
-        return None
-
-
-Expression._repr_svg_ = _picture  # type: ignore[attr-defined]

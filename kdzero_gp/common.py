@@ -9,6 +9,9 @@ from collections.abc import Sequence
 
 from torch import nn
 
+# The student that learns without a teacher: its key in files and databases, and what it is called.
+ALONE, ALONE_TEXT = "alone", "cross-entropy alone"
+
 
 def cores() -> int:
     """How many processors this process may use."""

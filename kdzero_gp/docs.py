@@ -14,7 +14,7 @@ from torch import Tensor
 from kdzero_gp import draw
 from kdzero_gp.compiler import zoo
 from primitives import CATALOGUE, MAGNITUDES, TEMPERATURES, Operation, PairType
-from primitives.types import DIMENSIONS, RANKS
+from primitives.types import RANKS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 _ROLES = {
@@ -49,7 +49,7 @@ def _example_input(given: PairType) -> Tensor:
     if given.rank == "tokens":
         x = x.flatten(2)
     if given.axis:
-        dimensions = DIMENSIONS[given.rank, given.axis]
+        dimensions = RANKS[given.rank].dimensions[given.axis]
         x = (
             torch.log_softmax(x.flatten(2), 2).view_as(x)
             if len(dimensions) > 1
@@ -72,8 +72,8 @@ def _example(operation: Operation) -> str:
         return f"2, 3 → {float(operation.function(torch.tensor(2.0), 3.0)):g}"
     if operation.role == "calibration":
         logits, losses = torch.tensor(_MATRIX), torch.tensor([1.0, 2.0])
-        arguments = (losses,) if operation.name == "no" else (losses, logits, 2.0 * logits, labels)
-        return f"1 2 → {float(operation.function(*arguments)):.2f}"
+        needed = {"student_logits": logits, "teacher_logits": 2.0 * logits, "labels": labels}
+        return f"1 2 → {float(operation.function(losses, *(needed[name] for name in operation.needs))):.2f}"
     given = next(overload[0] for overload in operation.overloads)
     assert isinstance(given, PairType)
     x = _example_input(given)
@@ -81,7 +81,7 @@ def _example(operation: Operation) -> str:
         teacher = x.flip(1) if given.axis else 2.0 * x
         more = (given,) if operation.specialise else ()
         return f"{_written(x)} → {_written(operation.function(x, teacher, *more))}"
-    arguments = (2.0,) * len(operation.parameters) + ((labels,) if operation.needs_labels else ())
+    arguments = (2.0,) * len(operation.parameters) + ((labels,) if operation.needs else ())
     if operation.noise is not None:
         torch.manual_seed(0)
         arguments += (operation.noise(x),)

@@ -1,6 +1,7 @@
 """Calibrations (the paper's loss weights): weigh the samples' losses and average them; and what combines losses.
 
-A weight is a constant for the student: no gradient flows through it.
+A weight is a constant for the student: no gradient flows through it. Logits have their classes in dimension 1; where
+they have places behind it (N×C×M, N×C×H×W), the weight of a sample is the mean over its places.
 """
 
 import math
@@ -15,7 +16,26 @@ from primitives.types import LOSS, MAGNITUDE, SCALAR
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, section E.3"
 
 
-@calibration(name="no", batch=True, source=_SUPPLEMENT, paper=True)
+def by_sample(weight: Tensor) -> Tensor:
+    """Mean over the places of each sample: N or N×… to N."""
+    return weight.flatten(1).mean(dim=1) if weight.dim() > 1 else weight
+
+
+def of_labelled_places(losses: Tensor, labels: Tensor) -> Tensor:
+    """Means over all places, where those without a label are 0, as means over the labelled places: N to N."""
+    labelled = (labels >= 0).flatten(1)
+    return losses * (labelled.shape[1] / labelled.sum(dim=1).clamp(min=1)).to(losses.dtype)
+
+
+def of_labelled_samples(losses: Tensor, labels: Tensor) -> Tensor:
+    """N values whose mean is that of the samples with a label; 0 for the others."""
+    labelled = (labels >= 0).reshape(len(losses), -1).any(dim=1)
+    return losses.masked_fill(~labelled, 0.0) * (len(losses) / labelled.sum().clamp(min=1))
+
+
+@calibration(
+    name="no", batch=True, latex="", words="averaged over the batch", note="plain mean", source=_SUPPLEMENT, paper=True
+)
 def mean_loss(losses: Tensor) -> Tensor:
     """mean of the losses.
 
@@ -24,51 +44,87 @@ def mean_loss(losses: Tensor) -> Tensor:
     return losses.mean()
 
 
-@calibration(source=_SUPPLEMENT, paper=True)
-def entropy(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+@calibration(
+    needs=("teacher_logits",),
+    latex=r"\frac{H(\mathrm{softmax}_{C}(z_T/4))}{\log\,C}",
+    words="weighted by the teacher's uncertainty",
+    note="teacher unsure",
+    source=_SUPPLEMENT,
+    paper=True,
+)
+def entropy(losses: Tensor, teacher_logits: Tensor) -> Tensor:
     """mean of H(p) / log C · loss, p = softmax(teacher / 4).
 
-    N losses and N×C logits to a scalar: samples that the teacher is unsure of count more. Weights lie in [0, 1].
+    N losses and N×C(×…) logits to a scalar: samples that the teacher is unsure of count more. Weights lie in [0, 1].
     """
     log_probability = torch.log_softmax(teacher_logits / 4.0, dim=1)
     weight = -(log_probability.exp() * log_probability).sum(dim=1) / math.log(max(teacher_logits.shape[1], 2))
-    return (weight * losses).mean()
+    return (by_sample(weight) * losses).mean()
 
 
-@calibration(needs_labels=True, source=_SUPPLEMENT + ", eq. 13; Zhou et al. 2021, arXiv:2102.00650 (WSLD)", paper=True)
+@calibration(
+    needs=("student_logits", "teacher_logits", "labels"),
+    latex=r"\left(1-e^{-\mathrm{CE}(z_S,y)/\mathrm{CE}(z_T,y)}\right)",
+    words="weighted towards samples on which the student is worse than the teacher",
+    note="student behind",
+    source=_SUPPLEMENT + ", eq. 13; Zhou et al. 2021, arXiv:2102.00650 (WSLD)",
+    paper=True,
+)
 def focal(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
     """mean of (1 − exp(−CE(student) / CE(teacher))) · loss.
 
-    N losses, N×C logits and N labels to a scalar: samples that the student gets worse than the teacher count more.
+    N losses, N×C(×…) logits and N(×…) labels to a scalar: samples that the student gets worse than the teacher count
+    more. Places with a negative label are left out of both means.
     """
+    labels = labels.reshape(len(losses), *teacher_logits.shape[2:])
+    labels = labels.masked_fill(labels < 0, -100)  # what cross_entropy leaves out
     student_entropy = F.cross_entropy(student_logits.detach(), labels, reduction="none")
     teacher_entropy = F.cross_entropy(teacher_logits, labels, reduction="none")
     weight = 1.0 - torch.exp(-student_entropy / (teacher_entropy + 1e-7))
-    return (weight * losses).mean()
+    weight = by_sample(weight)
+    if labels.dim() > 1:
+        weight = of_labelled_places(weight, labels)
+    return of_labelled_samples(weight * losses, labels).mean()
 
 
-@calibration(source=_SUPPLEMENT, paper=True)
-def sim(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+@calibration(
+    needs=("student_logits", "teacher_logits"),
+    latex=r"\max(\cos(z_S,\,z_T),\,0)",
+    words="weighted by how much the student's and the teacher's logits agree",
+    note="both agree",
+    source=_SUPPLEMENT,
+    paper=True,
+)
+def sim(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """mean of max(cos(student logits, teacher logits), 0) · loss.
 
-    N losses and N×C logits to a scalar: samples on which both already agree count more. A negative weight would turn
-    the loss around and drive the student away from the teacher, so it is 0.
+    N losses and N×C(×…) logits to a scalar: samples on which both already agree count more. A negative weight would
+    turn the loss around and drive the student away from the teacher, so it is 0.
     """
     weight = F.cosine_similarity(student_logits.detach(), teacher_logits, dim=1, eps=1e-8).clamp(min=0.0)
-    return (weight * losses).mean()
+    return (by_sample(weight) * losses).mean()
 
 
-@calibration(source=_SUPPLEMENT, paper=True)
-def conf(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
+@calibration(
+    needs=("teacher_logits",),
+    latex=r"\max_{C}\,\mathrm{softmax}_{C}(z_T)",
+    words="weighted by the teacher's confidence",
+    note="teacher sure",
+    source=_SUPPLEMENT,
+    paper=True,
+)
+def conf(losses: Tensor, teacher_logits: Tensor) -> Tensor:
     """mean of max softmax(teacher) · loss.
 
-    N losses and N×C logits to a scalar: samples that the teacher is sure of count more.
+    N losses and N×C(×…) logits to a scalar: samples that the teacher is sure of count more.
     """
     weight = torch.softmax(teacher_logits, dim=1).amax(dim=1)
-    return (weight * losses).mean()
+    return (by_sample(weight) * losses).mean()
 
 
-@combination({(SCALAR, MAGNITUDE): LOSS}, source=_SUPPLEMENT, paper=True)
+@combination(
+    {(SCALAR, MAGNITUDE): LOSS}, latex=r"<N>\,<x>", words="with magnitude", symbol="×", source=_SUPPLEMENT, paper=True
+)
 def times(loss: Tensor, magnitude: float) -> Tensor:
     """γ · loss.
 
@@ -78,7 +134,13 @@ def times(loss: Tensor, magnitude: float) -> Tensor:
     return magnitude * loss
 
 
-@combination({(LOSS, LOSS): LOSS}, source="sum of losses, so that one distiller can use several knowledges")
+@combination(
+    {(LOSS, LOSS): LOSS},
+    latex="<t>+<s>",
+    words="plus",
+    symbol="+",
+    source="sum of losses, so that one distiller can use several knowledges",
+)
 def add(left: Tensor, right: Tensor) -> Tensor:
     """left + right.
 

@@ -6,9 +6,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
-from primitives.types import BATCH, LOSS, MAGNITUDE, SAMPLE, SCALAR, TEMPERATURE, PairType, ValueType
+from primitives.types import (
+    BATCH,
+    DISTRIBUTIONS,
+    MAGNITUDE,
+    SAMPLE,
+    SCALAR,
+    TEMPERATURE,
+    PairType,
+    ValueType,
+)
 
 # The supplement lists T in {1, 4, 8, 16}; 2 is the usual choice on ImageNet.
 TEMPERATURES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -19,6 +29,11 @@ MAGNITUDES = (0.01, 0.1, 0.25, 0.5, 1.0, 2.0, 4.0, 5.0, 8.0, 10.0, 25.0, 50.0, 1
 PAPER_MAGNITUDES = (0.01, 0.1, 1.0, 5.0, 10.0, 25.0, 50.0, 100.0)
 CONSTANTS = {TEMPERATURE: TEMPERATURES, MAGNITUDE: MAGNITUDES}
 PAPER_CONSTANTS = {TEMPERATURE: PAPER_TEMPERATURES, MAGNITUDE: PAPER_MAGNITUDES}
+
+
+# What an operation may need besides its arguments: both networks' logits, and the labels, whose shape is that of the
+# logits without dimension 1. A negative label is none: its place counts nowhere.
+NEEDS = ("student_logits", "teacher_logits", "labels")
 
 
 class DuplicateOperationError(ValueError):
@@ -33,7 +48,19 @@ class Operation:
     depends on sample i alone, so the teacher's part can be computed once and cached. ``agree``: the axes on which
     student and teacher must have one size before the operation can be applied (``("*",)`` is all of them).
     ``noise`` draws what a stochastic operation shares between the two sides. ``specialise`` gives, for one type of
-    pair, the plain functions whose composition the operation is there.
+    pair, the plain functions whose composition the operation is there. ``needs``: what the function takes behind its
+    arguments, out of ``NEEDS``.
+
+    In print: ``latex``, of a transform with <x> for its argument, <b> for the argument in brackets where it is no
+    single symbol, <T> for the division by its temperature and <N> for its constant; of a distance with <t> and <s>
+    for the two sides; of a calibration the weight of a sample. ``words``, of a transform a noun phrase with <x>, <T>,
+    <N> and <C> for what dimension 1 holds (classes, channels, …); of the others the adverbial behind "matches the
+    teacher's …". ``note`` is what a picture says below the name, ``symbol`` what it shows in its place.
+
+    Algebra, for the canonical form: ``identity``: no effect on any input. ``idempotent``: twice is once.
+    ``non_negative``: no result is negative; ``keeps_non_negative``: no effect where nothing is. ``layout``: changes
+    only where a number stands; ``flattening``: does not see that. ``written_as``: the operation that it is written
+    as. ``log_form``: the operation that gives the logarithm. ``division``: divides by its constant.
     """
 
     name: str
@@ -41,13 +68,49 @@ class Operation:
     function: Callable[..., Any]
     overloads: Mapping[tuple[ValueType, ...], ValueType]
     source: str
+    latex: str
+    words: str
+    note: str = ""
+    symbol: str = ""
     per_sample: bool = True
     agree: tuple[str, ...] = ()
     noise: Callable[..., Any] | None = None
     specialise: Callable[[PairType], tuple[Callable[..., Any], ...]] | None = None
-    needs_labels: bool = False
+    needs: tuple[str, ...] = ()
     paper: bool = False
     searchable: bool = True
+    identity: bool = False
+    idempotent: bool = False
+    non_negative: bool = False
+    keeps_non_negative: bool = False
+    layout: bool = False
+    flattening: bool = False
+    written_as: str = ""
+    log_form: str = ""
+    division: bool = False
+
+    def __post_init__(self) -> None:
+        allowed = {"calibration": NEEDS, "transform": ("labels",)}.get(self.role, ())
+        if not set(self.needs) <= set(allowed):
+            listed = ", ".join(allowed) or "nothing"
+            raise ValueError(f"{self.name} needs {', '.join(self.needs)}; a {self.role} may need {listed}")
+
+    @cached_property
+    def compares_distributions(self) -> bool:
+        """Whether it is a distance of distributions alone."""
+        return self.role == "distance" and all(getattr(t[0], "kind", "") in DISTRIBUTIONS for t in self.overloads)
+
+    @cached_property
+    def normalises(self) -> bool:
+        """Whether it makes a distribution of what is none."""
+        kinds = [(getattr(t[0], "kind", ""), getattr(result, "kind", "")) for t, result in self.overloads.items()]
+        return any(made in DISTRIBUTIONS and given not in DISTRIBUTIONS for given, made in kinds)
+
+    def undoes_log(self, given: ValueType) -> bool:
+        """Whether it turns log-probabilities of the type ``given`` into their probabilities."""
+        if not isinstance(given, PairType) or given.kind != "log_probability":
+            return False
+        return self.overloads.get((given,)) == PairType(given.rank, "probability", given.axis)
 
     @property
     def arity(self) -> int:
@@ -95,6 +158,18 @@ class Catalogue:
 
 
 CATALOGUE = Catalogue()
+
+
+def operator(name: str, axis: str = "") -> str:
+    r"""The LaTeX of a transform that is written as a named function of its argument.
+
+    >>> print(operator("mean", "C"))
+    \mathrm{mean}_{C}\left(<x>\right)
+    """
+    subscript = f"_{{{axis}}}" if axis else ""
+    return rf"\mathrm{{{name}}}{subscript}\left(<x>\right)"
+
+
 Declarer = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
@@ -140,14 +215,3 @@ def calibration(*, batch: bool = False, name: str | None = None, **facts: Any) -
 def combination(overloads: Mapping[tuple[ValueType, ...], ValueType], **facts: Any) -> Declarer:
     """Declare a function that combines scalar losses."""
     return _declarer("combination", overloads, None, **facts)
-
-
-__all__ = [
-    "CATALOGUE",
-    "LOSS",
-    "MAGNITUDES",
-    "TEMPERATURES",
-    "Catalogue",
-    "DuplicateOperationError",
-    "Operation",
-]

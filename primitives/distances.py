@@ -15,7 +15,13 @@ _EVERYTHING = pairs(*_RANKS)
 _COLUMNS = pairs("columns")
 
 
-@distance(_EVERYTHING, source=_SUPPLEMENT, paper=True)
+@distance(
+    _EVERYTHING,
+    latex=r"\frac{1}{d}\left\|<t>-<s>\right\|_{1}",
+    words="by mean absolute difference",
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def l1(student: Tensor, teacher: Tensor) -> Tensor:
     """mean |s − t| over all but the batch.
 
@@ -24,7 +30,13 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).abs().flatten(1).mean(dim=1)
 
 
-@distance(_EVERYTHING, source=_SUPPLEMENT, paper=True)
+@distance(
+    _EVERYTHING,
+    latex=r"\frac{1}{d}\left\|<t>-<s>\right\|_{2}^{2}",
+    words="by mean squared difference",
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def l2(student: Tensor, teacher: Tensor) -> Tensor:
     """mean (s − t)² over all but the batch.
 
@@ -33,7 +45,12 @@ def l2(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().flatten(1).mean(dim=1)
 
 
-@distance(pairs("tokens", "map"), source="Liu et al. 2021 (ICKD), reference implementation")
+@distance(
+    pairs("tokens", "map"),
+    latex=r"\frac{1}{C}\left\|<t>-<s>\right\|_{2}^{2}",
+    words="by squared difference summed over space",
+    source="Liu et al. 2021 (ICKD), reference implementation",
+)
 def l2_rows(student: Tensor, teacher: Tensor) -> Tensor:
     """Σ (s − t)² over space, mean over channels.
 
@@ -42,7 +59,13 @@ def l2_rows(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().flatten(2).sum(dim=2).mean(dim=1)
 
 
-@distance(_EVERYTHING, source=_SUPPLEMENT, paper=True)
+@distance(
+    _EVERYTHING,
+    latex=r"\mathrm{Huber}\left(<t>-<s>\right)",
+    words="by smooth absolute difference",
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
     """mean of ½d² where |d| < 1 and |d| − ½ elsewhere, d = s − t, over all but the batch.
 
@@ -58,7 +81,14 @@ def along(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return student, teacher
 
 
-@distance(_EVERYTHING, batch=_COLUMNS, source=_SUPPLEMENT, paper=True)
+@distance(
+    _EVERYTHING,
+    batch=_COLUMNS,
+    latex=r"\left[1-\cos\left(<t>,\,<s>\right)\right]",
+    words="by cosine distance",
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def cos(student: Tensor, teacher: Tensor) -> Tensor:
     """1 − ⟨s, t⟩ / (‖s‖ ‖t‖ + 10⁻⁸) along dimension 1, mean over the rest.
 
@@ -72,6 +102,8 @@ def cos(student: Tensor, teacher: Tensor) -> Tensor:
 @distance(
     _EVERYTHING,
     batch=_COLUMNS,
+    latex=r"\left[1-\rho\left(<t>,\,<s>\right)\right]",
+    words="by Pearson correlation distance",
     source=_SUPPLEMENT + "; Huang et al. 2022, arXiv:2205.10536 (DIST)",
     paper=True,
 )
@@ -144,6 +176,8 @@ def _specialise_cross_entropy(given: PairType) -> tuple[Callable[..., Tensor], .
 
 @distance(
     _DISTRIBUTIONS,
+    latex=r"\mathrm{KL}\left(<t>\,\|\,<s>\right)",
+    words="by KL divergence",
     source=_SUPPLEMENT + ", eqs 5 and 7; Hinton et al. 2015, arXiv:1503.02531",
     specialise=_specialise_kl,
     paper=True,
@@ -159,6 +193,8 @@ def kl(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
 
 @distance(
     _DISTRIBUTIONS,
+    latex=r"\frac{1}{d}\,\mathrm{KL}\left(<t>\,\|\,<s>\right)",
+    words="by mean elementwise KL divergence",
     source="Passalis & Tefas 2018, arXiv:1803.10837 (PKT), reference implementation",
     specialise=_specialise_kl_mean,
 )
@@ -174,6 +210,8 @@ def kl_mean(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
 # The gradient of the student is that of ``kl``: for expressions and the zoo, of no use to a search.
 @distance(
     _DISTRIBUTIONS,
+    latex=r"\mathrm{CE}\left(<t>,\,<s>\right)",
+    words="by cross-entropy",
     source="Zhou et al. 2021, arXiv:2102.00650 (WSLD), reference implementation",
     specialise=_specialise_cross_entropy,
     searchable=False,
@@ -187,7 +225,13 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, given: PairType) -> Ten
     return reduce(terms(student, teacher))
 
 
-@distance(pairs("matrix", "tokens", "map", kinds=("real", "logits")), source=_SUPPLEMENT, paper=True)
+@distance(
+    pairs("matrix", "tokens", "map", kinds=("real", "logits")),
+    latex=r"\mathrm{CE}\left(\mathrm{argmax}_{C}\,<t>,\,\mathrm{softmax}_{C}\,<s>\right)",
+    words="by cross-entropy with the largest entry as the label",
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def hard(student: Tensor, teacher: Tensor) -> Tensor:
     """−log softmax(s) at argmax t over dimension 1, mean over the rest.
 
@@ -200,6 +244,8 @@ def hard(student: Tensor, teacher: Tensor) -> Tensor:
 @distance(
     [],
     batch=pairs("matrix"),
+    latex=r"\log_2 \sum_{j} \left|\rho_{j}\left(<t>,\,<s>\right)-1\right|^{2.02}",
+    words="by the correlation of each feature over the batch",
     source=_SUPPLEMENT + ", eq. 12; Miles et al. 2022, arXiv:2112.00459 (ITRD)",
     paper=True,
 )
@@ -217,7 +263,13 @@ def cor(student: Tensor, teacher: Tensor) -> Tensor:
     return torch.log2((correlation - 1.0).abs().pow(2.02).sum() + 1e-12)
 
 
-@distance([], batch=pairs("matrix"), source="Peng et al. 2019, arXiv:1904.01802 (CC), RepDistiller's implementation")
+@distance(
+    [],
+    batch=pairs("matrix"),
+    latex=r"\left\langle\delta_{n},\,\delta_{n+1}\right\rangle_{\delta=\left|<t>-<s>\right|}",
+    words="by products of the absolute differences of neighbouring samples",
+    source="Peng et al. 2019, arXiv:1904.01802 (CC), RepDistiller's implementation",
+)
 def consecutive(student: Tensor, teacher: Tensor) -> Tensor:
     """Σ |sᵢ − tᵢ| · |sᵢ₊₁ − tᵢ₊₁| over features, for neighbours in the batch.
 
@@ -232,6 +284,8 @@ def consecutive(student: Tensor, teacher: Tensor) -> Tensor:
 @distance(
     pairs("tokens", "map"),
     agree=("HW",),
+    latex=r"\mathrm{MMD}^{2}\left(<t>,\,<s>\right)",
+    words="by maximum mean discrepancy between channels",
     source="Huang & Wang 2017, arXiv:1707.01219 (NST, polynomial kernel)",
 )
 def mmd(student: Tensor, teacher: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from primitives.declaration import transform
+from primitives.declaration import operator, transform
 from primitives.types import TEMPERATURE, PairType, pairs
 
 _RANKS = ("matrix", "tokens", "map", "plane", "relation")
@@ -27,7 +27,14 @@ _RESTORED = {
 }
 
 
-@transform(_to_real(*_REAL, "probability") | _RESTORED, source=_SUPPLEMENT, paper=True)
+@transform(
+    _to_real(*_REAL, "probability") | _RESTORED,
+    latex=operator("exp"),
+    words="exponential of <x>",
+    non_negative=True,
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def exp(x: Tensor) -> Tensor:
     """exp(min(x, 20)).
 
@@ -37,7 +44,9 @@ def exp(x: Tensor) -> Tensor:
     return torch.exp(x.clamp(max=20.0))
 
 
-@transform(_ANY, source=_SUPPLEMENT + "; Misra 2019, arXiv:1908.08681", paper=True)
+@transform(
+    _ANY, latex=operator("Mish"), words="Mish of <x>", source=_SUPPLEMENT + "; Misra 2019, arXiv:1908.08681", paper=True
+)
 def mish(x: Tensor) -> Tensor:
     """x · tanh(softplus(x)).
 
@@ -46,7 +55,14 @@ def mish(x: Tensor) -> Tensor:
     return F.mish(x)
 
 
-@transform(_SIGNED, source=_SUPPLEMENT, paper=True)
+@transform(
+    _SIGNED,
+    latex=operator("LeakyReLU"),
+    words="leaky ReLU of <x>",
+    keeps_non_negative=True,
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def leaky_relu(x: Tensor) -> Tensor:
     """max(x, 0) + 0.01 · min(x, 0).
 
@@ -55,7 +71,16 @@ def leaky_relu(x: Tensor) -> Tensor:
     return F.leaky_relu(x)
 
 
-@transform(_SIGNED, source=_SUPPLEMENT, paper=True)
+@transform(
+    _SIGNED,
+    latex=operator("ReLU"),
+    words="positive part of <x>",
+    idempotent=True,
+    non_negative=True,
+    keeps_non_negative=True,
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def relu(x: Tensor) -> Tensor:
     """max(x, 0).
 
@@ -64,7 +89,7 @@ def relu(x: Tensor) -> Tensor:
     return F.relu(x)
 
 
-@transform(_ANY, source=_SUPPLEMENT, paper=True)
+@transform(_ANY, latex=operator("tanh"), words="hyperbolic tangent of <x>", source=_SUPPLEMENT, paper=True)
 def tanh(x: Tensor) -> Tensor:
     """tanh(x).
 
@@ -73,7 +98,9 @@ def tanh(x: Tensor) -> Tensor:
     return torch.tanh(x)
 
 
-@transform(_ANY, source=_SUPPLEMENT, paper=True)
+@transform(
+    _ANY, latex=r"\sigma\left(<x>\right)", words="sigmoid of <x>", non_negative=True, source=_SUPPLEMENT, paper=True
+)
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(−x)).
 
@@ -82,7 +109,13 @@ def sigmoid(x: Tensor) -> Tensor:
     return torch.sigmoid(x)
 
 
-@transform(_ANY, source=_SUPPLEMENT + "; Ramachandran et al. 2017, arXiv:1710.05941", paper=True)
+@transform(
+    _ANY,
+    latex=operator("Swish"),
+    words="Swish of <x>",
+    source=_SUPPLEMENT + "; Ramachandran et al. 2017, arXiv:1710.05941",
+    paper=True,
+)
 def swish(x: Tensor) -> Tensor:
     """x · sigmoid(x).
 
@@ -91,7 +124,17 @@ def swish(x: Tensor) -> Tensor:
     return F.silu(x)
 
 
-@transform(_SIGNED, name="abs", source=_SUPPLEMENT, paper=True)
+@transform(
+    _SIGNED,
+    name="abs",
+    latex=r"\left|<x>\right|",
+    words="magnitude of <x>",
+    idempotent=True,
+    non_negative=True,
+    keeps_non_negative=True,
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def absolute(x: Tensor) -> Tensor:
     """|x|.
 
@@ -100,7 +143,7 @@ def absolute(x: Tensor) -> Tensor:
     return x.abs()
 
 
-@transform(_ANY, source=_SUPPLEMENT, paper=True)
+@transform(_ANY, latex="<b>^{2}", words="square of <x>", non_negative=True, source=_SUPPLEMENT, paper=True)
 def pow2(x: Tensor) -> Tensor:
     """x².
 
@@ -109,7 +152,7 @@ def pow2(x: Tensor) -> Tensor:
     return x.square()
 
 
-@transform(_ANY, source=_SUPPLEMENT, paper=True)
+@transform(_ANY, latex="<b>^{4}", words="fourth power of <x>", non_negative=True, source=_SUPPLEMENT, paper=True)
 def pow4(x: Tensor) -> Tensor:
     """x⁴.
 
@@ -118,7 +161,14 @@ def pow4(x: Tensor) -> Tensor:
     return x.square().square()
 
 
-@transform(_to_real(*_REAL, "probability"), name="log", source=_SUPPLEMENT, paper=True)
+@transform(
+    _to_real(*_REAL, "probability"),
+    name="log",
+    latex=operator("log", r"\pm"),
+    words="signed logarithm of <x>",
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def signed_log(x: Tensor) -> Tensor:
     """sign(x) · log(|x| + 10⁻⁶).
 
@@ -127,7 +177,9 @@ def signed_log(x: Tensor) -> Tensor:
     return torch.sign(x) * torch.log(x.abs() + 1e-6)
 
 
-@transform(_ANY, name="sqrt", source=_SUPPLEMENT, paper=True)
+@transform(
+    _ANY, name="sqrt", latex=operator("sqrt", r"\pm"), words="signed square root of <x>", source=_SUPPLEMENT, paper=True
+)
 def signed_sqrt(x: Tensor) -> Tensor:
     """sign(x) · (√(|x| + 10⁻⁶) − 10⁻³).
 
@@ -137,7 +189,7 @@ def signed_sqrt(x: Tensor) -> Tensor:
     return torch.sign(x) * ((x.abs() + 1e-6).sqrt() - 1e-3)
 
 
-@transform(_ANY, source=_SUPPLEMENT, paper=True)
+@transform(_ANY, latex=r"\frac{<x>+1}{2}", words="0-to-1 rescaled value of <x>", source=_SUPPLEMENT, paper=True)
 def scale(x: Tensor) -> Tensor:
     """(x + 1) / 2.
 
@@ -146,7 +198,14 @@ def scale(x: Tensor) -> Tensor:
     return (x + 1.0) / 2.0
 
 
-@transform(_ANY, parameters=(TEMPERATURE,), source="KD-Zero supplement, listing 1 (division by T)")
+@transform(
+    _ANY,
+    parameters=(TEMPERATURE,),
+    latex=r"\frac{<x>}{<N>}",
+    words="<N>-fold reduced value of <x>",
+    division=True,
+    source="KD-Zero supplement, listing 1 (division by T)",
+)
 def over(x: Tensor, temperature: float) -> Tensor:
     """x / T.
 

@@ -4,16 +4,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from primitives.declaration import transform
-from primitives.types import AXES, TEMPERATURE, PairType, pairs
+from primitives.declaration import operator, transform
+from primitives.types import RANKS, TEMPERATURE, PairType, pairs
 
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 2"
 _RANKS = ("matrix", "tokens", "map", "plane", "relation")
-_REAL = ("real", "logits")
 
 
 def _normalised(axis: str) -> dict[PairType, PairType]:
-    return {given: PairType(given.rank) for given in pairs(*_RANKS) if axis in AXES[given.rank]}
+    return {given: PairType(given.rank) for given in pairs(*_RANKS) if axis in RANKS[given.rank].axes}
 
 
 def _distribution(axis: str, kind: str) -> dict[PairType, PairType]:
@@ -21,11 +20,18 @@ def _distribution(axis: str, kind: str) -> dict[PairType, PairType]:
     return {
         given: PairType(given.rank, kind, axis)
         for given in pairs(*_RANKS)
-        if axis in AXES[given.rank] and not (given.kind == "log_probability" and given.axis == axis)
+        if axis in RANKS[given.rank].axes and not (given.kind == "log_probability" and given.axis == axis)
     }
 
 
-@transform(_normalised("HW"), source=_SUPPLEMENT, paper=True)
+@transform(
+    _normalised("HW"),
+    latex=operator("unit", "HW"),
+    words="pattern over space of <x>",
+    idempotent=True,
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def norm_HW(x: Tensor) -> Tensor:
     """x / max(‖x‖₂ over space, 10⁻⁸).
 
@@ -34,7 +40,14 @@ def norm_HW(x: Tensor) -> Tensor:
     return F.normalize(x, p=2.0, dim=tuple(range(2, x.dim())), eps=1e-8)  # type: ignore[arg-type]
 
 
-@transform(_normalised("C"), source=_SUPPLEMENT, paper=True)
+@transform(
+    _normalised("C"),
+    latex=operator("unit", "C"),
+    words="direction over <C> of <x>",
+    idempotent=True,
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def norm_C(x: Tensor) -> Tensor:
     """x / max(‖x‖₂ over dimension 1, 10⁻⁸).
 
@@ -43,7 +56,15 @@ def norm_C(x: Tensor) -> Tensor:
     return F.normalize(x, p=2.0, dim=1, eps=1e-8)
 
 
-@transform(_normalised("N"), per_sample=False, source=_SUPPLEMENT, paper=True)
+@transform(
+    _normalised("N"),
+    per_sample=False,
+    latex=operator("unit", "N"),
+    words="pattern over the batch of <x>",
+    idempotent=True,
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def norm_N(x: Tensor) -> Tensor:
     """x / max(‖x‖₂ over the batch, 10⁻⁸).
 
@@ -56,6 +77,10 @@ def norm_N(x: Tensor) -> Tensor:
     _distribution("N", "probability"),
     parameters=(TEMPERATURE,),
     per_sample=False,
+    latex=r"\mathrm{softmax}_{N}\left(<x><T>\right)",
+    words="<T>softmax over the batch of <x>",
+    non_negative=True,
+    log_form="logsoftmax_N",
     source=_SUPPLEMENT,
     paper=True,
 )
@@ -67,7 +92,16 @@ def softmax_N(x: Tensor, temperature: float) -> Tensor:
     return torch.softmax(x / temperature, dim=0)
 
 
-@transform(_distribution("C", "probability"), parameters=(TEMPERATURE,), source=_SUPPLEMENT, paper=True)
+@transform(
+    _distribution("C", "probability"),
+    parameters=(TEMPERATURE,),
+    latex=r"\mathrm{softmax}_{C}\left(<x><T>\right)",
+    words="<T>softmax over <C> of <x>",
+    non_negative=True,
+    log_form="logsoftmax_C",
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def softmax_C(x: Tensor, temperature: float) -> Tensor:
     """softmax(x / T) over dimension 1.
 
@@ -76,7 +110,16 @@ def softmax_C(x: Tensor, temperature: float) -> Tensor:
     return torch.softmax(x / temperature, dim=1)
 
 
-@transform(_distribution("HW", "probability"), parameters=(TEMPERATURE,), source=_SUPPLEMENT, paper=True)
+@transform(
+    _distribution("HW", "probability"),
+    parameters=(TEMPERATURE,),
+    latex=r"\mathrm{softmax}_{HW}\left(<x><T>\right)",
+    words="<T>softmax over space of <x>",
+    non_negative=True,
+    log_form="logsoftmax_HW",
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def softmax_HW(x: Tensor, temperature: float) -> Tensor:
     """softmax(x / T) over space.
 
@@ -90,6 +133,8 @@ def softmax_HW(x: Tensor, temperature: float) -> Tensor:
     _distribution("N", "log_probability"),
     parameters=(TEMPERATURE,),
     per_sample=False,
+    latex=r"\log\,\mathrm{softmax}_{N}\left(<x><T>\right)",
+    words="<T>log-softmax over the batch of <x>",
     source=_SUPPLEMENT,
     paper=True,
 )
@@ -101,7 +146,14 @@ def logsoftmax_N(x: Tensor, temperature: float) -> Tensor:
     return torch.log_softmax(x / temperature, dim=0)
 
 
-@transform(_distribution("C", "log_probability"), parameters=(TEMPERATURE,), source=_SUPPLEMENT, paper=True)
+@transform(
+    _distribution("C", "log_probability"),
+    parameters=(TEMPERATURE,),
+    latex=r"\log\,\mathrm{softmax}_{C}\left(<x><T>\right)",
+    words="<T>log-softmax over <C> of <x>",
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def logsoftmax_C(x: Tensor, temperature: float) -> Tensor:
     """log softmax(x / T) over dimension 1.
 
@@ -110,7 +162,14 @@ def logsoftmax_C(x: Tensor, temperature: float) -> Tensor:
     return torch.log_softmax(x / temperature, dim=1)
 
 
-@transform(_distribution("HW", "log_probability"), parameters=(TEMPERATURE,), source=_SUPPLEMENT, paper=True)
+@transform(
+    _distribution("HW", "log_probability"),
+    parameters=(TEMPERATURE,),
+    latex=r"\log\,\mathrm{softmax}_{HW}\left(<x><T>\right)",
+    words="<T>log-softmax over space of <x>",
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def logsoftmax_HW(x: Tensor, temperature: float) -> Tensor:
     """log softmax(x / T) over space.
 
@@ -122,6 +181,10 @@ def logsoftmax_HW(x: Tensor, temperature: float) -> Tensor:
 @transform(
     {PairType("relation"): PairType("relation", "probability", "C")},
     per_sample=False,
+    latex=operator("proportion", "C"),
+    words="row-wise proportions of <x>",
+    idempotent=True,
+    non_negative=True,
     source="Passalis & Tefas 2018, arXiv:1803.10837 (PKT, conditional probabilities)",
 )
 def proportion_C(x: Tensor) -> Tensor:
@@ -137,6 +200,10 @@ def proportion_C(x: Tensor) -> Tensor:
 @transform(
     {given: PairType(given.rank) for given in pairs(*_RANKS)},
     per_sample=False,
+    latex=operator("minmax"),
+    words="min-max normalised value of <x>",
+    idempotent=True,
+    non_negative=True,
     source=_SUPPLEMENT,
     paper=True,
 )
@@ -152,6 +219,8 @@ def min_max_normalize(x: Tensor) -> Tensor:
 @transform(
     {given: PairType(given.rank) for given in pairs("matrix", "tokens", "map")},
     per_sample=False,
+    latex=operator("batchnorm"),
+    words="batch-normalised value of <x>",
     source=_SUPPLEMENT,
     paper=True,
 )

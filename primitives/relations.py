@@ -4,14 +4,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from primitives.declaration import transform
-from primitives.types import LOGITS, TEMPERATURE, PairType, pairs
+from primitives.declaration import operator, transform
+from primitives.types import TEMPERATURE, PairType, pairs
 
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 2"
 
 
 @transform(
     {given: PairType("tokens") for given in pairs("tokens", "map")},
+    latex=operator("Gram", "C"),
+    words="channel-to-channel products of <x>",
     source=_SUPPLEMENT + " (ICKD)",
     paper=True,
 )
@@ -27,6 +29,9 @@ def bmm(x: Tensor) -> Tensor:
 @transform(
     {given: PairType("relation") for given in pairs("matrix", "tokens", "map", "plane")},
     per_sample=False,
+    latex=operator("Gram", "N"),
+    words="sample-to-sample similarities of <x>",
+    flattening=True,
     source=_SUPPLEMENT + ", eq. 4 (SP)",
     paper=True,
 )
@@ -42,6 +47,10 @@ def mm(x: Tensor) -> Tensor:
 @transform(
     {given: PairType("relation") for given in pairs("matrix", "tokens", "map", "plane")},
     per_sample=False,
+    latex=operator("dist", "N"),
+    words="sample-to-sample distances of <x>",
+    non_negative=True,
+    flattening=True,
     source="Park et al. 2019, arXiv:1904.05068 (RKD, distance-wise)",
 )
 def pdist(x: Tensor) -> Tensor:
@@ -59,6 +68,8 @@ def pdist(x: Tensor) -> Tensor:
 @transform(
     {given: PairType("tokens") for given in pairs("matrix")},
     per_sample=False,
+    latex=operator("angle", "N"),
+    words="angles between samples of <x>",
     source="Park et al. 2019, arXiv:1904.05068 (RKD, angle-wise)",
 )
 def angles(x: Tensor) -> Tensor:
@@ -73,6 +84,8 @@ def angles(x: Tensor) -> Tensor:
 @transform(
     {given: PairType("columns") for given in pairs("matrix")},
     per_sample=False,
+    latex=r"<b>^{\top}",
+    words="batch profile, for each of the <C>, of <x>",
     source="Huang et al. 2022, arXiv:2205.10536 (DIST, intra-class relation)",
 )
 def transpose(x: Tensor) -> Tensor:
@@ -83,34 +96,51 @@ def transpose(x: Tensor) -> Tensor:
     return x.t()
 
 
+_CLASSES = {
+    given: PairType(given.rank, "log_probability", "C") for given in pairs("matrix", "tokens", "map", kinds=("logits",))
+}
+
+
+def at_labels(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits with zeros where there is no label (a negative one), and which of them are the label's class."""
+    labels = labels.reshape(len(x), 1, *x.shape[2:])
+    classes = torch.arange(x.shape[1], device=x.device).view(-1, *[1] * (x.dim() - 2))
+    return x.masked_fill(labels < 0, 0.0), classes == labels.clamp(min=0)
+
+
 @transform(
-    {LOGITS: PairType("matrix", "log_probability", "C")},
+    _CLASSES,
     parameters=(TEMPERATURE,),
-    needs_labels=True,
+    needs=("labels",),
+    latex=r"\log\,\mathrm{softmax}_{\{y,\bar{y}\}}\left(<x><T>\right)",
+    words="<T>log-probabilities of the labelled class and of all others, from <x>",
     source="Zhao et al. 2022, arXiv:2203.08679 (DKD, target class)",
 )
 def target(x: Tensor, temperature: float, labels: Tensor) -> Tensor:
     """(log p_y, log(1 − p_y)) with p = softmax(x / T).
 
-    Logits N×C and labels N to N×2 log-probabilities.
+    Logits N×C(×…) and labels N(×…) to N×2(×…) log-probabilities; where the label is negative, they depend on nothing.
     """
+    x, is_target = at_labels(x, labels)
     log_probability = torch.log_softmax(x / temperature, dim=1)
-    is_target = F.one_hot(labels, x.shape[1]).bool()
     log_target = log_probability.masked_fill(~is_target, float("-inf")).logsumexp(dim=1)
     log_rest = log_probability.masked_fill(is_target, float("-inf")).logsumexp(dim=1)
     return torch.stack((log_target, log_rest), dim=1)
 
 
 @transform(
-    {LOGITS: PairType("matrix", "log_probability", "C")},
+    _CLASSES,
     parameters=(TEMPERATURE,),
-    needs_labels=True,
+    needs=("labels",),
+    latex=r"\log\,\mathrm{softmax}_{C\setminus y}\left(<x><T>\right)",
+    words="<T>log-softmax over the classes other than the label of <x>",
     source="Zhao et al. 2022, arXiv:2203.08679 (DKD, other classes)",
 )
 def nontarget(x: Tensor, temperature: float, labels: Tensor) -> Tensor:
     """log softmax(x / T − 1000 · onehot(y)).
 
-    Logits N×C and labels N to N×C log-probabilities over the classes other than the label's.
+    Logits N×C(×…) and labels N(×…) to log-probabilities of the same shape over the classes other than the label's;
+    where the label is negative, they depend on nothing.
     """
-    is_target = F.one_hot(labels, x.shape[1]).to(x.dtype)
-    return torch.log_softmax(x / temperature - 1000.0 * is_target, dim=1)
+    x, is_target = at_labels(x, labels)
+    return torch.log_softmax(x / temperature - 1000.0 * is_target.to(x.dtype), dim=1)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from primitives.declaration import transform
+from primitives.declaration import operator, transform
 from primitives.types import PairType, pairs
 
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 2"
@@ -18,6 +18,9 @@ def _except_over(axis: str, *ranks: str) -> list[PairType]:
 
 @transform(
     {given: PairType("plane") for given in _except_over("C", "tokens", "map") if given.rank == "map"},
+    latex=operator("att", "HW"),
+    words="spatial attention of <x>",
+    non_negative=True,
     source=_SUPPLEMENT + ", eq. 1 (FGD)",
     paper=True,
 )
@@ -34,6 +37,9 @@ def satt(x: Tensor) -> Tensor:
 @transform(
     {given: PairType(given.rank) for given in pairs("matrix", "tokens", "map", "plane")},
     per_sample=False,
+    latex=operator("att", "N"),
+    words="batch attention of <x>",
+    non_negative=True,
     source=_SUPPLEMENT,
     paper=True,
 )
@@ -47,6 +53,9 @@ def natt(x: Tensor) -> Tensor:
 
 @transform(
     {given: PairType("matrix") for given in [*pairs("matrix"), *_except_over("HW", "tokens", "map")]},
+    latex=operator("att", "C"),
+    words="channel attention of <x>",
+    non_negative=True,
     source=_SUPPLEMENT + ", eq. 2 (FGD)",
     paper=True,
 )
@@ -68,6 +77,8 @@ def mask_noise(x: Tensor) -> Tensor:
     {given: PairType(given.rank) for given in pairs("tokens", "map", "plane")},
     agree=("HW",),
     noise=mask_noise,
+    latex=r"\left(M_{HW}\odot <x>\right)",
+    words="randomly masked positions of <x>",
     source=_SUPPLEMENT + ", eq. 3 with λ = 0.65 (MGD)",
     paper=True,
 )
@@ -89,6 +100,8 @@ def drop_noise(x: Tensor) -> Tensor:
     {given: PairType(given.rank) for given in pairs("matrix", "tokens", "map")},
     agree=("C",),
     noise=drop_noise,
+    latex=r"\left(M_{C}\odot <x>\right)",
+    words="randomly dropped <C> of <x>",
     source=_SUPPLEMENT + " (dropout2d, p = 0.1)",
     paper=True,
 )
@@ -102,6 +115,8 @@ def drop(x: Tensor, noise: Tensor) -> Tensor:
 
 @transform(
     {given: PairType("plane") for given in _except_over("C", "map")},
+    latex=operator("mean", "C"),
+    words="mean over channels of <x>",
     source="Zagoruyko & Komodakis 2017, arXiv:1612.03928 (AT)",
 )
 def mean_C(x: Tensor) -> Tensor:
@@ -114,6 +129,8 @@ def mean_C(x: Tensor) -> Tensor:
 
 @transform(
     {given: PairType("matrix") for given in _except_over("HW", "tokens", "map")},
+    latex=operator("mean", "HW"),
+    words="mean over space of <x>",
     source="global average pooling, Lin et al. 2014, arXiv:1312.4400",
 )
 def mean_HW(x: Tensor) -> Tensor:
@@ -127,7 +144,15 @@ def mean_HW(x: Tensor) -> Tensor:
 _POOLED = {given: PairType(given.rank) for given in pairs("map", "plane")}
 
 
-@transform({given: given for given in pairs("map", "plane")}, source=_SUPPLEMENT, paper=True, searchable=False)
+@transform(
+    {given: given for given in pairs("map", "plane")},
+    latex="<x>",
+    words="full-size copy of <x>",
+    identity=True,
+    source=_SUPPLEMENT,
+    paper=True,
+    searchable=False,
+)
 def scale_r1(x: Tensor) -> Tensor:
     """x: the supplement's multi-scale with ratio 1.
 
@@ -136,7 +161,13 @@ def scale_r1(x: Tensor) -> Tensor:
     return x
 
 
-@transform(_POOLED, source=_SUPPLEMENT + " (spatial pyramid, PSPNet)", paper=True)
+@transform(
+    _POOLED,
+    latex=operator("maxpool", r"2\times 2"),
+    words="2×2 max-pooling of <x>",
+    source=_SUPPLEMENT + " (spatial pyramid, PSPNet)",
+    paper=True,
+)
 def scale_r2(x: Tensor) -> Tensor:
     """Maximum over blocks of 2×2.
 
@@ -145,7 +176,13 @@ def scale_r2(x: Tensor) -> Tensor:
     return F.max_pool2d(x, kernel_size=2, ceil_mode=True)
 
 
-@transform(_POOLED, source=_SUPPLEMENT + " (spatial pyramid, PSPNet)", paper=True)
+@transform(
+    _POOLED,
+    latex=operator("maxpool", r"4\times 4"),
+    words="4×4 max-pooling of <x>",
+    source=_SUPPLEMENT + " (spatial pyramid, PSPNet)",
+    paper=True,
+)
 def scale_r4(x: Tensor) -> Tensor:
     """Maximum over blocks of 4×4.
 
@@ -154,7 +191,13 @@ def scale_r4(x: Tensor) -> Tensor:
     return F.max_pool2d(x, kernel_size=4, ceil_mode=True)
 
 
-@transform(_POOLED, source="spatial pyramid pooling, He et al. 2014, arXiv:1406.4729")
+@transform(
+    _POOLED,
+    latex=operator("avgpool", r"\to 2\times 2"),
+    words="average over each quarter of <x>",
+    idempotent=True,
+    source="spatial pyramid pooling, He et al. 2014, arXiv:1406.4729",
+)
 def pool_2(x: Tensor) -> Tensor:
     """Mean over each of 2×2 equal parts.
 
@@ -163,7 +206,13 @@ def pool_2(x: Tensor) -> Tensor:
     return F.adaptive_avg_pool2d(x, 2)
 
 
-@transform(_POOLED, source="spatial pyramid pooling, He et al. 2014, arXiv:1406.4729")
+@transform(
+    _POOLED,
+    latex=operator("avgpool", r"\to 4\times 4"),
+    words="average over a 4×4 grid of <x>",
+    idempotent=True,
+    source="spatial pyramid pooling, He et al. 2014, arXiv:1406.4729",
+)
 def pool_4(x: Tensor) -> Tensor:
     """Mean over each of 4×4 equal parts.
 
@@ -185,6 +234,10 @@ _PATCHED = {given: PairType("map") for given in pairs("map", "plane")}
 
 @transform(
     {given: PairType("matrix") for given in pairs("map", "plane")},
+    latex=operator("vec"),
+    words="single pixels of <x>",
+    layout=True,
+    written_as="batch",
     source=_SUPPLEMENT,
     paper=True,
     searchable=False,
@@ -197,7 +250,9 @@ def local_s1(x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
-@transform(_PATCHED, source=_SUPPLEMENT, paper=True)
+@transform(
+    _PATCHED, latex=operator("patch", r"2\times 2"), words="2×2-pixel patches of <x>", source=_SUPPLEMENT, paper=True
+)
 def local_s2(x: Tensor) -> Tensor:
     """Patches of 2×2 pixels as channels.
 
@@ -206,7 +261,9 @@ def local_s2(x: Tensor) -> Tensor:
     return patches(x, 2, 2)
 
 
-@transform(_PATCHED, source=_SUPPLEMENT, paper=True)
+@transform(
+    _PATCHED, latex=operator("patch", r"4\times 4"), words="4×4-pixel patches of <x>", source=_SUPPLEMENT, paper=True
+)
 def local_s4(x: Tensor) -> Tensor:
     """Patches of 4×4 pixels as channels.
 
@@ -215,7 +272,12 @@ def local_s4(x: Tensor) -> Tensor:
     return patches(x, 4, 4)
 
 
-@transform(_PATCHED, source="KD-Zero supplement, section E.1 (n² patches, LKD)")
+@transform(
+    _PATCHED,
+    latex=operator("grid", r"2\times 2"),
+    words="four equal patches of <x>",
+    source="KD-Zero supplement, section E.1 (n² patches, LKD)",
+)
 def patch_2(x: Tensor) -> Tensor:
     """2×2 patches of equal size as channels.
 
@@ -224,7 +286,12 @@ def patch_2(x: Tensor) -> Tensor:
     return patches(x, -(-x.shape[2] // 2), -(-x.shape[3] // 2))
 
 
-@transform(_PATCHED, source="KD-Zero supplement, section E.1 (n² patches, LKD)")
+@transform(
+    _PATCHED,
+    latex=operator("grid", r"4\times 4"),
+    words="sixteen equal patches of <x>",
+    source="KD-Zero supplement, section E.1 (n² patches, LKD)",
+)
 def patch_4(x: Tensor) -> Tensor:
     """4×4 patches of equal size as channels.
 
@@ -233,7 +300,14 @@ def patch_4(x: Tensor) -> Tensor:
     return patches(x, -(-x.shape[2] // 4), -(-x.shape[3] // 4))
 
 
-@transform({given: PairType("matrix") for given in pairs("tokens", "map", "plane")}, source=_SUPPLEMENT, paper=True)
+@transform(
+    {given: PairType("matrix") for given in pairs("tokens", "map", "plane")},
+    latex=operator("vec"),
+    words="rows, one for each sample, of <x>",
+    layout=True,
+    source=_SUPPLEMENT,
+    paper=True,
+)
 def batch(x: Tensor) -> Tensor:
     """x as one row for each sample.
 
@@ -244,6 +318,9 @@ def batch(x: Tensor) -> Tensor:
 
 @transform(
     {given: PairType("tokens", given.kind, given.axis) for given in _MAPS},
+    latex=operator("vec", "HW"),
+    words="channel rows of <x>",
+    identity=True,
     source=_SUPPLEMENT,
     paper=True,
     searchable=False,

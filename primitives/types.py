@@ -7,39 +7,32 @@ fail on a shape and cannot feed unnormalised values to a divergence.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-# rank -> the axes a tensor of that rank has, as written in messages
+
+@dataclass(frozen=True)
+class Rank:
+    """Which axes a tensor has: ``text`` as messages write it, and the tensor dimensions behind each named axis over
+    which it may be normalised. ``classes``: dimension 1 may hold classes, so that the numbers may be logits."""
+
+    text: str
+    dimensions: Mapping[str, tuple[int, ...]]
+    classes: bool = False
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The named axes."""
+        return tuple(self.dimensions)
+
+
 RANKS = {
-    "matrix": "N×C matrix",
-    "tokens": "N×C×M tokens",
-    "map": "N×C×H×W map",
-    "plane": "N×1×H×W map",
-    "relation": "N×N relation",
-    "columns": "C×N columns",
-}
-# rank -> the named axes over which a tensor of that rank may be normalised
-AXES = {
-    "matrix": ("N", "C"),
-    "tokens": ("N", "C", "HW"),
-    "map": ("N", "C", "HW"),
-    "plane": ("N", "HW"),
-    "relation": ("C",),
-    "columns": (),
-}
-# tensor dimensions behind a named axis, by rank
-DIMENSIONS = {
-    ("matrix", "N"): (0,),
-    ("matrix", "C"): (1,),
-    ("tokens", "N"): (0,),
-    ("tokens", "C"): (1,),
-    ("tokens", "HW"): (2,),
-    ("map", "N"): (0,),
-    ("map", "C"): (1,),
-    ("map", "HW"): (2, 3),
-    ("plane", "N"): (0,),
-    ("plane", "HW"): (2, 3),
-    ("relation", "C"): (1,),
+    "matrix": Rank("N×C matrix", {"N": (0,), "C": (1,)}, classes=True),
+    "tokens": Rank("N×C×M tokens", {"N": (0,), "C": (1,), "HW": (2,)}, classes=True),
+    "map": Rank("N×C×H×W map", {"N": (0,), "C": (1,), "HW": (2, 3)}, classes=True),
+    "plane": Rank("N×1×H×W map", {"N": (0,), "HW": (2, 3)}),
+    "relation": Rank("N×N relation", {"C": (1,)}),
+    "columns": Rank("C×N columns", {}),
 }
 
 
@@ -56,11 +49,11 @@ class PairType:
     axis: str = ""
 
     def __str__(self) -> str:
-        what = {"real": "real numbers", "logits": "logits"}.get(self.kind)
-        if what is None:
-            noun = "probabilities" if self.kind == "probability" else "log-probabilities"
-            what = f"{noun} over {self.axis}"
-        return f"{RANKS[self.rank]} of {what}"
+        if self.kind in DISTRIBUTIONS:
+            noun = f"{'probabilities' if self.kind == 'probability' else 'log-probabilities'} over {self.axis}"
+        else:
+            noun = {"real": "real numbers", "logits": "logits"}[self.kind]
+        return f"{RANKS[self.rank].text} of {noun}"
 
 
 @dataclass(frozen=True, order=True)
@@ -108,11 +101,11 @@ def pairs(*ranks: str, kinds: tuple[str, ...] = ("real", "logits", *DISTRIBUTION
     >>> [str(pair) for pair in pairs("matrix", kinds=("real", "logits"))]
     ['N×C matrix of real numbers', 'N×C matrix of logits']
     """
-    found = []
+    types = []
     for rank in ranks:
         for kind in kinds:
             if kind in DISTRIBUTIONS:
-                found += [PairType(rank, kind, axis) for axis in AXES[rank]]
-            elif kind == "real" or rank == "matrix":
-                found.append(PairType(rank, kind))
-    return found
+                types += [PairType(rank, kind, axis) for axis in RANKS[rank].axes]
+            elif kind == "real" or RANKS[rank].classes:
+                types.append(PairType(rank, kind))
+    return types

@@ -177,10 +177,25 @@ def _share(x):
     return positive / positive.sum(dim=1, keepdim=True)
 
 
+def _place_by_place(function):
+    """A function of N×C logits and N labels, applied to every place of N×C×… logits and N×… labels."""
+
+    def applied(x, temperature, labels):
+        if x.dim() == 2:
+            return function(x, temperature, labels)
+        places = columns_of_space(x).unbind(2)
+        results = [function(p, temperature, y) for p, y in zip(places, rows(labels).unbind(1), strict=True)]
+        return torch.stack(results, dim=2).reshape(len(x), -1, *x.shape[2:])
+
+    return applied
+
+
+@_place_by_place
 def _target(x, temperature, labels):
     return torch.log(class_split(x, labels, temperature))
 
 
+@_place_by_place
 def _nontarget(x, temperature, labels):
     """Softmax over the other classes; the label's entry is the limit of the −1000 that DKD subtracts."""
     others = log_softmax(without_label(x, labels), "C", temperature)
@@ -365,11 +380,21 @@ DISTANCES = {
 # --- calibrations -------------------------------------------------------------------------------------------
 
 
-def _weighted(weight_of):
+def _weighted(weight_of, labelled_only=False):
+    """Σ weight · loss / N over the samples; the weight of a sample is the mean over its places. ``labelled_only``:
+    both means are over what has a label."""
+
     def calibrate(losses, student_logits, teacher_logits, labels):
-        with torch.no_grad():
-            weight = weight_of(student_logits, teacher_logits, labels)
-        return sum(w * loss for w, loss in zip(weight, losses, strict=True)) / len(losses)
+        terms = []
+        for i, loss in enumerate(losses):
+            s, t = (columns_of_space(side[i : i + 1, :, None])[0].T for side in (student_logits, teacher_logits))
+            y = labels[i].reshape(-1)
+            counted = y >= 0 if labelled_only else torch.ones_like(y, dtype=torch.bool)
+            if counted.any():
+                with torch.no_grad():
+                    weight = weight_of(s[counted], t[counted], y[counted])
+                terms.append(sum(weight) / len(weight) * loss)
+        return sum(terms) / len(terms)
 
     return calibrate
 
@@ -387,7 +412,7 @@ def _focus(student_logits, teacher_logits, labels):
 CALIBRATIONS = {
     "no": lambda losses, *_: sum(losses) / len(losses),
     "entropy": _weighted(_uncertainty),
-    "focal": _weighted(_focus),
+    "focal": _weighted(_focus, labelled_only=True),
     "sim": _weighted(lambda s, t, y: torch.stack([max(cosine(a, b), a.sum() * 0) for a, b in zip(s, t, strict=True)])),
     "conf": _weighted(lambda s, t, y: softmax(t, "C").max(dim=1).values),
 }

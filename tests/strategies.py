@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kdzero_gp.compiler import Expression
 from primitives import BATCH, CATALOGUE, CONSTANTS, LOGITS, MAGNITUDES, SAMPLE, PairType
-from primitives.types import DIMENSIONS
+from primitives.types import RANKS
 
 # --- pairs of shapes, per sample ----------------------------------------------------------------------------
 
@@ -74,7 +74,7 @@ def normalised(x, kind, rank, axis):
     """``x`` as a tensor of ``kind``: for distributions its softmax or log-softmax over the named axis."""
     if kind not in ("probability", "log_probability"):
         return x
-    dimensions = DIMENSIONS[rank, axis]
+    dimensions = RANKS[rank].dimensions[axis]
     flat = x.flatten(dimensions[0], dimensions[-1])
     function = torch.softmax if kind == "probability" else torch.log_softmax
     return function(flat, dim=dimensions[0]).view_as(x)

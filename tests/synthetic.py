@@ -4,18 +4,17 @@ The formula likes some operations more than others, so that a report has somethi
 rejected, for reasons as evaluation gives them. Everything follows from the seed.
 """
 
-import json
 import math
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
+from kdzero_gp.common import ALONE
 from kdzero_gp.compiler import pair_shapes, zoo
 from kdzero_gp.evolution import Birth, Grammar, Score, Search, SearchSettings
-from kdzero_gp.search.race import CROSS_ENTROPY, entries
-from kdzero_gp.search.settings import PLANS, RunSettings
-from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation, StoredMeasurement
+from kdzero_gp.search.race import entries
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredCost, StoredEvaluation, StoredMeasurement
 
 STUDENT = {"logits": [10], "emb": [8], "feat": [8, 4, 4]}
 TEACHER = {"logits": [10], "emb": [64], "feat": [64, 4, 4]}
@@ -51,9 +50,7 @@ def synthetic_run(
     """Make a run of ``births`` births in ``folder``; with none, the folder of a run that has only just begun."""
     folder.mkdir(parents=True, exist_ok=True)
     search = SearchSettings(generations=max(1, births // population), population=population, seed=seed)
-    settings = replace(
-        RunSettings(teacher="digits_cnn_32", student="digits_cnn_4", search=search), plan=PLANS["digits"]
-    )
+    settings = RunSettings(teacher="digits_cnn_32", student="digits_cnn_4", search=search)
     with Database.create(folder) as database:
         database.set_fact("settings", settings.as_dict())
         database.set_fact("versions", {"kdzero_gp": "0.1.0", "torch": "2.14.1", "python": "3.11.7"})
@@ -78,9 +75,10 @@ def _evolve(database: Database, settings: SearchSettings) -> None:
         fitness = fitness_of(text, birth.digest)
         reason = "" if fitness is not None else random.Random(text).choice(REASONS)
         metrics = {} if fitness is None else metrics_of(fitness)
-        found = StoredEvaluation(birth.digest, text, fitness, reason, metrics, (1.0,))
-        rows.append((found, 1.0 + random.Random(text).random()))
-        return lambda: Score(1e9 if fitness is None else fitness, reason)
+        status = Status.TRAINED if fitness is not None else Status.FAILED
+        row = StoredEvaluation(birth.digest, text, status, fitness, reason, metrics, (1.0,) * text.count("times("))
+        rows.append((row, 1.0 + random.Random(text).random()))
+        return lambda: Score(1e9 if fitness is None else fitness, measured=fitness is not None)
 
     born: list[StoredBirth] = []
 
@@ -92,28 +90,19 @@ def _evolve(database: Database, settings: SearchSettings) -> None:
     seeds = [expression for expression in zoo.values() if grammar.contains(expression)]
     for _ in Search(grammar, settings, judge, seeds, on_birth=keep).run():
         pass
-    database.connection.execute("PRAGMA synchronous=OFF")
     _store(database, born, rows)
 
 
 def _store(database: Database, born: list[StoredBirth], rows: list[tuple[StoredEvaluation, float]]) -> None:
     database.add_births(born)
-    with database.connection as connection:
-        connection.executemany(
-            "INSERT INTO evaluations VALUES (?, ?, ?, ?, ?, ?, '', '', '{}', x'')",
-            [
-                (f.digest, f.expression, f.fitness, f.reason, json.dumps(f.metrics), json.dumps(f.magnitudes))
-                for f, _ in rows
-            ],
-        )
-        connection.executemany(
-            "INSERT INTO costs VALUES ('evaluation', ?, ?, 3.0, '{}')", [(f.digest, seconds) for f, seconds in rows]
-        )
+    with database.transaction():
+        for row, seconds in rows:
+            database.insert([row, StoredCost("evaluation", row.digest, seconds, 3.0)])
 
 
 def _published(database: Database, seed: int) -> None:
     for index in range(3):
-        found = StoredMeasurement("baseline", CROSS_ENTROPY, index, 1.0, "", metrics_of(1.0), ())
+        found = StoredMeasurement("baseline", ALONE, index, 1.0, "", metrics_of(1.0), ())
         database.add_measurement(found, 1.0, 2.0)
     for name, expression in zoo.items():
         fitness = fitness_of(str(expression), name) or 1.0

@@ -11,9 +11,9 @@ from torch import nn
 from kdzero_gp import models
 from kdzero_gp.analysis.run import Run
 from kdzero_gp.errors import ModelError
-from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from odd_networks import Bishop, Pancake, lighthouse
 from test_run_options import TINY

@@ -4,13 +4,13 @@ import random
 
 import pytest
 import torch
-import torch.nn.functional as F
 
 import kdzero_gp
 from devices import LeftTheDevice, OnDevice, fake_batch, loss_on_cuda, pretended_cuda, trees_by_operation
 from kdzero_gp.compiler import load_source, pair_shapes
 from kdzero_gp.evolution import Grammar, Slot
-from kdzero_gp.proxy import metrics
+from kdzero_gp.families import agreement
+from kdzero_gp.families.classification import CLASSIFICATION, gaps
 from primitives import LOSS
 from strategies import PAIRS, TOKEN_KNOWLEDGE, random_trees
 
@@ -52,7 +52,7 @@ def test_the_student_s_own_loss_stays_on_the_device():
     with pretended_cuda():
         student, _, labels = fake_batch(PAIRS["equal"], BATCH)
         with OnDevice("cuda"):
-            loss = F.cross_entropy(student["logits"], labels)
+            loss = CLASSIFICATION.own_loss(student, labels)
     assert loss.device.type == "cuda"
 
 
@@ -60,8 +60,8 @@ def test_the_metrics_stay_on_the_device_until_they_are_read():
     with pretended_cuda():
         student, teacher, labels = fake_batch(PAIRS["cross"], 600)
         with OnDevice("cuda"):
-            found = metrics.tensors(student, teacher, labels)
-    assert set(found) == {"cross_entropy", "calibrated", "accuracy", "sharpness_gap", "cka_gap"}
+            found = gaps(student, teacher, labels)
+    assert set(found) == {"calibrated", "sharpness_gap", "cka_gap"}
     assert all(value.shape == () for value in found.values())
 
 
@@ -77,9 +77,9 @@ def optimiser_step(optimiser_of, parameters=((4, 3), (4,))):
 
 def flat_sgd(weights):
     from kdzero_gp.engine.optimizer import FlatSGD
-    from kdzero_gp.engine.proxy_recipe import Recipe
+    from kdzero_gp.engine.recipe import Recipe
 
-    return FlatSGD(weights, Recipe(epochs=1, batch_size=2, learning_rate=0.1))
+    return FlatSGD(weights, Recipe(epochs=1, batch_size=2, learning_rate=0.1, nesterov=True, clip=5.0))
 
 
 def test_the_optimiser_stays_on_the_device():
@@ -156,7 +156,7 @@ def test_a_planted_fault_in_an_optimiser_is_found(fault):
 
 
 def test_a_planted_fault_in_a_metric_is_found(monkeypatch):
-    right = metrics._hsic
-    monkeypatch.setattr(metrics, "_hsic", lambda one, other: right(one, other).cpu())
+    right = agreement._hsic
+    monkeypatch.setattr(agreement, "_hsic", lambda one, other: right(one, other).cpu())
     with pytest.raises((LeftTheDevice, RuntimeError)):
         test_the_metrics_stay_on_the_device_until_they_are_read()

@@ -11,22 +11,22 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from kdzero_gp.engine.resident import batches
 
 from kdzero_gp.compiler import source_of, terms, zoo
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.engine import resident as training
 from kdzero_gp.engine.outputs import TensorSplit, outputs
-from kdzero_gp.engine.proxy_recipe import Recipe
-from kdzero_gp.engine.resident import batches
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.models import build
-from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.proxy import metrics
 from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request, measure_terms
+from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import FitnessWeights, fitness
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
-from kdzero_gp.workers.evaluations import Executor
 
 CLASSES = 4
 PROBE = 64
@@ -293,8 +293,17 @@ def test_a_proxy_never_touches_test_images(bench):
 
 
 def test_a_race_reports_the_test_accuracy(bench, evaluator):
-    outcome = evaluator(request_of(bench, "kd", recipe="race"))
-    assert 0 <= outcome.metrics["test_accuracy"] <= 1
+    seen = {}
+    started = evaluator.start
+    try:
+        evaluator.start = lambda request: seen.setdefault("student", started(request))
+        outcome = evaluator(request_of(bench, "kd", recipe="race"))
+    finally:
+        evaluator.start = started
+    with torch.no_grad():
+        logits = seen["student"].eval()(bench.test.images)["logits"]
+    right = sum(int(row.argmax()) == int(label) for row, label in zip(logits, bench.test.labels, strict=True))
+    assert outcome.metrics["test_accuracy"] == pytest.approx(right / len(bench.test.labels))
 
 
 # --- magnitudes --------------------------------------------------------------------------------------------------

@@ -22,7 +22,8 @@ from kdzero_gp.progress import Progress
 from strategies import PAIRS, batch_of, random_trees
 
 DEVICE = os.environ.get("KDZERO_TEST_DEVICE", "cuda")
-pytestmark = [pytest.mark.gpu, pytest.mark.timeout(100)]
+# libraries of the device have warnings of their own
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(100), pytest.mark.filterwarnings("default::UserWarning")]
 
 BATCH = 16
 # ‖ours − theirs‖ / ‖theirs‖: float32 sums in another order; a kink that one value crosses costs as much.

@@ -1,6 +1,5 @@
 """A captured training step: the same bits as the step itself, and a way on where nothing can be captured."""
 
-import functools
 import os
 import warnings
 
@@ -9,7 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import kdzero_gp
+from kdzero_gp.engine.batches import Kept
 from kdzero_gp.engine.graphs import WARM_UP_STEPS, CapturedStep
+from kdzero_gp.engine.loop import Trainer
+from kdzero_gp.engine.outputs import FLOAT32, TensorSplit
+from kdzero_gp.engine.recipe import Recipe
+from kdzero_gp.engine.teacher import KeptTeacher
+from kdzero_gp.families.classification import CLASSIFICATION
+from kdzero_gp.models import build
 
 STEPS = 12
 FEATURES, CLASSES, BATCH = 12, 5, 16
@@ -93,19 +100,24 @@ class Pretended:
         outer = self
 
         class Context:
-            def __init__(self, *_, captures=False, **__):
-                self.captures = captures
+            def __init__(self, *_):
+                pass
 
             def __enter__(self):
                 return self
 
-            def __exit__(self, kind, error, trace):
-                if kind is None and self.captures and outer.fails:
-                    raise RuntimeError("operation not permitted when stream is capturing\nmore")
+            def __exit__(self, *_):
                 return False
 
             def wait_stream(self, _):
                 pass
+
+            def capture_begin(self, *_, **__):
+                pass
+
+            def capture_end(self):
+                if outer.fails:
+                    raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
             def replay(self):
                 outer.replays += 1
@@ -117,7 +129,7 @@ class Pretended:
 
         for name in ("Stream", "CUDAGraph", "stream"):
             monkeypatch.setattr(torch.cuda, name, Context)
-        monkeypatch.setattr(torch.cuda, "graph", functools.partial(Context, captures=True))
+        monkeypatch.setattr("kdzero_gp.engine.graphs._shared", lambda device: (Context(), None))
         monkeypatch.setattr(torch.cuda, "get_sync_debug_mode", lambda: outer.mode)
         monkeypatch.setattr(torch.cuda, "set_sync_debug_mode", set_mode)
         monkeypatch.setattr(torch.cuda, "current_stream", Context)
@@ -167,10 +179,43 @@ def test_a_batch_of_another_form_is_refused(monkeypatch):
         step({"y": torch.zeros(4)})
 
 
+def engine_training(device, graphs):
+    """Two epochs of the engine with a distiller: the student's weights, and the losses of the last step."""
+    torch.manual_seed(0)
+    count, classes = 64, 10
+    generator = torch.Generator().manual_seed(3)
+    images = torch.randn(count, 1, 8, 8, generator=generator)
+    labels = torch.randint(classes, (count,), generator=generator)
+    student = CLASSIFICATION.tap(build("digits_cnn_4", classes, 1), images[:2], None).to(device)
+    taught = {name: torch.randn(count, *shape, generator=generator) for name, shape in student.shapes.items()}
+    split = TensorSplit(images, labels, taught).to(device, FLOAT32)
+    recipe = Recipe(2, 8, 0.05, nesterov=True, warmup=0.1, clip=5.0)
+    batches = Kept(split, classes, recipe, device, FLOAT32)
+    distiller = kdzero_gp.compile("times(no(kl(softmax_C(logits, 4))), 1)", student.shapes, student.shapes)
+    kept = {name: tensor[None] for name, tensor in split.teacher.items()}
+    teacher = KeptTeacher(distiller.to(device), CLASSIFICATION, kept, split.labels)
+    trainer = Trainer(student, CLASSIFICATION, batches, FLOAT32, teacher, graphs=graphs)
+    if graphs and device.type == "cpu":  # the way that steps go on a device whose graphs cannot be captured
+        trainer.captured, trainer._losses = CapturedStep(trainer._take_tensors, device), torch.zeros(2)
+    losses = []
+    trainer.train(0, lambda step, own, distilled: losses.append((own, distilled)))
+    weights = torch.cat([p.detach().flatten().cpu() for p in student.parameters()])
+    return weights, torch.tensor([[own, distilled] for own, distilled in losses]), trainer
+
+
+def test_the_engine_s_steps_by_tensors_are_its_steps():
+    weights, losses, _ = engine_training(torch.device("cpu"), graphs=True)
+    expected, expected_losses, _ = engine_training(torch.device("cpu"), graphs=False)
+    torch.testing.assert_close(weights, expected)
+    torch.testing.assert_close(losses, expected_losses)
+    assert (losses[1:] != losses[:-1]).all(), "every step tells its own losses"
+
+
 GPU = torch.device(os.environ.get("KDZERO_TEST_DEVICE", "cuda"))
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default::UserWarning")
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_a_captured_step_ends_with_the_bits_of_the_step_itself(dropout):
     ours, step = trained(GPU, captured=True, dropout=dropout)
@@ -180,8 +225,21 @@ def test_a_captured_step_ends_with_the_bits_of_the_step_itself(dropout):
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("default::UserWarning")
 def test_a_step_that_looks_at_a_value_goes_on_without_a_graph():
     ours, step = trained(GPU, captured=True, peeks=True, dropout=0.5)
     theirs, _ = trained(GPU, captured=False, peeks=True, dropout=0.5)
     assert not step.captured and step.reason
     assert_same_bits(ours, theirs)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("default::UserWarning")
+def test_the_engine_trains_with_a_graph_as_without():
+    weights, losses, trainer = engine_training(GPU, graphs=True)
+    expected, expected_losses, _ = engine_training(GPU, graphs=False)
+    assert trainer.captured.captured or GPU.type == "cpu", trainer.captured.reason
+    torch.testing.assert_close(weights, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(losses, expected_losses, rtol=1e-4, atol=1e-5)
+    again, _, _ = engine_training(GPU, graphs=True)
+    assert torch.equal(again, weights), "equal trainings end with equal bits"

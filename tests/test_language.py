@@ -4,7 +4,7 @@ import builtins
 import itertools
 import os
 import random
-import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -41,7 +41,6 @@ from strategies import (
 KD = "times(no(kl(softmax_C(logits, 4))), 1)"
 # These draw random numbers, so two evaluations of one tree differ.
 STOCHASTIC = ("mask", "drop")
-AT_ONCE = 0.050  # seconds
 
 
 def in_distiller(transformed):
@@ -161,14 +160,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_hostile_text_gets_one_error_with_its_position_at_once(what):
+def test_hostile_text_gets_one_error_with_its_position(what):
     text, position, words = REFUSED[what]
-    took = []
-    for _ in range(3):
-        started = time.perf_counter()
-        with pytest.raises(KdzeroError) as caught:
-            parse(text)
-        took.append(time.perf_counter() - started)
+    with pytest.raises(KdzeroError) as caught:
+        parse(text)
     assert caught.value.position is not None
     assert position is None or caught.value.position == position, caught.value
     message = str(caught.value)
@@ -176,7 +171,6 @@ def test_hostile_text_gets_one_error_with_its_position_at_once(what):
     assert words is None or words in message
     assert "\n" not in message
     assert len(message) < 500
-    assert min(took) < AT_ONCE
     # One error, not a chain of them with a foreign traceback.
     assert caught.value.__suppress_context__ or caught.value.__context__ is None
 
@@ -486,6 +480,15 @@ DIFFERENT = [
 @pytest.mark.parametrize(("one", "other"), DIFFERENT)
 def test_distillers_that_differ_have_different_digests(one, other):
     assert digest(parse(one)) != digest(parse(other))
+
+
+def test_digests_stay_the_same():
+    """Runs on disk are found by them: the zoo, and random distillers, by the digests of the first release."""
+    lines = Path(__file__).with_name("digests.txt").read_text(encoding="utf-8").splitlines()
+    assert {text: digest(parse(text)) for _, text in (line.split(" ", 1) for line in lines)} == {
+        text: pinned for pinned, text in (line.split(" ", 1) for line in lines)
+    }
+    assert {str(tree) for tree in kdzero_gp.zoo.values()} <= {line.split(" ", 1)[1] for line in lines}
 
 
 def test_digest_is_sixteen_hexadecimal_digits_and_stable():

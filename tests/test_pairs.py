@@ -22,7 +22,7 @@ from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import ModelError, ShapeError
 from kdzero_gp.models.weights import save_weights
 from kdzero_gp.progress import Progress
-from kdzero_gp.search.settings import PLANS
+from kdzero_gp.tasks import TASKS
 from kdzero_gp.training.api import Pair, distill
 from kdzero_gp.training.pair import describe_pair
 
@@ -136,8 +136,9 @@ def test_a_pair_is_described_distilled_and_compared(teacher, student, expression
 
 @pytest.mark.parametrize(("teacher", "student"), SEARCHED, ids=names(SEARCHED))
 def test_a_pair_is_searched(teacher, student, images, workplace, monkeypatch):
-    quick = dataclasses.replace(PLANS["folder"], race_zoo=0, baseline_seeds=1)
-    monkeypatch.setitem(PLANS, "folder", quick)
+    task = TASKS["folder"]
+    quick = dataclasses.replace(task.plan, race_zoo=0, baseline_seeds=1)
+    monkeypatch.setitem(TASKS, "folder", dataclasses.replace(task, plan=quick))
     succeed(
         "evolve", *options(images, teacher, student), "--generations", 1, "--pop", 2, "--images", 64,
         "--validation-images", 64, "--race-seeds", 1, "--race-top", 1, "--workers", 1, "--out", "run",

@@ -11,7 +11,7 @@ from PIL import Image
 from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.engine.augmentation import cropped
 from kdzero_gp.engine.batches import Resident, Single, open_images
-from kdzero_gp.engine.recipe import TrainingRecipe, load_recipe, names
+from kdzero_gp.engine.recipe import Recipe, load_recipe, names
 from kdzero_gp.errors import DataError, SettingError
 
 CPU = torch.device("cpu")
@@ -58,7 +58,7 @@ def test_every_field_can_be_overridden_by_a_value_or_its_text():
     recipe = load_recipe("cifar100", changes=changes)
     assert (recipe.learning_rate, recipe.nesterov, recipe.milestones) == (0.2, True, (3, 5))
     assert (recipe.crop, recipe.epochs) == ("none", 9)
-    assert TrainingRecipe.from_dict(recipe.as_dict()) == recipe
+    assert Recipe.from_dict(recipe.as_dict()) == recipe
 
 
 def test_milestones_move_along_with_the_number_of_epochs():

@@ -32,13 +32,11 @@ from kdzero_gp.cli.live import sparkline, watch
 from kdzero_gp.compiler import parse, terms, zoo
 from kdzero_gp.draw.formula import to_latex
 from kdzero_gp.errors import RunError, SettingError
-from kdzero_gp.evolution import SearchSettings
 from kdzero_gp.report.page import report, write_report
 from kdzero_gp.report.panels.ancestry import SHOWN, ancestry, main_line, places
+from kdzero_gp.report.panels.fitness import COUNTS
 from kdzero_gp.report.panels.mathml import to_mathml
-from kdzero_gp.report.panels.reproduction import evolve_command
-from kdzero_gp.search.settings import RunSettings, plan_for
-from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
+from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredEvaluation
 from synthetic import synthetic_run
 
 # One run of 2,000 births: ≤ 10 s and ≤ 6 MB; one of 100,000: ≤ 60 s, ≤ 6 MB and ≤ 1 GB.
@@ -75,7 +73,8 @@ def birth(number, expression, digest, parents=(), generation=0, duplicate_of=Non
 
 
 def evaluation(digest, fitness, reason=""):
-    return StoredEvaluation(digest, "", fitness, reason, {}, ())
+    status = Status.FAILED if fitness is None else Status.TRAINED
+    return StoredEvaluation(digest, "", status, fitness, reason, {}, ())
 
 
 # --- numbers ------------------------------------------------------------------------------------------------------
@@ -102,12 +101,12 @@ def test_generations_give_the_quantiles_and_counts_of_their_births(small):
         assert row["best_so_far"] == best
         for name, share in (("q10", 0.1), ("q25", 0.25), ("median", 0.5), ("q75", 0.75), ("q90", 0.9)):
             assert row[name] == pytest.approx(quantile(values, share))
-        assert row["births"] == len(members) == row["evaluated"] + row["rejected"] + row["duplicates"]
+        assert row["births"] == len(members) == sum(row[name] for name in COUNTS)
 
 
 def test_a_generation_without_fitness_has_no_quantiles():
     (row,) = fitness_over_generations([birth(0, "x", "a")], [evaluation("a", None, "bad")])
-    assert math.isnan(row["median"]) and math.isnan(row["best_so_far"]) and row["rejected"] == 1
+    assert math.isnan(row["median"]) and math.isnan(row["best_so_far"]) and row["failed"] == 1
 
 
 def test_the_flow_counts_every_birth_once_and_merges_reasons_that_differ_in_numbers():
@@ -118,7 +117,8 @@ def test_the_flow_counts_every_birth_once_and_merges_reasons_that_differ_in_numb
     ]  # fmt: skip
     flow = candidate_flow(births, evaluations, {"a", "not born"})
     assert flow == {
-        "births": 6, "duplicates": 1, "evaluated": 1, "rejected": 3, "waiting": 1,
+        "births": 6, "trained": 1, "equivalent": 0, "predicted": 0, "rejected": 0, "failed": 3, "duplicates": 1,
+        "waiting": 1,
         "rejected: took longer than … s": 2, "rejected: ValueError": 1, "raced": 1,
     }  # fmt: skip
 
@@ -280,9 +280,11 @@ def test_a_hostile_run_can_not_inject_markup(tmp_path):
     folder = synthetic_run(tmp_path / "run", 60)
     with Database.open(folder) as database:
         best = database.evaluations()[0]
-        bad = StoredEvaluation("hostile", HOSTILE, best.fitness - 0.1, "", best.metrics, (1.0,))
+        bad = StoredEvaluation("hostile", HOSTILE, Status.TRAINED, best.fitness - 0.1, "", best.metrics, (1.0,))
         database.add_evaluation(bad, 1.0, 1.0)
-        database.add_evaluation(StoredEvaluation("worse", HOSTILE + "2", None, HOSTILE, {}, ()), 1.0, 1.0)
+        database.add_evaluation(
+            StoredEvaluation("worse", HOSTILE + "2", Status.FAILED, None, HOSTILE, {}, ()), 1.0, 1.0
+        )
         parents = (len(database.births()) - 1,)
         number = len(database.births())
         database.add_births([
@@ -292,8 +294,8 @@ def test_a_hostile_run_can_not_inject_markup(tmp_path):
         settings = database.fact("settings")
         database.set_fact("settings", settings | {"teacher": HOSTILE, "data": HOSTILE})
         database.set_fact("versions", {HOSTILE: HOSTILE})
-        database.connection.execute("DELETE FROM measurements WHERE kind = 'race'")
-        database.connection.commit()
+        database._connection.execute("DELETE FROM measurements WHERE kind = 'race'")
+        database._connection.commit()
     page = report(folder)
     assert "<img" not in page and "alert(1)</script>" not in page and page.count("<script") == 2
     assert "&lt;/script&gt;" in page
@@ -311,29 +313,11 @@ def test_unfinished_runs_have_a_page_that_says_so(tmp_path, births):
 def test_a_run_without_any_fitness_has_a_page(tmp_path):
     folder = synthetic_run(tmp_path / "run", 20, finished=False, raced=False)
     with Database.open(folder) as database:
-        database.connection.execute("UPDATE evaluations SET fitness = NULL, reason = 'the loss is not finite'")
-        database.connection.commit()
+        database._connection.execute(
+            "UPDATE evaluations SET status = 'failed', fitness = NULL, reason = 'the loss is not finite'"
+        )
+        database._connection.commit()
     assert "20 the loss is not finite" in report(folder)
-
-
-@pytest.mark.parametrize("training", ["long", "short"])
-def test_the_command_makes_the_same_settings(training):
-    """What `evolve` reads from the command is what the run had."""
-    from kdzero_gp.cli.search import _settings
-    from kdzero_gp.cli.search import evolve as command
-
-    settings = RunSettings(
-        task="digits", teacher="digits_cnn_32", student="digits_cnn_4", teacher_taps={"feat": "layers.2"},
-        data="a folder/with 'quotes'", space="kdzero", seed_zoo=False,
-        search=SearchSettings(generations=7, population=9, seed=3, sample_ratio=0.5, top_k=2, patience=4),
-        plan=plan_for("digits", training),
-    )  # fmt: skip
-    import shlex
-
-    words = shlex.split(evolve_command(settings))
-    assert words[:2] == ["kdzero-gp", "evolve"]
-    options = command.make_context("evolve", words[2:]).params
-    assert _settings(options).as_dict() == settings.as_dict()
 
 
 def test_the_formulas_of_the_zoo_are_well_formed_mathml():
@@ -402,7 +386,8 @@ def test_a_run_that_goes_on_is_followed_and_ctrl_c_ends_quietly(tmp_path, monkey
         if looks == 2:
             raise KeyboardInterrupt
         with Database.open(folder) as database:
-            database.add_evaluation(StoredEvaluation("new41", "times(no(l2(emb)), 1)", 0.01, "", {}, ()), 1.0, 1.0)
+            row = StoredEvaluation("new41", "times(no(l2(emb)), 1)", Status.TRAINED, 0.01, "", {}, ())
+            database.add_evaluation(row, 1.0, 1.0)
             database.add_births(extra)
 
     monkeypatch.setattr(sys.modules["kdzero_gp.cli.live"].time, "sleep", sleep)

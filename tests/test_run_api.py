@@ -17,12 +17,14 @@ from click.testing import CliRunner
 import kdzero_gp
 from kdzero_gp import Run, zoo
 from kdzero_gp.cli import main
+from kdzero_gp.common import ALONE
+from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import KdzeroError, RunError, SettingError
 from kdzero_gp.evolution import SearchSettings
-from kdzero_gp.search.race import CROSS_ENTROPY
-from kdzero_gp.search.run import Machine, start
-from kdzero_gp.search.settings import PLANS, RunSettings
+from kdzero_gp.search.run import start
+from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
+from kdzero_gp.tasks.plan import DIGITS
 from synthetic import synthetic_run
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -44,7 +46,7 @@ def run(folder):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A real run, as small as can be."""
-    default = PLANS["digits"]
+    default = DIGITS
     plan = replace(
         default, teacher_recipe=replace(default.teacher_recipe, epochs=3), warm=replace(default.warm, epochs=1),
         proxy=replace(default.proxy, epochs=1), race=replace(default.race, epochs=1), zoo_factors=(1.0,),
@@ -102,11 +104,11 @@ def test_frames_have_a_row_for_each_stored_row(run, folder):
     assert len(run.evaluations) == len(evaluations)
     assert len(run.races) == len(races)
     assert list(run.births.columns) == [
-        "number", "generation", "operator", "parents", "expression", "digest", "duplicate_of", "fitness",
+        "number", "generation", "operator", "parents", "expression", "digest", "duplicate_of", "status", "fitness",
     ]  # fmt: skip
     assert list(run.evaluations.columns) == [
-        "digest", "expression", "fitness", "reason", "cross_entropy", "calibrated", "accuracy", "sharpness_gap",
-        "cka_gap", "magnitudes", "screen", "equivalent_to",
+        "digest", "expression", "status", "fitness", "reason", "accuracy", "cross_entropy", "calibrated",
+        "sharpness_gap", "cka_gap", "magnitudes", "screen", "equivalent_to",
     ]  # fmt: skip
     assert set(run.races.kind) == {"evolved", "zoo", "baseline"}
 
@@ -228,11 +230,11 @@ def test_a_finished_run_knows_its_settings_and_versions(trained):
 # --- replays ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("which", [1, 2, "kd", CROSS_ENTROPY])
+@pytest.mark.parametrize("which", [1, 2, "kd", ALONE])
 def test_a_replay_ends_exactly_where_the_run_did(trained, which):
     found = trained.replay(which, device="cpu")
     recipe = trained.settings.plan.proxy
-    assert found.equal and len(found.curve) == recipe.steps(256)
+    assert found.equal and len(found.curve) == recipe.steps(256 // 64)
     if isinstance(which, int):
         assert dict(found.metrics) == dict(trained.find(which).metrics)
         assert found.magnitudes == trained.find(which).magnitudes
@@ -305,7 +307,7 @@ def test_importing_the_package_does_not_import_the_whole_tool():
 WRITER = """
     import sys
     from pathlib import Path
-    from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
+    from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredEvaluation
     with Database.open(Path(sys.argv[1])) as database:
         first = len(database.births())
         print("writing", flush=True)
@@ -313,7 +315,8 @@ WRITER = """
             text = f"times(no(l2(over(logits, 4))), {[1, 2, 4, 5][number % 4]})"
             metrics = {"accuracy": 0.5, "cross_entropy": 1.0, "sharpness_gap": 1.0, "cka_gap": 0.1}
             name = f"{number:016x}"
-            database.add_evaluation(StoredEvaluation(name, text, 2.0 + number, "", metrics, (1.0,)), 1.0, 1.0)
+            row = StoredEvaluation(name, text, Status.TRAINED, 2.0 + number, "", metrics, (1.0,))
+            database.add_evaluation(row, 1.0, 1.0)
             database.add_births([StoredBirth(number, 99, "node", (0,), text, name, None)])
 """
 

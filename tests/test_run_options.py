@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from kdzero_gp import tasks
 from kdzero_gp.errors import KdzeroError
-from kdzero_gp.proxy.fitness import FitnessWeights
-from kdzero_gp.search.settings import PLANS
 from kdzero_gp.search.storage import Database
 from test_runs import finished, rows, started, wait_until
 
@@ -99,17 +98,17 @@ def test_the_lengths_of_trainings_can_be_chosen(tmp_path):
 
 
 def test_a_search_for_short_trainings_starts_early_and_judges_by_cross_entropy(tmp_path):
-    _, found = ran(tmp_path / "run", "--training", "short", "--cka-weight", "1")
+    _, found = ran(tmp_path / "run", "--training", "short", "--weight", "cka_gap=1")
     with Database.read(tmp_path / "run") as database:
         plan = database.fact("settings")["plan"]
     assert plan["warm"]["epochs"] == 1 and plan["proxy"]["epochs"] == 7.5
-    assert plan["weights"] == {"cross_entropy": 1, "sharpness_gap": 0, "cka_gap": 1, "calibrated": 0}
+    assert plan["weights"] == {"cross_entropy": 1, "cka_gap": 1}
     assert not any(row["name"] == "short" and row["turned_away"] for row in found["screens"])
 
 
 def test_the_fitness_can_be_the_cross_entropy_at_the_best_temperature(tmp_path):
-    only = [word for name in ("ce", "sharpness", "cka") for word in (f"--{name}-weight", "0")]
-    _, found = ran(tmp_path / "run", *only, "--calibrated-weight", "2")
+    none = [word for name in ("cross_entropy", "sharpness_gap", "cka_gap") for word in ("--weight", f"{name}=0")]
+    _, found = ran(tmp_path / "run", *none, "--weight", "calibrated=2")
     with Database.read(tmp_path / "run") as database:
         alone = [one.metrics["calibrated"] for one in database.measurements("baseline")]
         known = [e for e in database.evaluations() if e.fitness is not None]
@@ -122,7 +121,7 @@ def test_the_fitness_can_be_the_cross_entropy_at_the_best_temperature(tmp_path):
 @pytest.mark.parametrize("task", ["cifar10", "cifar100", "folder"])
 def test_gaps_decide_nothing_where_evolution_would_only_close_them(task):
     """experiments/cifar100: with the gaps in the fitness its winners train worse than kd."""
-    assert PLANS[task].weights == FitnessWeights(0, 0, 0, calibrated=1)
+    assert tasks.get(task).plan.weights == {"calibrated": 1}
 
 
 @pytest.mark.parametrize(
@@ -136,8 +135,13 @@ def test_gaps_decide_nothing_where_evolution_would_only_close_them(task):
         (("--surrogate-share", "0"), "--surrogate-share must lie above 0 and not above 1, got 0"),
         (("--loss-memory", "-1"), "--loss-memory must be more than 0"),
         (("--training", "middling"), "--training must be one of long, short"),
+        (("--weight", "beauty=1"), "there is no metric 'beauty'"),
+        (("--weight", "cka_gap"), "--weight takes NAME=SHARE, for example cka_gap=0.5"),
+        (("--precision", "int4"), "--precision must be one of float32, float32,channels-last, bfloat16"),
+        (("--threads", "0"), "--threads must be at least 1"),
+        (("--knowledge", "logits,feat9"), "the teacher has no feat9"),
         (("--proxy-trains", "half"), "--proxy-trains must be one of whole, last-stage"),
-        (("--proxy-epochs", "0"), "a recipe needs epochs > 0"),
+        (("--proxy-epochs", "0"), "a recipe's epochs must be above 0"),
     ],
     ids=str,
 )

@@ -39,10 +39,11 @@ COMMAND = [str(Path(sys.executable).parent / "kdzero-gp")]
 _QUICK = """
 from dataclasses import replace
 from kdzero_gp.cli import main
-from kdzero_gp.search.settings import PLANS
-plan = PLANS["digits"]
-PLANS["digits"] = replace(plan, teacher_recipe=replace(plan.teacher_recipe, epochs=8), zoo_factors=(1.0,),
-                          baseline_seeds=2, race=replace(plan.race, epochs=6))
+from kdzero_gp.tasks import TASKS
+task = TASKS["digits"]
+plan = replace(task.plan, teacher_recipe=replace(task.plan.teacher_recipe, epochs=8), zoo_factors=(1.0,),
+               baseline_seeds=2, race=replace(task.plan.race, epochs=6))
+TASKS["digits"] = replace(task, plan=plan)
 main(prog_name="kdzero-gp")
 """
 QUICK = [sys.executable, "-c", _QUICK]
@@ -166,8 +167,8 @@ def test_evolve_ends_with_a_race_an_exported_file_and_the_next_commands(referenc
         assert f"│ {competitor} " in output
     assert re.search(r"teacher digits_cnn_32: \d\d\.\d\d % on test images", output)
     assert re.search(
-        r"births: 20/20, took \d+:\d\d, best \d\.\d{4}, \d+ evaluated, \d+ equivalent, \d+ rejected, "
-        r"\d+ duplicate",
+        r"births: 20/20, took \d+:\d\d, best \d\.\d{4}, \d+ trained, \d+ equivalent, \d+ predicted, "
+        r"\d+ rejected, \d+ failed, \d+ duplicate",
         output,
     )
     assert f"exported to {folder / 'distiller.py'}" in output
@@ -216,11 +217,11 @@ def test_show_ranks_the_run_in_a_table_and_as_json(reference):
     code, output, _ = inside("show", folder, "--top", "3", "--json")
     found = json.loads(output)
     assert code == 0 and found["finished"] is True and found["counts"]["births"] == 20
-    assert [entry["fitness"] for entry in found["top"]] == sorted(entry["fitness"] for entry in found["top"])
+    assert [entry["rank"] for entry in found["top"]] == [1, 2, 3]
     assert len(found["top"]) == 3 and {entry["kind"] for entry in found["race"]} == {"evolved", "zoo", "baseline"}
 
 
-@pytest.mark.parametrize("suffix, begins", [("svg", "<"), ("png", "\x89PNG"), ("dot", "digraph"), ("mmd", "")])
+@pytest.mark.parametrize("suffix, begins", [("svg", "<"), ("png", "\x89PNG"), ("dot", "digraph"), ("mmd", "flowchart")])
 def test_inspect_draws_the_winner(reference, tmp_path, suffix, begins):
     code, output, errors = inside("inspect", reference[0], "-o", tmp_path / f"tree.{suffix}")
     assert code == 0 and errors == "" and f"wrote {tmp_path / f'tree.{suffix}'}" in output
@@ -369,7 +370,7 @@ def weights_of_another_network(tmp_path_factory):
 
 
 WRONG = {
-    "task": (("--task", "digit"), ("digit", "--task")),
+    "task": (("--task", "digit"), ("digit", "did you mean digits?")),
     "data-missing": (("--task", "cifar100", "--data", "/nowhere/cifar100.zip"), ("/nowhere/cifar100.zip", "--data")),
     "data-not-given": (("--task", "cifar100"), ("--data",)),
     "data-not-taken": (("--data", "/nowhere"), ("--data",)),
@@ -389,7 +390,7 @@ WRONG = {
     "sample-ratio": (("--sample-ratio", "0"), ("--sample-ratio",)),
     "race-seeds": (("--race-seeds", "0"), ("--race-seeds",)),
     "images": (("--images", "3"), ("--images", "at least 64")),
-    "weights": (("--ce-weight", "-1"), ("fitness weights",)),
+    "weights": (("--weight", "cross_entropy=-1"), ("fitness weights",)),
     "magnitude": (("--magnitude", "big"), ("--magnitude",)),
     "device": (("--device", "tpu"), ("--device", "cpu")),
 }
@@ -436,7 +437,7 @@ def test_wrong_names_and_files_give_one_sentence_and_write_nothing(reference, tm
         (("show", folder, "--top", 0), ("--top",)),
         (("export", "nobody", "-o", tmp_path / "a.py"), ("nobody", "the zoo has kd")),
         (("export", "zoo:nobody", "-o", tmp_path / "a.py"), ("nobody",)),
-        (("export", folder, "--rank", 999, "-o", tmp_path / "a.py"), ("--rank 999",)),
+        (("export", folder, "--rank", 999, "-o", tmp_path / "a.py"), ("no rank 999",)),
         (("export", "times(no(l2(logits)), 3)", "-o", tmp_path / "a.py"), ("not a listed magnitude", "position 22")),
         (("export", "kd", "--shape", "logits=ten", "-o", tmp_path / "a.py"), ("--shape", "ten")),
         (("inspect", folder, "-o", tmp_path / "a.gif"), (".gif", ".svg")),

@@ -12,30 +12,18 @@ from torch import nn
 from kdzero_gp.compiler import source_of, zoo
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.engine.outputs import TensorSplit
-from kdzero_gp.models.pair import student_builder
 from kdzero_gp.proxy import screens
 from kdzero_gp.proxy.evaluator import Evaluator, Request, Screening
-from kdzero_gp.proxy.screens import PROBES, SAME_GRADIENT, SCREENS, SKETCH, Fingerprints, Prober, Rejected, _counted
-from test_evaluation import CLASSES, evaluator_on, request_of, small_bench
+from kdzero_gp.proxy.screens import PROBES, SAME_GRADIENT, SCREENS, SKETCH, Prober, Rejected, _counted
+from kdzero_gp.proxy.students import student_builder
+from test_evaluation import CLASSES, evaluator_on, request_of
 
 BASELINE = {"cross_entropy": 1.0, "sharpness_gap": 1.0, "cka_gap": 1.0}
 FINITE = Screening(("finite",))
 
 
-@pytest.fixture(scope="module")
-def bench():
-    return small_bench()
-
-
 def source(bench, text):
     return source_of(text, bench.student_shapes, bench.teacher_shapes)
-
-
-@pytest.fixture
-def prints(tmp_path):
-    found = Fingerprints(tmp_path / "fingerprints.f32")
-    found.clear()
-    return found
 
 
 def with_prints(bench, prints):

@@ -6,7 +6,7 @@ import random
 import pytest
 
 from kdzero_gp.compiler import zoo
-from kdzero_gp.evolution import Score, Search, SearchSettings, Slot
+from kdzero_gp.evolution import Score, Search, SearchSettings, Slot, nondominated
 from kdzero_gp.evolution.shrinkage import FLOOR, Record
 from kdzero_gp.evolution.variation import MUTATIONS
 from primitives import LOSS
@@ -38,7 +38,7 @@ def two_objectives(birth):
     verdict = toy_verdict(birth)
     size = birth.expression.size
     values = (verdict.fitness + 1.0 / size, float(size))
-    return Score(verdict.fitness, verdict.reason, (1e9, 1e9) if verdict.rejected else values)
+    return Score(verdict.fitness, verdict.measured, values if verdict.measured else (1e9, 1e9))
 
 
 def dominates(one, other):
@@ -46,14 +46,13 @@ def dominates(one, other):
 
 
 def test_the_front_is_what_no_other_distiller_dominates():
-    births = []
-    search = toy_search(evaluate=two_objectives, on_birth=births.append, generations=20,
-                        objectives=("cross_entropy", "memory"))  # fmt: skip
+    search = toy_search(evaluate=two_objectives, generations=20, objectives=("cross_entropy", "memory"))
     collections.deque(search.run(), maxlen=0)
-    values = {b.digest: v.objectives for b in births if not (v := search.verdicts[b.digest]).rejected}
-    expected = {d for d, mine in values.items() if not any(dominates(other, mine) for other in values.values())}
-    assert {individual.birth.digest for individual in search.front} == expected
-    assert len(expected) > 2
+    values = [score.objectives for score in search.scores.values() if score.measured]
+    values += values[:3]  # equals stand together
+    expected = [i for i, mine in enumerate(values) if not any(dominates(other, mine) for other in values)]
+    assert nondominated(values) == expected and 2 < len(expected) < len(values)
+    assert nondominated([]) == []
 
 
 def test_nsga_keeps_the_front_of_population_and_child():
@@ -61,8 +60,8 @@ def test_nsga_keeps_the_front_of_population_and_child():
     for _ in search.run():
         kept = [individual.fitness.values for individual in search.population]
         assert len(kept) == 8
-    best_first = min(v.objectives[0] for v in search.verdicts.values() if not v.rejected)
-    best_second = min(v.objectives[1] for v in search.verdicts.values() if not v.rejected)
+    best_first = min(v.objectives[0] for v in search.scores.values() if v.measured)
+    best_second = min(v.objectives[1] for v in search.scores.values() if v.measured)
     # the two ends of a front have infinite crowding and never leave
     assert best_first in [values[0] for values in kept]
     assert best_second in [values[1] for values in kept]

@@ -6,19 +6,23 @@ import os
 import sqlite3
 import subprocess
 import sys
-import time
 
 import pytest
 
 from kdzero_gp.errors import RunError
 from kdzero_gp.search import storage
-from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredEvaluation, StoredMeasurement
+from kdzero_gp.search.migration import OLDEST
+from kdzero_gp.search.storage import DATABASE, LOCK, Database, Status, StoredBirth, StoredEvaluation, StoredMeasurement
 
 BIRTH = StoredBirth(0, 0, "random", (), "times(no(l2(feat)), 1)", "ab12", None)
 CHILD = StoredBirth(1, 0, "crossover", (0, 0), "times(no(l1(feat)), 0.1)", "cd34", None)
 TWIN = StoredBirth(2, 1, "node", (1,), "times(no(l2(feat)), 1)", "ab12", 0)
-GOOD = StoredEvaluation("ab12", "times(no(l2(feat)), 1)", 0.1 + 0.2, "", {"accuracy": 1 / 3, "b": 2e-9}, (1 / 7, 8.0))
-REJECTED = StoredEvaluation("cd34", "times(no(l1(feat)), 0.1)", None, "the loss became nan at step 3", {}, ())
+GOOD = StoredEvaluation(
+    "ab12", "times(no(l2(feat)), 1)", Status.TRAINED, 0.1 + 0.2, "", {"accuracy": 1 / 3, "b": 2e-9}, (1 / 7, 8.0)
+)
+FAILED = StoredEvaluation(
+    "cd34", "times(no(l1(feat)), 0.1)", Status.FAILED, None, "the loss became nan at step 3", {}, ()
+)
 MEASURED = StoredMeasurement("zoo", "kd", 3_000_001, 0.3, "", {"accuracy": 0.9}, (math.pi,))
 SENTENCE_LENGTH = 300
 
@@ -56,7 +60,7 @@ def test_everything_comes_back_as_it_was_also_after_reopening(tmp_path):
         database.set_fact("finished", True)
         database.add_births([BIRTH, CHILD])
         database.add_births([TWIN])
-        database.add_evaluation(REJECTED, 0.5, 0.0)
+        database.add_evaluation(FAILED, 0.5, 0.0)
         database.add_evaluation(GOOD, 1.25, 3.5)
         database.add_measurement(MEASURED, 2.0, 4.0)
         before = everything(database)
@@ -69,8 +73,8 @@ def test_everything_comes_back_as_it_was_also_after_reopening(tmp_path):
         assert database.fact("nothing", "default") == "default"
         assert database.births() == [BIRTH, CHILD, TWIN]
         assert database.birth(2) == TWIN and database.birth(3) is None
-        assert database.evaluations() == [GOOD, REJECTED]
-        assert database.evaluation("cd34") == REJECTED and database.evaluation("ef") is None
+        assert database.evaluations() == [GOOD, FAILED]
+        assert database.evaluation("cd34") == FAILED and database.evaluation("ef") is None
         assert database.measurements("zoo") == [MEASURED] and database.measurements("race") == []
         assert database.measurement("zoo", "kd", 3_000_001, 0.3) == MEASURED
         assert database.measurement("zoo", "kd", 3_000_001, 1.0) is None
@@ -79,7 +83,9 @@ def test_everything_comes_back_as_it_was_also_after_reopening(tmp_path):
 
 def everything(database):
     tables = ("facts", "births", "evaluations", "measurements", "costs")
-    return {table: database._rows(f"SELECT * FROM {table} ORDER BY rowid") for table in tables}
+    return {
+        table: [tuple(row) for row in database._select(f"SELECT * FROM {table} ORDER BY rowid")] for table in tables
+    }
 
 
 def test_evaluations_are_ranked_the_fittest_first_the_rejected_last(database):
@@ -138,8 +144,8 @@ def test_a_database_of_another_schema_version_names_both_versions(tmp_path, fail
     with sqlite3.connect(tmp_path / DATABASE) as connection:
         connection.execute(f"PRAGMA user_version={storage.SCHEMA_VERSION + 41}")
     connection.close()
-    text = fails("schema version 42" if storage.SCHEMA_VERSION == 1 else "schema version", way, tmp_path)
-    assert f"reads {storage.SCHEMA_VERSION}" in text
+    text = fails(f"schema version {storage.SCHEMA_VERSION + 41}", way, tmp_path)
+    assert f"reads {OLDEST} to {storage.SCHEMA_VERSION}" in text
 
 
 @pytest.mark.parametrize(
@@ -163,9 +169,12 @@ def test_a_damaged_page_is_named_when_it_is_read(tmp_path, fails):
         fails(DATABASE, database.births)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_must_not_be_written_is_named(tmp_path, fails):
-    tmp_path.chmod(0o500)
+def test_a_folder_that_must_not_be_written_is_named(tmp_path, fails, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    # root may write everywhere, so the system's refusal is played
+    monkeypatch.setattr(os, "open", refuse)
     fails("permissions", Database.create, tmp_path)
 
 
@@ -208,23 +217,22 @@ def test_the_lock_of_a_killed_writer_is_free(tmp_path, fails):
 
 def test_a_reader_sees_committed_rows_only(database, tmp_path):
     with Database.read(tmp_path) as reader:
-        database.connection.execute("BEGIN")
-        database.connection.execute("INSERT INTO facts VALUES ('half', '1')")
+        database._connection.execute("BEGIN")
+        database._connection.execute("INSERT INTO facts VALUES ('half', '1')")
         assert reader.fact("half") is None
-        database.connection.commit()
+        database._connection.commit()
         assert reader.fact("half") == 1
 
 
 def test_a_writer_does_not_wait_for_a_reader(database, tmp_path):
     database.add_births([BIRTH])
     with Database.read(tmp_path) as reader:
-        reader.connection.execute("BEGIN")
+        reader._connection.execute("BEGIN")
         assert reader.births() == [BIRTH]
-        start = time.monotonic()
+        database._connection.execute("PRAGMA busy_timeout = 0")  # waiting would be an error
         database.add_births([CHILD])
-        assert time.monotonic() - start < 5
         assert reader.births() == [BIRTH], "one reading sees one state"
-        reader.connection.rollback()
+        reader._connection.rollback()
         assert reader.births() == [BIRTH, CHILD]
 
 
@@ -235,8 +243,8 @@ from pathlib import Path
 from kdzero_gp.search.storage import Database, StoredBirth
 database = Database.create(Path(sys.argv[1]), {"settings": 1})
 database.add_births([StoredBirth(0, 0, "random", (), "a", "b", None)])
-database.connection.execute("BEGIN")
-database.connection.execute("INSERT INTO facts VALUES ('half', '1')")
+database._connection.execute("BEGIN")
+database._connection.execute("INSERT INTO facts VALUES ('half', '1')")
 os.kill(os.getpid(), 9)
 """
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=False)

@@ -13,7 +13,7 @@ from kdzero_gp.proxy.evaluator import Request, Screening
 from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.proxy.surrogate import DIRECTION_SCALE, LEAST_KNOWN, LENGTH_SCALE, NOISE, OPTIMISM, predict
 from test_evaluation import request_of
-from test_screens import BASELINE, bench, fingerprint, prints, source, with_prints  # noqa: F401
+from test_screens import BASELINE, fingerprint, source, with_prints
 
 WIDTH = 64
 
@@ -92,12 +92,12 @@ TEXTS = [
 ]
 
 
-def filled(evaluator, prints, fitness):  # noqa: F811
+def filled(evaluator, prints, fitness):
     for number, text in enumerate(TEXTS):
         prints.append(fingerprint(evaluator, text), fitness(number))
 
 
-def test_what_is_predicted_well_enough_is_not_trained(bench, prints):  # noqa: F811
+def test_what_is_predicted_well_enough_is_not_trained(bench, prints):
     evaluator = with_prints(bench, prints)
     filled(evaluator, prints, lambda number: 0.5 + 0.01 * number)
     screens = ("finite", "surrogate")
@@ -114,7 +114,7 @@ def test_what_is_predicted_well_enough_is_not_trained(bench, prints):  # noqa: F
     assert outcome(score_bound=free.short["score"]).metrics == free.metrics
 
 
-def test_without_enough_known_ones_everything_is_trained(bench, prints):  # noqa: F811
+def test_without_enough_known_ones_everything_is_trained(bench, prints):
     evaluator = with_prints(bench, prints)
     filled(evaluator, prints, lambda number: None if number % 2 else 0.5)
     screening = Screening(SCREENS, known=len(TEXTS), score_bound=-1e9, bound=1e9, baseline=BASELINE)

@@ -30,7 +30,7 @@ from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.engine.magnitudes import WARM_UP_EPOCH, final_magnitudes, gradient_norms
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.recipe import TrainingRecipe, load_recipe
+from kdzero_gp.engine.recipe import Recipe, load_recipe
 from kdzero_gp.engine.teacher import Teacher, asked, kept
 from kdzero_gp.errors import ModelError, RunError, SettingError
 from kdzero_gp.models.weights import save_weights
@@ -616,7 +616,7 @@ def test_two_distillers_of_one_name_are_refused(pair, tmp_path):
 
 
 def test_a_recipe_is_part_of_what_is_compared(pair, tmp_path):
-    assert isinstance(pair.settings().recipe, TrainingRecipe)
+    assert isinstance(pair.settings().recipe, Recipe)
     compared(pair, tmp_path, seeds=1, factors=(1.0,))
     with pytest.raises(RunError, match="holds a comparison with recipe"):
         compared(dataclasses.replace(pair, changes={"epochs": 4}), tmp_path, seeds=1, factors=(1.0,))

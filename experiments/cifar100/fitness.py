@@ -26,15 +26,15 @@ import torch
 from scipy import stats
 
 import kdzero_gp
-from kdzero_gp.common import interval
+from kdzero_gp.common import ALONE, interval
 from kdzero_gp.compiler import source_of
 from kdzero_gp.proxy.evaluator import Request
+from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.task import ProxyTask
-from kdzero_gp.search.race import CROSS_ENTROPY, entries
+from kdzero_gp.search.race import entries
 from kdzero_gp.search.run import BENCH
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
-from kdzero_gp.workers.evaluations import Executor
 
 HERE = Path(__file__).parent
 METRICS = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap")
@@ -87,7 +87,7 @@ def main():
     bench = ProxyTask.load(given.folders[0] / BENCH)
     shapes = bench.student_shapes, bench.teacher_shapes
     sources = {name: source_of(e.expression, *shapes, e.magnitudes) for name, e in everyone.items()}
-    sources[CROSS_ENTROPY] = ""
+    sources[ALONE] = ""
     wanted = [(name, SEED + seed) for seed in range(given.seeds) for name in sources]
     table = {name: {"accuracy": [], "test_accuracy": []} for name in sources}
     with Executor(given.folders[0] / BENCH, os.cpu_count() or 1) as executor:

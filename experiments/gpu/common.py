@@ -9,31 +9,43 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from torch import nn
 
 import kdzero_gp
 from kdzero_gp.compiler import load_source, source_of
-from kdzero_gp.engine.graphs import CapturedStep
-from kdzero_gp.engine.optimizer import FlatSGD
+from kdzero_gp.engine.batches import Kept
+from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.resident import batches, prepared
+from kdzero_gp.engine.teacher import KeptTeacher
 from kdzero_gp.models import build
-from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.evaluator import Evaluator, Request
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
-from kdzero_gp.search.prepare import BENCH, prepare
-from kdzero_gp.search.settings import RunSettings, plan_for
+from kdzero_gp.search.prepare import PROXY_TASK, prepare
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.tasks.plan import CIFAR
 
 TEACHER, STUDENT = "resnet56", "resnet20"
 SEARCHED = Path(__file__).parents[1] / "cifar100" / "default.py"  # the winner of the default search on this pair
 
 
+SHAPES = {"logits": (100,), "emb": (64,), "feat": (64, 8, 8)}  # of both networks
+
+
 def searched_expression():
     """The expression of the winner."""
     return load_source(SEARCHED.read_text(encoding="utf-8")).EXPRESSION
+
+
+def searched_file(path):
+    """The winner as this version exports it, with the magnitudes of its own search."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    winner = load_source(SEARCHED.read_text(encoding="utf-8"))
+    kdzero_gp.export(path, winner.EXPRESSION, SHAPES, SHAPES, winner.MAGNITUDES)
+    return path
 
 
 class Results:
@@ -65,7 +77,7 @@ def wait(device):
 
 def settings(data, weights, tiny):
     """The default search on this pair, or one in which everything is small."""
-    plan = plan_for("cifar100")
+    plan = CIFAR
     if tiny:
         small = {name: replace(getattr(plan, name), epochs=0.25, batch_size=8) for name in ("warm", "proxy", "race")}
         plan = replace(plan, images=64, validation_images=64, **small)
@@ -81,7 +93,7 @@ def open_task(folder, data, weights, device, tiny):
 
 def task_file(folder):
     """Where ``open_task`` keeps it."""
-    return folder / BENCH
+    return folder / PROXY_TASK
 
 
 def load_evaluator(path, device):
@@ -108,16 +120,15 @@ def load_teacher(weights, example, device):
     return Tapped(network.to(device), example).eval().requires_grad_(False)
 
 
-class TensorRateSGD(FlatSGD):
-    """The proxies' SGD with the learning rate as a tensor, so that a graph of its step serves for all steps."""
+class ByHand(nn.Module):
+    """A loss of the student's tensors, the teacher's and labels as the engine takes distillers."""
 
-    @torch.no_grad()
-    def step(self, rate):
-        recipe, gradient = self.recipe, self.gradient
-        scale = recipe.clip / (torch.linalg.vector_norm(gradient) + 1e-6)
-        gradient.mul_(scale.clamp_(max=1.0)).add_(self.values, alpha=recipe.weight_decay)
-        self.momentum.mul_(recipe.momentum).add_(gradient)
-        self.values.sub_(rate * gradient.add(self.momentum, alpha=recipe.momentum))
+    def __init__(self, function):
+        super().__init__()
+        self.loss = function
+
+    def prepare(self, teacher, labels):
+        return dict(teacher)
 
 
 class Training:
@@ -127,42 +138,31 @@ class Training:
     whose targets are computed once for all images, as a search does; or None.
     """
 
-    def __init__(self, task, device, precision, loss=None, captured=False, batch_size=None):
-        self.recipe = task.recipes["proxy"]
-        if batch_size:
-            self.recipe = replace(self.recipe, batch_size=batch_size)
-        self.device, self.precision = device, precision
-        self.part = task.train.to(device, precision.memory_format)
+    def __init__(self, task, device, precision, loss=None, captured=False):
+        self.device, self.precision, self.recipe = device, precision, task.recipes["proxy"]
+        self.split = task.train.to(device, precision)
         torch.manual_seed(0)
         self.student = student_builder(task.student, task.train.images[:2])().to(device).train()
         state = self.student.network.state_dict()
         self.student.network.load_state_dict({name: task.warm[name] for name in state})
         self.student.to(memory_format=precision.memory_format)
-        self.distiller = load_source(loss).to(device).train() if isinstance(loss, str) else None
-        self.loss = loss
-        self.targets = self.part.teacher if self.distiller is None else prepared(self.distiller, self.part)
-        trained = [p for p in self.student.parameters() if p.requires_grad]
-        trained += list(self.distiller.parameters()) if self.distiller is not None else []
-        self.optimizer = TensorRateSGD(trained, self.recipe)
-        order = batches(len(self.part.labels), self.recipe, 0).to(device)
-        rate = torch.tensor(self.recipe.learning_rate / 10, device=device)
-        self.batches = [{"indices": indices, "rate": rate} for indices in order]
-        self.step = CapturedStep(self.eager_step, device) if captured else self.eager_step
+        teacher = None
+        if loss is not None:
+            distiller = load_source(loss).to(device).train() if isinstance(loss, str) else ByHand(loss)
+            kept = {name: tensor[None] for name, tensor in self.split.teacher.items()}
+            teacher = KeptTeacher(distiller, task.family, kept, self.split.labels)
+        batches = Kept(self.split, task.classes, self.recipe, device, precision)
+        self.trainer = Trainer(self.student, task.family, batches, precision, teacher, graphs=captured)
+        self.batches = list(batches.epoch(0, 0))
         self.taken = 0
 
-    def eager_step(self, batch):
-        """Forward, both losses, backward, update: device operations alone."""
-        indices = batch["indices"]
-        labels = self.part.labels[indices]
-        found = self.precision.forward(self.student, self.part.images[indices])
-        loss = F.cross_entropy(found["logits"], labels)
-        if self.loss is not None:
-            targets = {name: tensor[indices] for name, tensor in self.targets.items()}
-            function = self.loss if self.distiller is None else self.distiller.loss
-            loss = loss + function(found, targets, labels)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step(batch["rate"])
+    @property
+    def reason(self):
+        """Why no graph is used where one was wanted."""
+        return self.trainer.captured.reason if self.trainer.captured is not None else "there are no graphs"
+
+    def step(self, batch):
+        self.trainer.step(batch, 0)
 
     def run(self, steps):
         """Take some steps; returns milliseconds a step."""

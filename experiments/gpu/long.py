@@ -23,7 +23,8 @@ import torch
 
 from kdzero_gp.training import Machine, Pair, distill
 
-DISTILLERS = {"kd": "zoo:kd", "searched": common.SEARCHED, "dkd": "zoo:dkd", "dist": "zoo:dist"}
+SEARCHED = "searched"
+DISTILLERS = ("kd", SEARCHED, "dkd", "dist")
 ARCHIVES = 4
 PLAN = "plan.json"
 # Most epochs of the recipe that published numbers are from.
@@ -42,7 +43,8 @@ def pair(options, epochs):
 def one(options, epochs, name, seed, folder):
     """One training; gives its result as a mapping."""
     machine = Machine(options.device.type, threads=1)
-    found = distill(pair(options, epochs), DISTILLERS[name], out=folder, seed=seed, machine=machine)
+    distiller = options.work / "searched.py" if name == SEARCHED else f"zoo:{name}"
+    found = distill(pair(options, epochs), distiller, out=folder, seed=seed, machine=machine)
     return found.as_dict()
 
 
@@ -87,7 +89,7 @@ def plan(options, pool, deadline, folder):
     else:
         places = [options.work / "calibration" / str(index) for index in range(len(pool.processes))]
         for index, place in enumerate(places):
-            pool.jobs.put((1, list(DISTILLERS)[index % len(DISTILLERS)], 0, place))
+            pool.jobs.put((1, DISTILLERS[index % len(DISTILLERS)], 0, place))
         for _ in places:
             pool.answers.get(timeout=max(1.0, deadline - time.time()))
         seconds = max(last_epoch(place) for place in places)
@@ -150,6 +152,7 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     if options.previous:
         unpack(options.previous, folder)
+    common.searched_file(options.work / "searched.py")
     begun = len(progress(folder)) // len(DISTILLERS)
     start = time.time()
     pool = Pool(options, options.processes)

@@ -21,7 +21,8 @@ done
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
 python=${PYTHON:-python3}
-work=$(mktemp -d)
+work=${TMPDIR:-/tmp}/kdzero-gpu  # the same at every start, since trainings remember their paths
+rm -rf "$work" && mkdir -p "$work" || exit 1
 begun=$SECONDS
 export PYTHONPATH="$PWD:${PYTHONPATH:-}" PYTHONUNBUFFERED=1 OMP_NUM_THREADS=1 KDZERO_CACHE="${KDZERO_CACHE:-$work/cache}"
 if [ -d .whl ] && [ "$device" = cuda ]; then

@@ -18,7 +18,7 @@ class Stacked(common.Training):
     """``count`` students, all with ``kd``, each with its own order of images. Only speed is looked at."""
 
     def __init__(self, task, device, precision, count, captured=False):
-        super().__init__(task, device, precision, kd)
+        super().__init__(task, device, precision)
         self.count = count
         network = self.student
         self.names = [name for name, _ in network.named_parameters()]
@@ -30,28 +30,32 @@ class Stacked(common.Training):
         self.values.grad = torch.zeros_like(self.values)
         self.momentum = torch.zeros_like(self.values)
         self.buffers = {n: b.expand(count, *b.shape).clone() for n, b in network.named_buffers()}
-        self.step = CapturedStep(self.stacked_step, device) if captured else self.stacked_step
-        order = torch.stack([batch["indices"] for batch in self.batches])
-        rate = self.batches[0]["rate"]
-        self.batches = [
-            {"indices": torch.stack([order[(step + k) % len(order)] for k in range(count)]), "rate": rate}
-            for step in range(len(order))
-        ]
+        self.graph = CapturedStep(self.stacked_step, device) if captured else None
+        order = torch.stack([batch.indices for batch in self.batches])
+        self.batches = [order.roll(-step, 0).repeat(-(-count // len(order)), 1)[:count] for step in range(len(order))]
+
+    @property
+    def reason(self):
+        return self.graph.reason if self.graph is not None else "there are no graphs"
+
+    def step(self, indices):
+        rate = torch.full((), self.recipe.learning_rate / 10, device=self.device)
+        (self.graph or self.stacked_step)({"indices": indices, "rate": rate})
 
     def one(self, parameters, buffers, images, labels, targets):
         """The loss of one student; traced once for all."""
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.precision.name == "bfloat16"):
             found = functional_call(self.student, (parameters, buffers), (images,))
         found = {name: tensor.float() for name, tensor in found.items()}
-        return F.cross_entropy(found["logits"], labels) + self.loss(found, targets, labels)
+        return F.cross_entropy(found["logits"], labels) + kd(found, targets, labels)
 
     def stacked_step(self, batch):
         indices = batch["indices"]
         pieces = self.values.split(self.sizes, dim=1)
         parameters = {n: p.view(self.count, *s) for n, p, s in zip(self.names, pieces, self.shapes, strict=True)}
-        targets = {name: tensor[indices] for name, tensor in self.targets.items()}
+        targets = {name: tensor[indices] for name, tensor in self.split.teacher.items()}
         losses = vmap(self.one, randomness="different")(
-            parameters, self.buffers, self.part.images[indices], self.part.labels[indices], targets
+            parameters, self.buffers, self.split.images[indices], self.split.labels[indices], targets
         )
         self.values.grad.zero_()
         losses.sum().backward()

@@ -65,7 +65,7 @@ def main():
                 name: common.Training(task, options.device, precision, loss, captured) for name, loss in losses.items()
             }
             found = common.in_turn(trainings, rounds, steps)
-            reasons = {getattr(training.step, "reason", "") for training in trainings.values()} - {""}
+            reasons = {training.reason for training in trainings.values()} - {""} if captured else set()
             results.add(
                 "steps", precision=label, captured=captured and not reasons, reason="; ".join(sorted(reasons)),
                 milliseconds={name: statistics.median(values) for name, values in found.items()},

@@ -34,26 +34,21 @@ def strategies(task, device, results, tiny):
     best = float("inf")
     for label, precision in common.precisions().items():
         for captured in (False, True):
-            kinds = {"one": lambda: common.Training(proxy, device, precision, kd, captured)}  # noqa: B023
-            for count in (2,) if tiny else (4, 16, 64):
-                kinds[f"stacked {count}"] = lambda count=count: stacked.Stacked(
-                    proxy,
-                    device,
-                    precision,
-                    count,
-                    captured,  # noqa: B023
-                )
-            for name, make in kinds.items():
+            counts = (1, 2) if tiny else (1, 4, 16, 64)
+            for count in counts:
+                name = "one" if count == 1 else f"stacked {count}"
                 try:
-                    training = make()
+                    if count == 1:
+                        training = common.Training(proxy, device, precision, kd, captured)
+                    else:
+                        training = stacked.Stacked(proxy, device, precision, count, captured)
                     training.run(warm)
                     milliseconds = statistics.median(training.run(steps) for _ in range(repeats))
-                    students = getattr(training, "count", 1)
-                    reason = getattr(training.step, "reason", "")
-                    best = min(best, milliseconds / students)
+                    reason = training.reason if captured else ""
+                    best = min(best, milliseconds / count)
                     results.add("strategy", kind=name, precision=label, captured=captured and not reason,
-                                reason=reason, students=students, step_milliseconds=milliseconds,
-                                milliseconds_a_student=milliseconds / students)  # fmt: skip
+                                reason=reason, students=count, step_milliseconds=milliseconds,
+                                milliseconds_a_student=milliseconds / count)  # fmt: skip
                 except Exception as error:  # a strategy that cannot be had is a result too
                     results.add("strategy", kind=name, precision=label, captured=captured,
                                 reason=f"{type(error).__name__}: {str(error)[:200]}")  # fmt: skip
@@ -110,6 +105,12 @@ def workers(task, path, device, results, tiny):
     return best
 
 
+def steps_of(task):
+    """Steps of a proxy training."""
+    recipe = task.recipes["proxy"]
+    return recipe.steps(len(task.train.labels) // recipe.batch_size)
+
+
 def plain(task, weights, device, results, tiny):
     """What people write: torch's SGD, the teacher on every batch, float32, nothing kept. One candidate by kd."""
     images, labels = task.train.images.to(device), task.train.labels.to(device)
@@ -118,7 +119,7 @@ def plain(task, weights, device, results, tiny):
     recipe = task.recipes["proxy"]
     optimizer = torch.optim.SGD(student.parameters(), recipe.learning_rate, recipe.momentum,
                                 weight_decay=recipe.weight_decay, nesterov=True)  # fmt: skip
-    steps = recipe.steps(len(labels))
+    steps = steps_of(task)
     taken = 0
     common.wait(device)
     start = time.perf_counter()
@@ -161,7 +162,7 @@ def operations(task, device):
                                common.source_for(task, zoo["kd"]))  # fmt: skip
     with FlopCounterMode(display=False) as counter:
         training.step(training.batches[0])
-    return counter.get_total_flops() * training.recipe.steps(len(training.part.labels))
+    return counter.get_total_flops() * training.trainer.steps
 
 
 def main():
@@ -170,15 +171,14 @@ def main():
     start = time.perf_counter()
     task = common.open_task(options.work / "task", options.data, options.weights, options.device, options.tiny)
     seconds = time.perf_counter() - start
-    results.add("prepare", seconds=seconds, precision=task.precision, channels_last=task.channels_last,
-                last_stage=bool(task.maps), milliseconds=task.facts["step_milliseconds"],
-                images=len(task.train.labels), cores=os.cpu_count())  # fmt: skip
+    results.add("prepare", seconds=seconds, precision=str(task.precision),
+                last_stage=bool(task.maps), images=len(task.train.labels), cores=os.cpu_count())  # fmt: skip
     path = common.task_file(options.work / "task")
     slowest = plain(task, options.weights, options.device, results, options.tiny)
     fastest_step = strategies(task, options.device, results, options.tiny)
     best = workers(task, path, options.device, results, options.tiny)
     flops, rate = operations(task, options.device), peak(options.device, 512 if options.tiny else 8192)
-    steps = task.recipes["proxy"].steps(len(task.train.labels))
+    steps = steps_of(task)
     results.add(
         "projection", births=BIRTHS, seconds_a_candidate=best, minutes=BIRTHS * best / 60,
         minutes_with_the_fastest_step=BIRTHS * steps * fastest_step / 60e3, minutes_plain=BIRTHS * slowest / 60,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from kdzero_gp.engine.proxy_recipe import Recipe
+from kdzero_gp.engine.recipe import Recipe
 
 # Test accuracy after 240 epochs, ResNet-56 → ResNet-20 on CIFAR-100: the tables of Tian et al. 2020
 # (arXiv:1910.10699), Huang et al. 2022 (arXiv:2205.10536) and Zhao et al. 2022 (arXiv:2203.08679).

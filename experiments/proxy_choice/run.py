@@ -22,6 +22,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from kdzero_gp.engine.resident import train
+from kdzero_gp.proxy.metrics import all_metrics
 from proxies import GROUPS, PROXIES, PUBLISHED_WEIGHTS, TRUTH, Proxy
 from torch import Tensor, nn
 
@@ -29,14 +31,12 @@ import kdzero_gp
 from kdzero_gp.data import load
 from kdzero_gp.data.cache import cache_folder
 from kdzero_gp.engine.outputs import Precision, TensorSplit, outputs
-from kdzero_gp.engine.proxy_recipe import Recipe
-from kdzero_gp.engine.resident import train
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.models import build
 from kdzero_gp.models.split import halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights
 from kdzero_gp.proxy.evaluator import Evaluator
-from kdzero_gp.proxy.metrics import all_metrics
 from kdzero_gp.proxy.task import ProxyTask
 
 HERE = Path(__file__).parent

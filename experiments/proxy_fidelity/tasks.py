@@ -13,7 +13,7 @@ from candidates import CROSS_ENTROPY, published, random_trees, variations
 from trainings import SCRATCH, Candidate, Laboratory, Stage, Store
 
 from kdzero_gp.compiler import digest, pair_shapes, zoo
-from kdzero_gp.engine.proxy_recipe import Recipe
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.evolution import Grammar
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.fitness import FitnessWeights, fitness

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kdzero_gp.engine.resident import train
 
 from kdzero_gp.compiler import source_of
 from kdzero_gp.engine.outputs import Precision, TensorSplit
-from kdzero_gp.engine.proxy_recipe import Recipe
-from kdzero_gp.engine.resident import train
-from kdzero_gp.models.pair import student_builder
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.evaluator import Evaluator, Request
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.prepare import keep_maps
 

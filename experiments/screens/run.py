@@ -23,10 +23,10 @@ from scipy import stats
 
 from kdzero_gp.compiler import source_of
 from kdzero_gp.compiler.loading import load_source
-from kdzero_gp.models.pair import student_builder
 from kdzero_gp.proxy.evaluator import Evaluator, Request
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import SAME_GRADIENT, Rejected
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.run import BENCH
 from kdzero_gp.search.settings import RunSettings

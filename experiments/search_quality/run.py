@@ -20,16 +20,18 @@ from pathlib import Path
 
 from scipy import stats
 
+from kdzero_gp.common import ALONE
+from kdzero_gp.engine.machine import Machine
 from kdzero_gp.evolution import SearchSettings
 from kdzero_gp.progress import Progress
-from kdzero_gp.proxy.fitness import FitnessWeights
 from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.prepare import TEACHER
-from kdzero_gp.search.race import CROSS_ENTROPY, entries
-from kdzero_gp.search.run import BENCH, Machine, Work
-from kdzero_gp.search.settings import PLANS, RunSettings
+from kdzero_gp.search.race import entries
+from kdzero_gp.search.run import BENCH, Work
+from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, Database
+from kdzero_gp.tasks.plan import DIGITS
 
 HERE = Path(__file__).parent
 # Where the surrogate spares trainings, a search has more births, for about the same time.
@@ -41,8 +43,8 @@ ARMS = {
     "template": {"space": "kdzero"},
     "template random": {"space": "kdzero", "random_search": True},
     "open without shrinkage": {"space": "open", "shrink": False},
-    "open, by cross-entropy": {"space": "open", "weights": FitnessWeights(1, 0, 0)},
-    "open, by cross-entropy, 8 epochs": {"space": "open", "weights": FitnessWeights(1, 0, 0), "epochs": 8},
+    "open, by cross-entropy": {"space": "open", "weights": {"cross_entropy": 1.0}},
+    "open, by cross-entropy, 8 epochs": {"space": "open", "weights": {"cross_entropy": 1.0}, "epochs": 8},
 }
 POPULATION = 20
 # The mean accuracy of so many of the fittest, over the race's seeds, is what a search has found.
@@ -61,7 +63,7 @@ class Searched(Work):
 def settings_of(arm, seed, births):
     """A search's settings: the task's own, but for the arm."""
     own = dict(ARMS[arm])
-    space, plan, surrogate = own.pop("space"), PLANS["digits"], own.pop("surrogate", False)
+    space, plan, surrogate = own.pop("space"), DIGITS, own.pop("surrogate", False)
     births = births or (BIRTHS_WITH_SURROGATE if surrogate else BIRTHS)
     screens = tuple(name for name in SCREENS if surrogate or name != "surrogate")
     proxy = replace(plan.proxy, epochs=own.pop("epochs", plan.proxy.epochs))
@@ -93,9 +95,9 @@ def measured(folder, settings):
     with Database.read(folder) as database:
         known = {e.digest: e for e in database.evaluations()}
         births = database.births()
-        cost = dict(database.connection.execute("SELECT name, seconds FROM costs WHERE kind = 'evaluation'"))
+        cost = database.seconds("evaluation")
         winner = entries(database, settings)[0]
-        races = [m for m in database.measurements("race") if m.name != CROSS_ENTROPY]
+        races = [m for m in database.measurements("race") if m.name != ALONE]
     raced, tested = ([m.metrics[name] for m in races if not m.reason] for name in ("accuracy", "test_accuracy"))
     best, spent, trained, curve = math.inf, 0.0, 0, []
     for number, birth in enumerate(births, 1):
@@ -186,7 +188,10 @@ def main():
     for seed, arm in itertools.product(given.seeds, given.arms):
         settings = settings_of(arm, seed, given.births)
         folder = given.work / f"{arm.replace(' ', '-')}-{seed}"
-        searched(folder, settings, given.work / f"{given.arms[0].replace(' ', '-')}-{seed}", Machine(given.workers))
+        shared = given.work / f"{given.arms[0].replace(' ', '-')}-{seed}"
+        searched(folder, settings, shared, Machine(workers=given.workers))
+            folder, settings, given.work / f"{given.arms[0].replace(' ', '-')}-{seed}", Machine(workers=given.workers)
+        )
         rows.append({"arm": arm, "seed": seed, **measured(folder, settings)})
         print(arm, seed, rows[-1]["best"], rows[-1]["accuracy"], f"{rows[-1]['seconds']:.0f} s", flush=True)
         found = {"rows": rows, "summary": summary(rows)}

@@ -9,10 +9,9 @@ import random
 import torch
 import torch.nn.functional as F
 from deap import algorithms, base, creator, gp, tools
-from torch import nn
-
 from kdzero_gp.engine.resident import batches
 from kdzero_gp.proxy.metrics import all_metrics
+from torch import nn
 
 
 def lifted(operation, given):

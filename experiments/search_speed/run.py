@@ -27,16 +27,16 @@ from kdzero_gp.common import interval
 from kdzero_gp.compiler import pair_shapes, source_of, zoo
 from kdzero_gp.evolution import Grammar
 from kdzero_gp.models import build
-from kdzero_gp.models.pair import student_builder
 from kdzero_gp.models.split import halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights
 from kdzero_gp.proxy.evaluator import Evaluator, Request
+from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import FitnessWeights, fitness
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.run import BENCH
 from kdzero_gp.search.storage import Database
-from kdzero_gp.workers.evaluations import Executor
 
 HERE = Path(__file__).parent
 METHODS = ("kd", "at", "mse", "fitnet")

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 from kdzero_gp.analysis import markup
 from kdzero_gp.analysis.line_chart import Line, line_chart
+from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError
-from kdzero_gp.models.pair import student_builder
 from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
-from kdzero_gp.search.prepare import BENCH
-from kdzero_gp.search.run import Machine
+from kdzero_gp.search.prepare import PROXY_TASK
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,16 +103,19 @@ def replay(
 ) -> Replay:
     """Carry out ``request`` again, as a worker of the run did. Raises ``RunError`` where the bench is missing, the
     candidate cannot be trained, or, with ``check``, a metric differs from ``stored``."""
-    path = folder / BENCH
+    path = folder / PROXY_TASK
     if not path.is_file():
-        raise RunError(f"{folder} has no {BENCH}, which a replay trains on; resume the run: kdzero-gp resume {folder}")
+        raise RunError(
+            f"{folder} has no {PROXY_TASK}, which a replay trains on; resume the run: kdzero-gp resume {folder}"
+        )
     bench = ProxyTask.load(path).of(request.recipe)
-    evaluator, outcome = _run(bench, request, Machine(device=device).resolved_device())
+    evaluator, outcome = _run(bench, request, Machine(device=device).resolved().type)
     if outcome.reason:
         raise RunError(f"{name} cannot be trained: {outcome.reason}; choose one that has a fitness")
     known = {metric: stored[metric] for metric in outcome.metrics if metric in stored}
     recipe = evaluator.bench.recipes[request.recipe]
-    rates = recipe.rates(len(evaluator.curve))
+    per_epoch = len(bench.train.labels) // min(recipe.batch_size, len(bench.train.labels))
+    rates = [recipe.rate(step, per_epoch) for step in range(len(evaluator.curve))]
     curve = tuple(
         {"step": row["step"], "learning_rate": rate, **row} for row, rate in zip(evaluator.curve, rates, strict=True)
     )

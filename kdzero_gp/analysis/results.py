@@ -14,18 +14,32 @@ from torch import nn
 from kdzero_gp.analysis import markup
 from kdzero_gp.compiler import Expression, compile_distiller
 from kdzero_gp.draw import describe
-from kdzero_gp.search.race import Competitor, RaceResult
+from kdzero_gp.families import Measure, TaskFamily
+from kdzero_gp.search.race import TEST, Competitor, RaceResult
 from kdzero_gp.search.run import export_entry
 from kdzero_gp.search.storage import Database
 
 _THUMBNAIL = 340
 
 
-def percent(value: float, interval: float = float("nan")) -> str:
-    """A share as percent, with the half-width of its interval where there is one."""
-    if value != value:
-        return "–"
-    return f"{100 * value:.2f}" + ("" if interval != interval else f" ± {100 * interval:.2f}")
+def race_headers(family: TaskFamily) -> list[str]:
+    """The columns of a race's table."""
+    points = ", points" if family.deciding.unit == "%" else ""
+    measured = [measure.heading for measure in family.measures]
+    return ["", "distiller", *measured, f"to kd{points}", f"test {family.deciding.heading}", "proxy fitness"]
+
+
+def race_cells(result: RaceResult, rank: int, family: TaskFamily) -> list[str]:
+    """A row of it; one without a result has its reason in the third column."""
+    entry, deciding = result.entry, family.deciding
+    if result.reason:
+        return ["", entry.title, result.reason, *[""] * (len(race_headers(family)) - 3)]
+    # the interval of the measure that decides; of the others the mean is enough
+    measured = [m.text(*result.value(m.name)[: 2 if m is deciding else 1]) for m in family.measures]
+    return [
+        str(rank), entry.title, *measured, "" if entry.name == "kd" else deciding.text(*result.difference),
+        deciding.text(*result.value(TEST + deciding.name)), "–" if entry.fitness is None else f"{entry.fitness:.4f}",
+    ]  # fmt: skip
 
 
 @dataclass(frozen=True, repr=False)
@@ -38,6 +52,7 @@ class RankedDistiller:
     """
 
     folder: Path
+    family: TaskFamily
     rank: int
     expression: Expression
     digest: str
@@ -78,15 +93,16 @@ class RankedDistiller:
         """What was measured, as texts to show."""
         shown = {"fitness": "–" if self.fitness is None else f"{self.fitness:.4f} (cross-entropy alone: 1)"}
         for name, value in self.metrics.items():
-            label = "proxy " + name.replace("_", " ").replace("cka", "CKA")
-            shown[label] = f"{percent(value)} %" if name == "accuracy" else f"{value:.4f}"
-        race = self.standing
-        if race is not None and not race.reason:
-            shown[f"race, validation accuracy, {race.seeds} seeds"] = (
-                f"{percent(race.accuracy, race.accuracy_interval)} %"
+            measure = next((measure for measure in self.family.measures if measure.name == name), None)
+            label = name.replace("_", " ").replace("cka", "CKA") if measure is None else measure.heading
+            shown[f"proxy {label}"] = f"{value:.4f}" if measure is None else measure.text(value)
+        race, deciding = self.standing, self.family.deciding
+        if race is not None:
+            shown[f"race, validation {deciding.heading}, {race.seeds} seeds"] = deciding.text(
+                *race.value(deciding.name)
             )
-            shown["race, difference to kd"] = f"{percent(race.difference_to_kd, race.difference_interval)} points"
-            shown["race, test accuracy"] = f"{percent(race.test_accuracy, race.test_interval)} %"
+            shown[f"race, difference to kd {deciding.unit}".rstrip()] = deciding.text(*race.difference)
+            shown[f"race, test {deciding.heading}"] = deciding.text(*race.value(TEST + deciding.name))
         shown["magnitudes in the file"] = ", ".join(f"{m:.4g}" for m in self.magnitudes)
         if self.birth is not None:
             shown["born"] = f"number {self.birth}, generation {self.generation}"
@@ -107,8 +123,8 @@ class RankedDistiller:
 class HallOfFame(Sequence[RankedDistiller]):
     """The best distillers of a run, best first."""
 
-    def __init__(self, members: Sequence[RankedDistiller]):
-        self._members = tuple(members)
+    def __init__(self, members: Sequence[RankedDistiller], family: TaskFamily):
+        self._members, self._family = tuple(members), family
 
     @overload
     def __getitem__(self, index: int) -> RankedDistiller: ...
@@ -117,7 +133,7 @@ class HallOfFame(Sequence[RankedDistiller]):
     def __getitem__(self, index: slice) -> HallOfFame: ...
 
     def __getitem__(self, index: int | slice) -> RankedDistiller | HallOfFame:
-        return HallOfFame(self._members[index]) if isinstance(index, slice) else self._members[index]
+        return HallOfFame(self._members[index], self._family) if isinstance(index, slice) else self._members[index]
 
     def __len__(self) -> int:
         return len(self._members)
@@ -129,29 +145,29 @@ class HallOfFame(Sequence[RankedDistiller]):
         return "\n".join(map(str, self._members)) or "no distiller yet"
 
     def _repr_html_(self) -> str:
-        rows = [_row(one) for one in self._members]
-        headers = ["", "distiller", "proxy fitness", "proxy %", "race %", "birth"]
+        rows = [_row(member, self._family.deciding) for member in self._members]
+        heading = self._family.deciding.heading
+        headers = ["", "distiller", "proxy fitness", f"proxy {heading}", f"race {heading}", "birth"]
         return markup.scrolling(markup.table(headers, rows, (1,))) if rows else "<p>no distiller yet</p>"
 
 
-def _row(one: RankedDistiller) -> list[str]:
-    race = one.standing
-    raced = percent(race.accuracy, race.accuracy_interval) if race is not None and not race.reason else "–"
+def _row(member: RankedDistiller, deciding: Measure) -> list[str]:
+    race = member.standing
     return [
-        str(one.rank),
-        f"{markup.picture(one.expression, _THUMBNAIL)}{markup.code(one.expression)}",
-        "–" if one.fitness is None else f"{one.fitness:.4f}",
-        percent(one.metrics.get("accuracy", float("nan"))),
-        raced,
-        "–" if one.birth is None else str(one.birth),
+        str(member.rank),
+        f"{markup.picture(member.expression, _THUMBNAIL)}{markup.code(member.expression)}",
+        "–" if member.fitness is None else f"{member.fitness:.4f}",
+        deciding.text(member.metrics.get(deciding.name, float("nan"))),
+        "–" if race is None else deciding.text(*race.value(deciding.name)),
+        "–" if member.birth is None else str(member.birth),
     ]
 
 
 class Race(Sequence[RaceResult]):
     """The race's table, best first, those without a result last: its standings in order."""
 
-    def __init__(self, standings: Sequence[RaceResult]):
-        self.standings = tuple(standings)
+    def __init__(self, standings: Sequence[RaceResult], family: TaskFamily):
+        self.standings, self.family = tuple(standings), family
 
     @overload
     def __getitem__(self, index: int) -> RaceResult: ...
@@ -160,7 +176,7 @@ class Race(Sequence[RaceResult]):
     def __getitem__(self, index: slice) -> Race: ...
 
     def __getitem__(self, index: int | slice) -> RaceResult | Race:
-        return Race(self.standings[index]) if isinstance(index, slice) else self.standings[index]
+        return Race(self.standings[index], self.family) if isinstance(index, slice) else self.standings[index]
 
     def __len__(self) -> int:
         return len(self.standings)
@@ -170,38 +186,24 @@ class Race(Sequence[RaceResult]):
         """The same as a pandas data frame."""
         from kdzero_gp.analysis.dataframes import standings_frame
 
-        return standings_frame(self.standings)
+        return standings_frame(self.standings, self.family)
 
     def _cells(self) -> list[list[str]]:
-        rows = []
-        for rank, one in enumerate(self.standings, 1):
-            name = one.entry.expression if one.entry.kind == "evolved" else one.entry.name
-            if one.reason:
-                rows.append(["", name, one.reason, "", "", "", ""])
-                continue
-            rows.append([
-                str(rank), name, percent(one.accuracy, one.accuracy_interval), f"{one.cross_entropy:.4f}",
-                "" if one.entry.name == "kd" else percent(one.difference_to_kd, one.difference_interval),
-                percent(one.test_accuracy, one.test_interval),
-                "–" if one.entry.fitness is None else f"{one.entry.fitness:.4f}",
-            ])  # fmt: skip
-        return rows
-
-    _HEADERS = ("", "distiller", "validation %", "cross-entropy", "to kd, points", "test %", "proxy fitness")
+        return [race_cells(result, rank, self.family) for rank, result in enumerate(self.standings, 1)]
 
     def __repr__(self) -> str:
-        rows = [list(self._HEADERS), *self._cells()]
+        rows = [race_headers(self.family), *self._cells()]
         return "\n".join("  ".join(f"{cell:>14}" for cell in [*row[:1], *row[2:], row[1]]) for row in rows)
 
     def _repr_html_(self) -> str:
         if not self.standings:
             return "<p>no race yet</p>"
         rows = []
-        for one, cells in zip(self.standings, self._cells(), strict=True):
-            evolved = one.entry.kind == "evolved"
+        for result, cells in zip(self.standings, self._cells(), strict=True):
+            evolved = result.entry.kind == "evolved"
             name = markup.code(cells[1]) if evolved else markup.text(cells[1])
             html = [*map(markup.text, cells[:1]), name, *map(markup.text, cells[2:])]
             rows.append([f"<b>{cell}</b>" if evolved and cell else cell for cell in html])
-        seeds = max(one.seeds for one in self.standings)
+        seeds = max(result.seeds for result in self.standings)
         caption = f"<p>Race over {seeds} fresh seeds, mean ± 95 % interval; evolved distillers in bold.</p>"
-        return markup.scrolling(caption + markup.table(self._HEADERS, rows, (1,)))
+        return markup.scrolling(caption + markup.table(race_headers(self.family), rows, (1,)))

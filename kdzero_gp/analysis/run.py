@@ -6,6 +6,7 @@ state; nothing is ever written into it.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,12 +16,15 @@ from kdzero_gp.analysis import statistics as facts
 from kdzero_gp.analysis.comparison import TreeComparison
 from kdzero_gp.analysis.comparison import compare as compare_trees
 from kdzero_gp.analysis.results import HallOfFame, Race, RankedDistiller
+from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import Expression, digest, pair_shapes, parse, zoo
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.proxy.evaluator import Request
-from kdzero_gp.search.race import CROSS_ENTROPY, Competitor, RaceResult, entries, standings
+from kdzero_gp.search.candidates import counts_of, front, screen_rows
+from kdzero_gp.search.race import RaceResult, standings
+from kdzero_gp.search.ranking import Ranked, ranking
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation, StoredMeasurement
+from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation
 from primitives import PairType
 
 if TYPE_CHECKING:
@@ -43,18 +47,8 @@ class _Rows:
     births: list[StoredBirth]
     evaluations: list[StoredEvaluation]
     table: list[RaceResult]
+    ranked: list[Ranked]
     bench: dict[str, Any] | None
-
-    def ranked(self) -> list[tuple[Competitor, RaceResult | None]]:
-        """The distillers of the search: those that were raced in their order, then all others by fitness."""
-        raced = [s for s in self.table if not s.reason and s.entry.kind == "evolved"]
-        names = {standing.entry.name for standing in raced}
-        rest = [
-            Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
-            for e in self.evaluations
-            if e.fitness is not None and e.digest not in names
-        ]
-        return [(s.entry, s) for s in raced] + [(entry, None) for entry in rest]
 
     @property
     def knowledge(self) -> dict[str, PairType] | None:
@@ -87,9 +81,9 @@ class Run:
         with Database.read(self.folder) as database:
             # births first: a birth is only there when its evaluation is
             births, evaluations = database.births(), database.evaluations()
-            settings = _settings(database, self.folder)
-            table = standings(database, entries(database, settings))
-            return _Rows(settings, births, evaluations, table, database.fact("bench"))
+            settings = _settings(database)
+            table, ranked = standings(database, settings), ranking(database, settings)
+            return _Rows(settings, births, evaluations, table, ranked, database.fact("bench"))
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -99,7 +93,7 @@ class Run:
     @property
     def settings(self) -> RunSettings:
         """What the run was started with."""
-        return self._read(lambda database: _settings(database, self.folder))  # type: ignore[no-any-return]
+        return self._read(_settings)  # type: ignore[no-any-return]
 
     @property
     def versions(self) -> dict[str, str]:
@@ -124,14 +118,14 @@ class Run:
         """One row for each distiller that was evaluated: fitness, metrics, magnitudes, or the reason of rejection."""
         from kdzero_gp.analysis.dataframes import evaluations_frame
 
-        return evaluations_frame(self._history()[1])
+        return evaluations_frame(self._history()[1], self.settings.family)
 
     @property
     def races(self) -> pandas.DataFrame:
         """One row for each training of the race; ``race`` is the table made of them."""
         from kdzero_gp.analysis.dataframes import races_frame
 
-        return races_frame(self._read(lambda database: database.measurements("race")))
+        return races_frame(self._read(lambda database: database.measurements("race")), self.settings.family)
 
     @property
     def generations(self) -> pandas.DataFrame:
@@ -169,59 +163,70 @@ class Run:
         if count < 1:
             raise SettingError(f"top needs a count of at least 1, got {count}")
         rows = self._rows()
-        return HallOfFame(self._found(rows, list(enumerate(rows.ranked()[:count], 1))))
+        return HallOfFame([self._distiller(rows, row) for row in rows.ranked[:count]], rows.settings.family)
 
     @property
     def race(self) -> Race:
         """The race's table with the published methods and cross-entropy alone in it; empty before the race."""
-        return Race([standing for standing in self._rows().table if standing.seeds])
+        rows = self._rows()
+        return Race([result for result in rows.table if result.seeds], rows.settings.family)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of the births: ``births`` is the sum of all others, one for each ``Status`` among them."""
+        return counts_of(*self._history())
+
+    @property
+    def rejections(self) -> Counter[str]:
+        """Why candidates have no result: reasons up to their first colon, with how many gave them."""
+        statuses = (Status.REJECTED, Status.FAILED)
+        return Counter(e.reason.split(":")[0] for e in self._history()[1] if e.status in statuses)
+
+    @property
+    def screens(self) -> list[dict[str, Any]]:
+        """For each screen and the training: how many it was asked about and turned away, and its seconds."""
+        return self._read(lambda database: screen_rows(database.evaluations(), database.stages()))  # type: ignore[no-any-return]
+
+    @property
+    def drawn(self) -> dict[str, dict[str, float]]:
+        """For each operation, how its children did and how often it is drawn now: trials, wins, weight."""
+        record = self._read(lambda database: database.fact("operations", {}))
+        return {name: dict(zip(("trials", "wins", "weight"), row, strict=True)) for name, row in record.items()}
+
+    @property
+    def front(self) -> list[StoredEvaluation]:
+        """With several objectives, the distillers that no other beats in all of them."""
+        return front(self._history()[1], self.settings.search.objectives)
 
     def find(self, which: int | str | Expression) -> RankedDistiller:
         """A distiller of the run by rank, digest (or its beginning) or expression. Raises ``RunError`` for one that the
         run does not have."""
         rows = self._rows()
-        ranked = rows.ranked()
-        if not ranked:
+        if not rows.ranked:
             raise RunError(f"no distiller of {self.folder} has a fitness yet; look again later, or resume the run")
         if isinstance(which, int):
-            if not 1 <= which <= len(ranked):
-                raise RunError(f"{self.folder} has {len(ranked)} distillers, so there is no rank {which}")
-            return self._found(rows, [(which, ranked[which - 1])])[0]
+            if not 1 <= which <= len(rows.ranked):
+                raise RunError(f"{self.folder} has {len(rows.ranked)} distillers, so there is no rank {which}")
+            return self._distiller(rows, rows.ranked[which - 1])
         name = digest(rows.parse(which)) if isinstance(which, str) and "(" in which else which
         name = digest(name) if isinstance(name, Expression) else name
-        fits = [(rank, one) for rank, one in enumerate(ranked, 1) if one[0].name.startswith(name)]
+        fits = [row for row in rows.ranked if row.evaluation.digest.startswith(name)]
         if len(fits) != 1 or len(name) < SHORTEST_DIGEST:
-            many = f"{len(fits)} distillers" if fits else "no distiller"
+            count = f"{len(fits)} distillers" if fits else "no distiller"
             raise RunError(
-                f"{self.folder} has {many} with a fitness for {str(which)!r}; .evaluations lists the digests"
+                f"{self.folder} has {count} with a fitness for {str(which)!r}; .evaluations lists the digests"
             )
-        return self._found(rows, fits)[0]
+        return self._distiller(rows, fits[0])
 
-    def _found(
-        self, rows: _Rows, ranked: list[tuple[int, tuple[Competitor, RaceResult | None]]]
-    ) -> list[RankedDistiller]:
-        metrics = {e.digest: e.metrics for e in rows.evaluations}
-        first = {birth.digest: birth for birth in reversed(rows.births)}
-        found = []
-        for rank, (entry, standing) in ranked:
-            birth = first.get(entry.name)
-            number, generation = (None, None) if birth is None else (birth.number, birth.generation)
-            expression, numbers = rows.parse(entry.expression), metrics[entry.name]
-            found.append(
-                RankedDistiller(
-                    self.folder,
-                    rank,
-                    expression,
-                    entry.name,
-                    entry.fitness,
-                    numbers,
-                    entry.magnitudes,
-                    number,
-                    generation,
-                    standing,
-                )
-            )
-        return found
+    def _distiller(self, rows: _Rows, row: Ranked) -> RankedDistiller:
+        e = row.evaluation
+        birth = next((birth for birth in rows.births if birth.digest == e.digest), None)
+        return RankedDistiller(
+            folder=self.folder, family=rows.settings.family, rank=row.rank, expression=rows.parse(e.expression),
+            digest=e.digest, fitness=e.fitness, metrics=e.metrics, magnitudes=e.magnitudes,
+            birth=None if birth is None else birth.number,
+            generation=None if birth is None else birth.generation, standing=row.result,
+        )  # fmt: skip
 
     # --- closer looks ---------------------------------------------------------------------------------------
 
@@ -239,8 +244,8 @@ class Run:
     def compare(self, a: Which, b: Which) -> TreeComparison:
         """What two distillers share and where they differ. Each is a rank, a digest, an expression or its text, or the
         name of a published method."""
-        (one, name), (other, name_of_other) = self._expression(a), self._expression(b)
-        return compare_trees(one, other, name, name_of_other)
+        (left, left_name), (right, right_name) = self._expression(a), self._expression(b)
+        return compare_trees(left, right, left_name, right_name)
 
     def _expression(self, which: Which) -> tuple[Expression, str]:
         if isinstance(which, RankedDistiller):
@@ -251,38 +256,40 @@ class Run:
             return zoo[which], which
         if isinstance(which, str) and "(" in which:
             return self._rows().parse(which), "expression"
-        found = self.find(which)
-        return found.expression, f"rank {found.rank}"
+        distiller = self.find(which)
+        return distiller.expression, f"rank {distiller.rank}"
 
     def replay(self, which: Which = 1, *, device: str = "auto", check: bool = True) -> Replay:
         """Train one candidate's proxy again and look at it step by step.
 
-        ``which`` as in ``compare``; a published method is replayed at its tuned magnitude, ``"cross-entropy alone"`` as
-        the run's first baseline. The metrics at the end must equal the stored ones, which holds on the run's kind of
+        ``which`` as in ``compare``; a published method is replayed at its tuned magnitude, ``"alone"`` as the run's
+        first baseline. The metrics at the end must equal the stored ones, which holds on the run's kind of
         device; ``check=False`` lets them differ. Raises ``RunError``.
         """
         from kdzero_gp.analysis.replay import replay
 
-        if isinstance(which, str) and (which in zoo or which == CROSS_ENTROPY):
-            name = which
-            request, stored = self._measured(which)
+        if self._read(lambda database: database.version) != SCHEMA_VERSION:
+            raise RunError(f"{self.folder} was made by an earlier kdzero-gp; replay it with the version that made it")
+        if isinstance(which, str) and (which in zoo or which in (ALONE, ALONE_TEXT)):
+            name = ALONE if which == ALONE_TEXT else which
+            request, stored = self._measured(name)
         else:
-            found = which if isinstance(which, RankedDistiller) else self.find(which)
+            distiller = which if isinstance(which, RankedDistiller) else self.find(which)
             settings = self.settings
-            name, stored = f"rank {found.rank}", dict(found.metrics)
-            request = Request(self._source(found.expression), settings.search.seed, "proxy", settings.magnitude)
+            name, stored = f"rank {distiller.rank}", dict(distiller.metrics)
+            request = Request(self._source(distiller.expression), settings.search.seed, "proxy", settings.magnitude)
         return replay(self.folder, name, request, stored, device, check)
 
     def _measured(self, name: str) -> tuple[Request, dict[str, float]]:
-        """How a published method, or cross-entropy alone, was measured, and what was found."""
-        kind = "baseline" if name == CROSS_ENTROPY else "zoo"
-        all_of_them: list[StoredMeasurement] = self._read(lambda database: database.measurements(kind))
-        good = [one for one in all_of_them if one.name == name and not one.reason]
+        """How a published method, or cross-entropy alone, was measured, and the result."""
+        kind = "baseline" if name == ALONE else "zoo"
+        rows = self._read(lambda database: database.measurements(kind))
+        good = [row for row in rows if row.name == name and not row.reason]
         if not good:
             raise RunError(f"{self.folder} has no measurement of {name} yet; look again later, or resume the run")
         if kind == "baseline":
             return Request("", good[0].seed), good[0].metrics
-        best = min(good, key=lambda one: one.metrics["fitness"])
+        best = min(good, key=lambda row: row.metrics["fitness"])
         mode = "absolute" if self.settings.magnitude == "absolute" else "joint"
         return Request(self._source(zoo[name]), best.seed, "proxy", mode, best.factor), best.metrics
 
@@ -293,19 +300,14 @@ class Run:
         return source_of(expression, bench["student_shapes"], bench["teacher_shapes"])
 
     def _repr_html_(self) -> str:
-        births, evaluations = self._history()
-        flow = facts.candidate_flow(births, evaluations)
         state = "finished" if self.finished else "not finished"
-        counts = ", ".join(f"{count:,} {name}" for name, count in flow.items() if ":" not in name and name != "raced")
+        counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
         settings = self.settings
         pair = f"teacher {settings.teacher}, student {settings.student}, task {settings.task}"
         head = f"<p><b>{markup.text(self.folder)}</b>: {state}; {markup.text(pair)}; {counts}</p>"
-        best = self.best._repr_html_() if any(e.fitness is not None for e in evaluations) else ""
+        best = self.best._repr_html_() if self._rows().ranked else ""
         return head + best + (self.race._repr_html_() if self.race else "")
 
 
-def _settings(database: Database, folder: Path) -> RunSettings:
-    stored = database.fact("settings")
-    if stored is None:
-        raise RunError(f"{folder} holds no settings: the run was killed as it began; start it anew in another folder")
-    return RunSettings.from_dict(stored)
+def _settings(database: Database) -> RunSettings:
+    return RunSettings.from_dict(database.fact("settings"))

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kdzero_gp.compiler.expression import is_knowledge
-from kdzero_gp.search.storage import StoredBirth, StoredEvaluation
+from kdzero_gp.compiler.checking import is_knowledge
+from kdzero_gp.search.candidates import counts_of
+from kdzero_gp.search.storage import Status, StoredBirth, StoredEvaluation
 from primitives import CATALOGUE
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 # The distillers whose operations count as winning: this share of all that have a fitness.
 BEST_SHARE = 0.1
+# What has no fitness of its own or of an equivalent.
+WITHOUT_RESULT = (Status.REJECTED, Status.FAILED)
 QUANTILES = {"q10": 0.10, "q25": 0.25, "median": 0.50, "q75": 0.75, "q90": 0.90}
 
 _NAME = re.compile(r"[A-Za-z_]\w*")
@@ -96,23 +99,22 @@ def fitness_over_generations(
     births: Sequence[StoredBirth], evaluations: Sequence[StoredEvaluation]
 ) -> list[dict[str, Any]]:
     """One row for each generation: ``generation``; ``births``; ``best_so_far`` (lowest fitness up to here);
-    ``q10 q25 median q75 q90`` of the fitness of its births that have one; how many were ``evaluated`` or ``rejected``
-    and how many are ``duplicates``. Not a number where there is no fitness."""
-    known = {evaluation.digest: evaluation.fitness for evaluation in evaluations}
+    ``q10 q25 median q75 q90`` of the fitness of its births that have one; and what became of them, by
+    ``Status`` and ``duplicates``. Not a number where there is no fitness."""
+    judged = {evaluation.digest: evaluation for evaluation in evaluations}
     groups: dict[int, list[StoredBirth]] = defaultdict(list)
     for birth in births:
         groups[birth.generation].append(birth)
     rows, best = [], math.inf
     for generation, members in sorted(groups.items()):
-        values = [v for v in (known.get(birth.digest) for birth in members) if v is not None]
+        evaluated = (judged.get(birth.digest) for birth in members)
+        values = [e.fitness for e in evaluated if e is not None and e.fitness is not None]
         best = min(best, *values) if values else best
         quantiles = np.quantile(values, list(QUANTILES.values())) if values else [math.nan] * len(QUANTILES)
-        new = [known[birth.digest] for birth in members if birth.duplicate_of is None and birth.digest in known]
         rows.append({
-            "generation": generation, "births": len(members), "best_so_far": best if best < math.inf else math.nan,
+            "generation": generation, "best_so_far": best if best < math.inf else math.nan,
             **{name: float(value) for name, value in zip(QUANTILES, quantiles, strict=True)},
-            "evaluated": sum(value is not None for value in new), "rejected": sum(value is None for value in new),
-            "duplicates": sum(birth.duplicate_of is not None for birth in members),
+            **counts_of(members, [judged[b.digest] for b in members if b.digest in judged]),
         })  # fmt: skip
     return rows
 
@@ -129,30 +131,19 @@ def reason_class(reason: str) -> str:
 def candidate_flow(
     births: Sequence[StoredBirth], evaluations: Sequence[StoredEvaluation], raced: Collection[str] = ()
 ) -> dict[str, int]:
-    """Where the births went: ``births`` = ``duplicates`` + ``evaluated`` + ``rejected`` + ``waiting``; each class of
-    reasons as ``rejected: CLASS``, the most frequent first; ``raced``: how many of the digests so given were born."""
-    known = {evaluation.digest: evaluation for evaluation in evaluations}
-    flow = {"births": len(births), "duplicates": 0, "evaluated": 0, "rejected": 0, "waiting": 0}
-    reasons: Counter[str] = Counter()
-    born = set()
-    for birth in births:
-        found = known.get(birth.digest)
-        born.add(birth.digest)
-        if birth.duplicate_of is not None:
-            flow["duplicates"] += 1
-        elif found is None:
-            flow["waiting"] += 1
-        elif found.fitness is None:
-            flow["rejected"] += 1
-            reasons[reason_class(found.reason)] += 1
-        else:
-            flow["evaluated"] += 1
+    """Where the births went: ``counts_of``; then each class of reasons of what was rejected or failed as ``rejected:
+    CLASS``, the most frequent first; ``raced``: how many of the digests so given were born."""
+    evaluated = {evaluation.digest: evaluation for evaluation in evaluations}
+    new = [evaluated.get(birth.digest) for birth in births if birth.duplicate_of is None]
+    reasons = Counter(reason_class(e.reason) for e in new if e is not None and e.status in WITHOUT_RESULT)
     ordered = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
-    return {**flow, **{f"rejected: {name}": count for name, count in ordered}, "raced": len(born & set(raced))}
+    born = {birth.digest for birth in births}
+    named = {f"rejected: {name}": count for name, count in ordered}
+    return {**counts_of(births, evaluations), **named, "raced": len(born & set(raced))}
 
 
 @dataclass(frozen=True)
-class Ranked:
+class Percentiles:
     """The distillers that were born and have a fitness, the fittest first. ``percentile`` is 0 for the best and 1 for
     the worst, the same for equal fitness; ``best`` are those of the best tenth."""
 
@@ -162,7 +153,7 @@ class Ranked:
     best: frozenset[str]
 
 
-def ranked(births: Sequence[StoredBirth], evaluations: Sequence[StoredEvaluation]) -> Ranked:
+def ranked(births: Sequence[StoredBirth], evaluations: Sequence[StoredEvaluation]) -> Percentiles:
     """Rank the distillers of a run, and read each one's names once."""
     expressions = {birth.digest: birth.expression for birth in births}
     fitness = {
@@ -174,7 +165,7 @@ def ranked(births: Sequence[StoredBirth], evaluations: Sequence[StoredEvaluation
     lower, upper = np.searchsorted(values, values, "left"), np.searchsorted(values, values, "right") - 1
     percentiles = (lower + upper) / 2 / max(1, len(values) - 1)
     digests = list(fitness)
-    return Ranked(
+    return Percentiles(
         {digest: names_in(expressions[digest]) for digest in digests},
         fitness,
         dict(zip(digests, percentiles.tolist(), strict=True)),
@@ -204,7 +195,7 @@ def pair_success(births: Sequence[StoredBirth], evaluations: Sequence[StoredEval
     return sorted(rows, key=lambda r: (r["kind"], -r["share_best"], -r["births"], r["first"], r["second"]))
 
 
-def _success(births: Sequence[StoredBirth], table: Ranked, things_in: Any) -> dict[Any, dict[str, Any]]:
+def _success(births: Sequence[StoredBirth], table: Percentiles, things_in: Any) -> dict[Any, dict[str, Any]]:
     count_births = Counter(birth.digest for birth in births)
     # of each thing: births, distillers, distillers among the best, sum of percentiles, best fitness
     tallies: dict[Any, list[float]] = {}
@@ -251,7 +242,7 @@ def success_over_time(
     ]  # fmt: skip
 
 
-def _tally(part: Iterable[StoredBirth], table: Ranked) -> tuple[Counter[str], Mapping[str, float], int]:
+def _tally(part: Iterable[StoredBirth], table: Percentiles) -> tuple[Counter[str], Mapping[str, float], int]:
     counts: Counter[str] = Counter()
     ranks: dict[str, float] = defaultdict(float)
     total = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.errors import SettingError
 from kdzero_gp.search.race import entries
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
+from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredEvaluation
 
 LAST_BIRTHS = 8
 SPARKS = "▁▂▃▄▅▆▇█"
@@ -38,9 +38,7 @@ class Watched:
     folder: Path
     total: int
     births: int = 0
-    evaluated: int = 0
-    rejected: int = 0
-    duplicates: int = 0
+    counts: Counter[str] = field(default_factory=Counter)
     best: StoredEvaluation | None = None
     best_birth: int = 0
     history: list[float] = field(default_factory=list)
@@ -52,10 +50,10 @@ class Watched:
     def take(self, birth: StoredBirth, found: StoredEvaluation | None) -> None:
         """Count one more birth."""
         self.births += 1
-        self.duplicates += birth.duplicate_of is not None
-        if birth.duplicate_of is None and found is not None:
-            self.evaluated += found.fitness is not None
-            self.rejected += found.fitness is None
+        if birth.duplicate_of is not None:
+            self.counts["duplicates"] += 1
+        elif found is not None:
+            self.counts[found.status.value] += 1
         if found is not None and found.fitness is not None and found.fitness < self.best_fitness:
             self.best, self.best_birth = found, birth.number
         self.history.append(self.best_fitness)
@@ -105,10 +103,7 @@ def watch(folder: Path, console: Console, every: float = 1.0, tensorboard: Path 
 
 def total_births(database: Database, folder: Path) -> int:
     """How many births the run may have."""
-    stored = database.fact("settings")
-    if stored is None:
-        raise RunError(f"{folder} has no settings yet; watch it again in a moment")
-    search = RunSettings.from_dict(stored).search
+    search = RunSettings.from_dict(database.fact("settings")).search
     return search.generations * search.population
 
 
@@ -149,8 +144,8 @@ def _take(watched: Watched, birth: StoredBirth, found: StoredEvaluation | None, 
             writer.add_scalar(f"metrics/{name}", value, step)
     if watched.best is not None:
         writer.add_scalar("fitness/best", watched.best_fitness, step)
-    for name in ("evaluated", "rejected", "duplicates"):
-        writer.add_scalar(f"births/{name}", getattr(watched, name), step)
+    for name in (*(status.value for status in Status), "duplicates"):
+        writer.add_scalar(f"births/{name}", watched.counts[name], step)
 
 
 @contextlib.contextmanager
@@ -194,13 +189,15 @@ def _shown(watched: Watched, console: Console) -> Iterator[Any]:
 
 def summary(watched: Watched) -> str:
     """The state as one line."""
-    words = (
-        f"{watched.stage}: {watched.births:,}/{watched.total:,} births, {watched.evaluated:,} evaluated, "
-        f"{watched.rejected:,} rejected, {watched.duplicates:,} duplicates"
-    )
+    words = f"{watched.stage}: {watched.births:,}/{watched.total:,} births, {', '.join(_counts(watched))}"
     if watched.best is None:
         return words
     return f"{words}, best {watched.best_fitness:.4f} (birth {watched.best_birth:,}): {watched.best.expression}"
+
+
+def _counts(watched: Watched) -> list[str]:
+    names = (*(status.value for status in Status), "duplicates")
+    return [f"{watched.counts[name]:,} {name}" for name in names]
 
 
 def sparkline(values: list[float], width: int = SPARKLINE_WIDTH) -> str:
@@ -223,9 +220,7 @@ def view(watched: Watched) -> RenderableType:
     head = Table.grid(padding=(0, 2))
     head.add_row(Text(watched.folder.name, "bold"), watched.stage, ProgressBar(watched.total, watched.births, width=30),
                  f"{watched.births:,}/{watched.total:,} births", _speed(watched))  # fmt: skip
-    counts = Text(
-        f"{watched.evaluated:,} evaluated   {watched.rejected:,} rejected   {watched.duplicates:,} duplicates", "dim"
-    )
+    counts = Text("   ".join(_counts(watched)), "dim")
     parts: list[RenderableType] = [head, counts]
     if watched.best is not None:
         trend = Text.assemble(("best ", ""), (f"{watched.best_fitness:.4f}", "bold"), f"  {sparkline(watched.history)}")
@@ -255,7 +250,7 @@ def _last_births(watched: Watched) -> Table:
     for birth, found in reversed(watched.last):
         fitness = "duplicate" if birth.duplicate_of is not None else "–"
         if found is not None and birth.duplicate_of is None:
-            fitness = f"{found.fitness:.4f}" if found.fitness is not None else "rejected"
+            fitness = f"{found.fitness:.4f}" if found.fitness is not None else found.status.value
         table.add_row(f"{birth.number:,}", birth.operator, Text(fitness), Text(birth.expression))
     return table
 

@@ -1,4 +1,4 @@
-"""The options of a search, as one list."""
+"""Options as click wants them; those of a search come from its one table."""
 
 from __future__ import annotations
 
@@ -7,75 +7,88 @@ from typing import Any
 
 import click
 
-from kdzero_gp.errors import SettingError
+from kdzero_gp.search.options import OPTIONS, Option, defaults, pairs, value_of
+
+# Tasks whose defaults the help names.
+_SHOWN_TASKS = ("digits", "cifar100", "folder")
 
 
-def _option(name: str, help_text: str, default: Any = None, kind: Any = str, **more: Any) -> Any:
-    return click.option(name, default=default, type=kind, help=help_text, show_default=default is not None, **more)
+class _SearchOption(click.Option):
+    """An option of the table: not given unless it is on the command line; its default is looked up for the help."""
+
+    def __init__(self, declared: Option):
+        name = declared.name.removeprefix("--")
+        super().__init__(
+            [f"--{name}/--no-{name}" if declared.form == "flag" else declared.name],
+            type=None if declared.form == "flag" else _kind(declared),
+            default=None,
+            multiple=declared.form == "pairs",
+            metavar=declared.metavar,
+            help=declared.help,
+        )
+        self.declared = declared
+
+    def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
+        record = super().get_help_record(ctx)
+        if record is None or not self.declared.field or "[default:" in self.declared.help:
+            return record
+        shown = _default_text(self.declared)
+        return record[0], record[1] + (f"  [default: {shown}]" if shown else "")
 
 
-# fmt: off
-EVOLVE_OPTIONS = (
-    _option("--generations", "A generation is --pop births.", 100, int),
-    _option("--pop", "Size of the population.", 20, int),
-    _option("--task", "digits, cifar10, cifar100 or folder.", "digits"),
-    _option("--data", "Archive, image folder or zip of the task's images."),
-    _option("--teacher", "Built-in name, timm:NAME, torchvision:NAME or module:callable [default: the task's]."),
-    _option("--teacher-weights", "Safetensors file or state dict of the teacher."),
-    click.option(
-        "--teacher-tap", multiple=True, metavar="NAME=LAYER", help="Where to read a knowledge of the teacher."
-    ),
-    _option("--student", "As --teacher [default: the task's]."),
-    click.option(
-        "--student-tap", multiple=True, metavar="NAME=LAYER", help="Where to read a knowledge of the student."
-    ),
-    _option("--space", "open: free trees; kdzero: the paper's template.", "open"),
-    _option("--magnitude", "relative: γ in units of the cross-entropy's gradient; absolute: as written.", "relative"),
-    click.option("--seed-zoo/--no-seed-zoo", default=True, show_default=True, help="Start with published distillers."),
-    _option("--seed", "Of everything random.", 0, int),
-    _option("--tournament", "Size of the selection tournament.", 5, int),
-    _option("--sample-ratio", "Select as the paper's Algorithm 1: from this share of the population …", None, float),
-    _option("--top-k", "… one of the best k.", 5, int),
-    _option("--removal", "Who leaves the population: oldest or worst.", "oldest"),
-    _option("--objectives", "Two or more of cross_entropy, calibrated, sharpness_gap, cka_gap, step_time, memory: "
-            "NSGA-II instead of one fitness. step_time is measured, so equal seeds then no longer give equal runs."),
-    _option("--screens", "What a candidate must pass before its training and early in it: all, none, or some of "
-            "duplicate, finite, equivalence, rejection, surrogate, short.", "all"),
-    click.option("--shrink/--no-shrink", default=True, show_default=True,
-                 help="Draw operations whose descendants keep losing less often."),
-    click.option("--random-search", is_flag=True, help="Every birth is a new random tree: what evolution has to beat."),
-    _option("--in-flight", "Births bred before the oldest of them is judged [default: a quarter of --pop]; decides the "
-            "run, and how many workers can be busy.", None, int),
-    _option("--patience", "Stop after this many generations without a better distiller.", None, int),
-    _option("--training", "What the winner is for: long trainings, or short ones of a few epochs; decides the defaults "
-            "of --warm-epochs, --proxy-epochs, --short-bound and the weights of the fitness.", "long"),
-    _option("--images", "Training images of a proxy [default: the task's].", None, int),
-    _option("--validation-images", "Validation images [default: the task's].", None, int),
-    _option("--warm-epochs", "Epochs of cross-entropy that the student has when proxies start [default: the task's].",
-            None, float),
-    _option("--proxy-epochs", "Epochs of a proxy [default: the task's].", None, float),
-    _option("--proxy-trains", "whole: the student; last-stage: its last stage alone, on what the warm student's other "
-            "stages give, computed once; cheaper [default: the task's]."),
-    _option("--surrogate-share", "Train this share of the candidates: those whose gradients promise the most or "
-            "say the least; the others keep a predicted fitness [default: the task's]; 1 trains all.", None, float),
-    _option("--short-bound", "Stop a candidate early whose gaps to the teacher are so many times those of "
-            "cross-entropy alone [default: the task's]; inf stops none.", None, float),
-    _option("--loss-memory", "MiB that a loss may keep for one batch [default: the task's].", None, float),
-    _option("--race-epochs", "Epochs of a training in the race [default: the task's].", None, float),
-    _option("--race-top", "Evolved distillers in the race [default: the task's].", None, int),
-    _option("--race-seeds", "Fresh seeds of the race [default: the task's].", None, int),
-    _option("--ce-weight", "Share of the validation cross-entropy in the fitness [default: the task's].", None, float),
-    _option("--calibrated-weight", "Share of the cross-entropy at the best temperature [default: the task's].", None,
-            float),
-    _option("--sharpness-weight", "Share of the sharpness gap in the fitness [default: the task's].", None, float),
-    _option("--cka-weight", "Share of the CKA gap in the fitness [default: the task's].", None, float),
-    _option("--out", "The run's folder [default: runs/TASK-N].", None, click.Path(path_type=Path)),
-)
-# fmt: on
-MACHINE_OPTIONS = (
-    _option("--workers", "Worker processes [default: one for each core]; results do not depend on it.", None, int),
-    _option("--device", "auto, cpu or cuda.", "auto"),
-    _option("--timeout", "Seconds after which an evaluation is stopped.", 600.0, float),
+def _kind(declared: Option) -> Any:
+    if declared.kind is Path:
+        return click.Path(path_type=Path)
+    return declared.kind if declared.form == "value" else str
+
+
+def _default_text(declared: Option) -> str:
+    if not declared.from_task:
+        return _value_text(value_of(defaults("digits"), declared))
+    texts: dict[str, list[str]] = {}
+    for task in _SHOWN_TASKS:
+        texts.setdefault(_value_text(value_of(defaults(task), declared)) or "all", []).append(task)
+    if len(texts) == 1:
+        return next(iter(texts))
+    return "the task's: " + "; ".join(f"{text} ({', '.join(tasks)})" for text, tasks in texts.items())
+
+
+def _value_text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name}={share:g}" for name, share in value.items())
+    if isinstance(value, tuple):
+        return "all" if value else ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def search_options(command: Any) -> Any:
+    """Decorate a command with every option of a search."""
+    command.__click_params__ = [*getattr(command, "__click_params__", []), *map(_SearchOption, reversed(OPTIONS))]
+    return command
+
+
+NETWORK = "Built-in name, timm:NAME, torchvision:NAME or module:callable."
+TASK = click.option("--task", default="digits", show_default=True, help="digits, cifar10, cifar100, folder or yours.")
+DATA = click.option("--data", help="Archive, image folder or zip of the task's images.")
+DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+PRECISION = click.option("--precision", help="float32, or bfloat16, either with ,channels-last [default: the fastest].")
+THREADS = click.option("--threads", type=int, help="Of torch on a CPU [default: chosen by the images' size].")
+TAP = click.option("--tap", multiple=True, metavar="NAME=LAYER", help="Where to read a knowledge of all networks.")
+WORKER_OPTIONS = (
+    click.option("--workers", type=int,
+                 help="Worker processes [default: one for each core]; results do not depend on it."),
+    DEVICE,
+    click.option("--timeout", type=float, default=600.0, show_default=True,
+                 help="Seconds after which an evaluation is stopped."),
+)  # fmt: skip
+PAIR_OPTIONS = (
+    click.option("--teacher", required=True, help=NETWORK),
+    click.option("--student", required=True, help="As --teacher."),
+    TAP,
+    click.option("--teacher-tap", multiple=True, metavar="NAME=LAYER", help="Where to read the teacher's."),
+    click.option("--student-tap", multiple=True, metavar="NAME=LAYER", help="Where to read the student's."),
 )
 
 
@@ -90,12 +103,14 @@ def with_options(*groups: tuple[Any, ...]) -> Any:
     return decorate
 
 
-def taps(given: tuple[str, ...], option: str) -> dict[str, str]:
-    """NAME=LAYER options as a mapping."""
-    found = {}
-    for text in given:
-        name, equals, layer = text.partition("=")
-        if not equals or not name or not layer:
-            raise SettingError(f"{option} takes NAME=LAYER, for example feat=layer3, got {text!r}")
-        found[name] = layer
-    return found
+def taps(texts: tuple[str, ...], name: str) -> dict[str, str]:
+    """NAME=LAYER options as a mapping. Raises SettingError."""
+    return pairs(texts, Option(name, "", form="pairs", metavar="NAME=LAYER"))
+
+
+def taps_of_both(options: dict[str, Any]) -> tuple[dict[str, str], dict[str, str]]:
+    """The taps of the teacher and of the student."""
+    both = taps(options["tap"], "--tap")
+    sides = (both | taps(options[f"{role}_tap"], f"--{role}-tap") for role in ("teacher", "student"))
+    teacher, student = sides
+    return teacher, student

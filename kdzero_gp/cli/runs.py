@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from kdzero_gp.cli.app import console
 from kdzero_gp.errors import SettingError
+
+if TYPE_CHECKING:
+    from kdzero_gp.analysis.results import RankedDistiller
+    from kdzero_gp.analysis.run import Run
+    from kdzero_gp.compiler import Expression
 
 # How many operations that became rarer are named.
 SHRUNK = 12
@@ -22,101 +26,75 @@ SHRUNK = 12
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def show(folder: Path, top: int, as_json: bool) -> None:
     """The ranking of a run, finished or not, with the published methods in the same table."""
-    from kdzero_gp.cli import tables
-    from kdzero_gp.search.candidates import front, screen_rows
-    from kdzero_gp.search.race import entries, standings
-    from kdzero_gp.search.settings import RunSettings
-    from kdzero_gp.search.storage import Database
+    from kdzero_gp.analysis.run import Run
 
     if top < 1:
         raise SettingError(f"--top must be at least 1, got {top}")
-    with Database.read(folder) as database:
-        settings = RunSettings.from_dict(database.fact("settings"))
-        evaluations, births = database.evaluations(), database.births()
-        table = standings(database, entries(database, settings))
-        finished = bool(database.fact("finished"))
-        stages, operations = database.stages(), database.fact("operations") or {}
-    reasons = Counter(e.reason.split(":")[0] for e in evaluations if e.reason)
-    counts = {
-        "births": len(births),
-        "evaluated": sum(e.fitness is not None for e in evaluations),
-        "equivalent": sum(bool(e.equivalent_to) for e in evaluations),
-        "rejected": sum(e.fitness is None for e in evaluations),
-        "duplicates": sum(b.duplicate_of is not None for b in births),
-    }
+    run = Run(folder)
     if as_json:
-        ranked = [{n: v for n, v in vars(e).items() if n != "fingerprint"} for e in evaluations[:top]]
-        found = {"finished": finished, "counts": counts, "reasons": reasons, "top": ranked}
-        found["screens"] = screen_rows(evaluations, stages)
-        found["operations"] = {
-            n: dict(zip(("trials", "wins", "weight"), v, strict=True)) for n, v in operations.items()
+        click.echo(json.dumps(_as_data(run, top), indent=1, default=list))
+    else:
+        _print_tables(run, top)
+        _print_lines(run)
+
+
+def _as_data(run: Run, top: int) -> dict[str, Any]:
+    ranked = [
+        {
+            "rank": one.rank, "digest": one.digest, "expression": str(one.expression), "fitness": one.fitness,
+            "metrics": one.metrics, "magnitudes": one.magnitudes, "birth": one.birth,
+            "race": None if one.standing is None else one.standing.as_dict(),
         }
-        found["front"] = [e.digest for e in front(evaluations, settings.search.objectives)]
-        found["race"] = [tables.standing_as_data(s) for s in table]
-        click.echo(json.dumps(found, indent=1, default=list))
-        return
-    click.echo(f"{folder}: {'finished' if finished else 'not finished'}, {tables.counts_line(counts)}")
-    rows = [
-        [
-            str(rank),
-            f"{e.fitness:.4f}",
-            f"{100 * e.metrics['accuracy']:.2f}",
-            f"{e.metrics['cross_entropy']:.4f}",
-            e.expression,
-        ]
-        for rank, e in enumerate(evaluations[:top], 1)
-        if e.fitness is not None
-    ]
-    headers = ["", "proxy fitness", "validation %", "cross-entropy", "distiller"]
-    tables.show(console, tables.plain_table(headers, rows))
-    if any(not s.reason for s in table):
-        tables.show(console, tables.race_table([s for s in table if not s.reason]))
-    tables.show(console, tables.screens_table(screen_rows(evaluations, stages)))
-    for reason, count in reasons.most_common():
-        click.echo(f"rejected {count}: {reason}")
-    shrunk = sorted((weight, name) for name, (_, _, weight) in operations.items() if weight < 1)
-    if shrunk:
-        rarer = ", ".join(f"{name} {weight:.2f}" for weight, name in shrunk[:SHRUNK])
-        click.echo(f"drawn less often, since their descendants lose: {rarer}")
+        for one in run.top(top)
+    ]  # fmt: skip
+    return {
+        "finished": run.finished, "counts": run.counts, "reasons": run.rejections, "top": ranked,
+        "screens": run.screens, "operations": run.drawn, "front": [e.digest for e in run.front],
+        "race": [result.as_dict() for result in run.race],
+    }  # fmt: skip
+
+
+def _print_tables(run: Run, top: int) -> None:
+    from kdzero_gp.cli import tables
+
+    settings = run.settings
+    state = "finished" if run.finished else "not finished"
+    click.echo(f"{run.folder}: {state}, {tables.counts_line(run.counts)}")
+    tables.show(console, tables.ranking_table(run.top(top), settings.family))
+    raced = [result for result in run.race if not result.reason]
+    if raced:
+        tables.show(console, tables.race_table(raced, settings.family))
+    tables.show(console, tables.screens_table(run.screens))
     if settings.search.objectives:
-        tables.show(
-            console, tables.front_table(front(evaluations, settings.search.objectives), settings.search.objectives)
-        )
-    if not finished:
-        click.echo(f"go on with: kdzero-gp resume {folder}")
+        tables.show(console, tables.front_table(run.front, settings.search.objectives))
 
 
-def expression_of(what: str, rank: int) -> tuple[Any, Any]:
-    """An expression from a run folder, a zoo name or a text, and its entry where it comes from a run."""
-    from kdzero_gp.compiler import pair_shapes, parse, zoo
-    from kdzero_gp.search.race import Competitor, entries, standings
-    from kdzero_gp.search.settings import RunSettings
-    from kdzero_gp.search.storage import Database
+def _print_lines(run: Run) -> None:
+    for reason, count in run.rejections.most_common():
+        click.echo(f"rejected {count}: {reason}")
+    rarer = sorted((row["weight"], name) for name, row in run.drawn.items() if row["weight"] < 1)
+    if rarer:
+        names = ", ".join(f"{name} {weight:.2f}" for weight, name in rarer[:SHRUNK])
+        click.echo(f"drawn less often, since their descendants lose: {names}")
+    if not run.finished:
+        click.echo(f"go on with: kdzero-gp resume {run.folder}")
+
+
+def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
+    """One of a run's distillers, or the expression of a zoo name or a text. Raises KdzeroError."""
+    from kdzero_gp.analysis.run import Run
+    from kdzero_gp.compiler import parse, zoo
 
     if rank < 1:
         raise SettingError(f"--rank must be at least 1, got {rank}")
+    if Path(what).is_dir():
+        return Run(what).find(rank)
     name = what.removeprefix("zoo:")
     if name in zoo:
-        return zoo[name], None
-    if not Path(what).is_dir():
-        if "(" not in what:
-            raise SettingError(f"{what!r} is no run folder, zoo name or expression; the zoo has {', '.join(zoo)}")
-        return parse(what), None
-    with Database.read(Path(what)) as database:
-        settings = RunSettings.from_dict(database.fact("settings"))
-        bench = database.fact("bench")
-        raced = [s.entry for s in standings(database, entries(database, settings)) if not s.reason]
-        ranked = [entry for entry in raced if entry.kind == "evolved"]
-        known = {entry.name for entry in ranked}
-        ranked += [
-            Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
-            for e in database.evaluations()
-            if e.fitness is not None and e.digest not in known
-        ]
-    if rank > len(ranked):
-        raise SettingError(f"{what} has {len(ranked)} distillers, so there is no --rank {rank}")
-    types = pair_shapes(bench["student_shapes"], bench["teacher_shapes"]).types
-    return parse(ranked[rank - 1].expression, types), ranked[rank - 1]
+        return zoo[name]
+    if "(" not in what:
+        raise SettingError(f"{what!r} is not a run folder, zoo name or expression; the zoo has {', '.join(zoo)}")
+    return parse(what)
 
 
 @click.command()
@@ -132,8 +110,10 @@ def expression_of(what: str, rank: int) -> tuple[Any, Any]:
 def inspect(what: str, rank: int, output: Path) -> None:
     """Draw a distiller's tree."""
     from kdzero_gp import draw
+    from kdzero_gp.compiler import Expression
 
-    expression, _ = expression_of(what, rank)
+    distiller = distiller_of(what, rank)
+    expression = distiller if isinstance(distiller, Expression) else distiller.expression
     draw.write(expression, output)
     click.echo(f"{draw.describe(expression)}\nwrote {output}")
 
@@ -150,20 +130,18 @@ def inspect(what: str, rank: int, output: Path) -> None:
 )
 def export(what: str, rank: int, output: Path | None, shape: tuple[str, ...]) -> None:
     """Write a distiller as a Python file that needs only torch."""
+    from kdzero_gp.compiler import Expression
     from kdzero_gp.compiler import export as export_expression
-    from kdzero_gp.search.run import export_entry
-    from kdzero_gp.search.storage import Database
 
-    expression, entry = expression_of(what, rank)
+    distiller = distiller_of(what, rank)
     if output is None:
         output = Path("distiller.py")
         if output.exists():
             raise SettingError("distiller.py exists already; name the file to write with -o")
-    if entry is not None:
-        with Database.read(Path(what)) as database:
-            export_entry(Path(what), database, entry, output)
+    if isinstance(distiller, Expression):
+        export_expression(output, distiller, *_shapes(shape, distiller))
     else:
-        export_expression(output, expression, *_shapes(shape, expression))
+        distiller.export(output)
     click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy")
 
 
@@ -171,10 +149,10 @@ def export(what: str, rank: int, output: Path | None, shape: tuple[str, ...]) ->
 _EXAMPLE_SHAPES = {"logits": (100,), "emb": (64,), "feat": (64, 8, 8)}
 
 
-def _shapes(given: tuple[str, ...], expression: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+def _shapes(texts: tuple[str, ...], expression: Expression) -> tuple[dict[str, Any], dict[str, Any]]:
     student, teacher = dict(_EXAMPLE_SHAPES), dict(_EXAMPLE_SHAPES)
     named = set()
-    for text in given:
+    for text in texts:
         name, _equals, sizes = text.partition("=")
         left, _, right = sizes.partition(":")
         try:

@@ -9,62 +9,41 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kdzero_gp.analysis.results import RankedDistiller, race_cells, race_headers
+from kdzero_gp.families import TaskFamily
 from kdzero_gp.search.race import RaceResult
 from kdzero_gp.search.storage import StoredEvaluation
 
 
-def percent(mean: float, half_width: float = math.nan) -> str:
-    """A share as percent with its interval.
-
-    >>> percent(0.9512, 0.0102)
-    '95.12 ± 1.02'
-    """
-    if math.isnan(mean):
-        return "–"
-    return f"{100 * mean:.2f}" + ("" if math.isnan(half_width) else f" ± {100 * half_width:.2f}")
-
-
-def race_table(standings: Sequence[RaceResult]) -> Table:
-    """The race with 95 % intervals; distillers by name or by the beginning of their text."""
-    seeds = max((s.seeds for s in standings), default=0)
-    table = Table(title=f"race, {seeds} fresh seeds, mean ± 95 % interval", title_justify="left")
-    for header, justify in (
-        ("", "right"), ("distiller", "left"), ("validation %", "right"), ("cross-entropy", "right"),
-        ("to kd, points", "right"), ("test %", "right"), ("proxy fitness", "right"),
-    ):  # fmt: skip
-        table.add_column(header, justify=justify, no_wrap=header != "distiller", overflow="fold")  # type: ignore[arg-type]
-    for rank, standing in enumerate(standings, 1):
-        entry = standing.entry
-        what = entry.expression if entry.kind == "evolved" else entry.name
-        if standing.reason:
-            table.add_row("", what, standing.reason)
-            continue
-        difference = percent(standing.difference_to_kd, standing.difference_interval)
-        table.add_row(
-            str(rank), what, percent(standing.accuracy, standing.accuracy_interval), f"{standing.cross_entropy:.4f}",
-            "" if entry.name == "kd" else difference, percent(standing.test_accuracy, standing.test_interval),
-            "–" if entry.fitness is None else f"{entry.fitness:.4f}",
-            style="bold" if entry.kind == "evolved" and rank == 1 else ("" if entry.kind == "evolved" else "dim"),
-        )  # fmt: skip
-    return table
+def race_table(table: Sequence[RaceResult], family: TaskFamily) -> Table:
+    """The race with 95 % intervals; distillers by name or by their text."""
+    seeds = max((result.seeds for result in table), default=0)
+    shown = Table(title=f"race, {seeds} fresh seeds, mean ± 95 % interval", title_justify="left")
+    for header in race_headers(family):
+        is_text = header == "distiller"
+        shown.add_column(header, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+    for rank, result in enumerate(table, 1):
+        evolved = result.entry.kind == "evolved"
+        style = "dim" if not evolved else "bold" if rank == 1 else ""
+        shown.add_row(*race_cells(result, rank, family), style=style)
+    return shown
 
 
-def standing_as_data(standing: RaceResult) -> dict[str, Any]:
-    """One standing for ``--json``; what was not measured is null."""
-    found = {
-        "name": standing.entry.name,
-        "kind": standing.entry.kind,
-        "expression": standing.entry.expression or None,
-        "magnitudes": list(standing.entry.magnitudes),
-        "fitness": standing.entry.fitness,
-        "seeds": standing.seeds,
-        "reason": standing.reason or None,
-    }
-    for name in ("accuracy", "accuracy_interval", "cross_entropy", "test_accuracy", "test_interval",
-                 "difference_to_kd", "difference_interval"):  # fmt: skip
-        value = getattr(standing, name)
-        found[name] = None if math.isnan(value) else value
-    return found
+def ranking_table(ranked: Sequence[RankedDistiller], family: TaskFamily) -> Table:
+    """The best distillers of a search, at the rank that ``--rank`` and ``run:DIR#RANK`` take."""
+    deciding = family.deciding
+    headers = ["rank", f"race {deciding.heading}", "proxy fitness", *(f"proxy {m.heading}" for m in family.measures)]
+    rows = [
+        [
+            str(one.rank),
+            "–" if one.standing is None else deciding.text(*one.standing.value(deciding.name)),
+            "–" if one.fitness is None else f"{one.fitness:.4f}",
+            *(measure.text(one.metrics.get(measure.name, math.nan)) for measure in family.measures),
+            str(one.expression),
+        ]
+        for one in ranked
+    ]
+    return plain_table([*headers, "distiller"], rows)
 
 
 def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -1,16 +1,21 @@
 """The language of distillers and its compiler: text ⇄ typed tree → steps → Python source → torch module."""
 
 from kdzero_gp.compiler.canonical import canonical, digest
-from kdzero_gp.compiler.checking import check, type_of
-from kdzero_gp.compiler.expression import Expression, is_knowledge, terms
+from kdzero_gp.compiler.checking import check, is_knowledge, type_of
+from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.compiler.genotype import from_genotype
-from kdzero_gp.compiler.loading import compile_distiller, export, load_source, source_of
+from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, KnowledgeSpec
+from kdzero_gp.compiler.loading import DistillerModule, compile_distiller, export, load_source, source_of
 from kdzero_gp.compiler.parsing import parse
 from kdzero_gp.compiler.shapes import PairShapes, pair_shapes
+from kdzero_gp.compiler.verifying import verify
 from kdzero_gp.compiler.zoo import Zoo, ZooEntry, zoo
 
 __all__ = [
+    "CLASSIFICATION_KNOWLEDGE",
+    "DistillerModule",
     "Expression",
+    "KnowledgeSpec",
     "PairShapes",
     "Zoo",
     "ZooEntry",
@@ -27,5 +32,6 @@ __all__ = [
     "source_of",
     "terms",
     "type_of",
+    "verify",
     "zoo",
 ]

@@ -8,59 +8,42 @@ from functools import lru_cache
 from kdzero_gp.compiler.expression import Expression, terms
 from primitives import CATALOGUE
 
-# No effect on any input.
-_IDENTITIES = {"scale_r1", "channel"}
-# Applying one of these twice is applying it once.
-_IDEMPOTENT = {
-    "abs",
-    "relu",
-    "norm_HW",
-    "norm_C",
-    "norm_N",
-    "min_max_normalize",
-    "proportion_C",
-    "pool_2",
-    "pool_4",
-}
-# No effect on the values of these, which are never negative.
-_KEEP_NON_NEGATIVE = {"abs", "relu", "leaky_relu"}
-_NON_NEGATIVE = {
-    *("exp", "sigmoid", "abs", "relu", "pow2", "pow4", "satt", "natt", "catt", "min_max_normalize", "pdist"),
-    *("softmax_N", "softmax_C", "softmax_HW", "proportion_C"),
-}
-# The first only change where a number stands (none of them pads), and the second flatten by themselves. The distances
-# that average over all places are not among them: whether shapes agree without an adapter depends on the layout.
-_LAYOUTS = {"batch", "local_s1"}
-_FLATTENING = {"mm", "pdist"}
 # kl works in the log domain by itself, so that both spellings are one distiller.
-_KL = {"kl", "kl_mean", "soft_cross_entropy"}
+_LOGARITHM_OF = {operation.log_form: operation.name for operation in CATALOGUE if operation.log_form}
 
 
 def _simplify(node: Expression) -> Expression:
     """One step at the root of ``node``, whose arguments are canonical already."""
     first = node.arguments[0]
     assert isinstance(first, Expression)
-    if node.name in _IDENTITIES or _divides_by_one(node, first):
+    operation, below = CATALOGUE[node.name], CATALOGUE[first.name] if first.arguments else None
+    if operation.identity or _divides_by_one(node, first):
         return first
-    if node.name in _IDEMPOTENT and first.name == node.name:
+    if operation.written_as:
+        return Expression(operation.written_as, node.arguments)
+    if below is None:
+        return node
+    if operation.idempotent and below is operation:
         return first
-    if node.name in _KEEP_NON_NEGATIVE and first.name in _NON_NEGATIVE:
+    if operation.keeps_non_negative and below.non_negative:
         return first
-    if node.name == "local_s1":
-        return Expression("batch", node.arguments)
-    if node.name in _FLATTENING and first.name in _LAYOUTS:
+    if operation.flattening and below.layout:
         return Expression(node.name, (first.arguments[0], *node.arguments[1:]))
-    if node.name in _KL and first.name.startswith("logsoftmax_"):
-        return Expression(node.name, (Expression(first.name.removeprefix("log"), first.arguments),))
-    if node.name == "exp" and first.name.startswith("logsoftmax_"):
-        return Expression(first.name.removeprefix("log"), first.arguments)
+    if below.name in _LOGARITHM_OF:
+        softmax = Expression(_LOGARITHM_OF[below.name], first.arguments)
+        if operation.compares_distributions:
+            return Expression(node.name, (softmax,))
+        if operation.undoes_log(next(iter(below.overloads.values()))):
+            return softmax
     return node
 
 
 def _divides_by_one(node: Expression, first: Expression) -> bool:
-    """Whether ``over(first, 1)`` changes neither the value, nor the kind, nor the temperature of the distance's T²."""
-    plain = all(len(n.arguments) < 2 and n.name != "proportion_C" for n in first.walk())
-    return node.name == "over" and node.arguments[1] == 1.0 and plain
+    """Whether a division of ``first`` by 1 changes neither the value, nor the kind, nor the temperature of the
+    distance's T²."""
+    if not CATALOGUE[node.name].division or node.arguments[1] != 1.0:
+        return False
+    return all(len(n.arguments) < 2 and not CATALOGUE[n.name].normalises for n in first.walk() if n.arguments)
 
 
 @lru_cache(maxsize=65536)
@@ -93,6 +76,3 @@ def _sum(ordered: list[Expression]) -> Expression:
 def digest(root: Expression) -> str:
     """Sixteen hexadecimal digits that name the canonical form."""
     return hashlib.sha256(str(canonical(root)).encode()).hexdigest()[:16]
-
-
-assert all(name in CATALOGUE for name in _IDENTITIES | _IDEMPOTENT | _NON_NEGATIVE | _FLATTENING | _KL)

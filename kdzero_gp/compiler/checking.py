@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from kdzero_gp.compiler.expression import Expression, is_knowledge
+from kdzero_gp.compiler.expression import Expression
+from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, spec_of
 from kdzero_gp.errors import ExpressionError, ExpressionTypeError
-from primitives import CATALOGUE, CONSTANTS, LOGITS, LOSS, Operation, PairType, ValueType
+from primitives import CATALOGUE, CONSTANTS, LOSS, Operation, PairType, ValueType
 
 KnowledgeTypes = Mapping[str, PairType]
 
@@ -19,9 +20,19 @@ def knowledge_type(name: str, knowledge: KnowledgeTypes | None = None) -> PairTy
             offered = ", ".join(knowledge)
             raise ExpressionTypeError(f"this pair has no knowledge {name!r}; it offers {offered}")
         return knowledge[name]
-    if not is_knowledge(name):
+    spec = spec_of(name, CLASSIFICATION_KNOWLEDGE)
+    if spec is None:
         raise ExpressionError(f"unknown knowledge {name!r}; there are logits, emb, feat, feat1, feat2, …")
-    return {"logits": LOGITS, "emb": PairType("matrix")}.get(name, PairType("map"))
+    return PairType(spec.ranks[0], spec.kind)
+
+
+def is_knowledge(name: str, knowledge: KnowledgeTypes | None = None) -> bool:
+    """Whether ``name`` is a knowledge leaf: of the pair, or logits, emb, feat, feat1, feat2, …
+
+    >>> [is_knowledge(name) for name in ("logits", "feat12", "feat01", "features")]
+    [True, True, False, False]
+    """
+    return name in (knowledge or ()) or spec_of(name, CLASSIFICATION_KNOWLEDGE) is not None
 
 
 @lru_cache(maxsize=65536)
@@ -74,8 +85,8 @@ def constant_type(operation: Operation, index: int, value: float) -> ValueType:
 
 def explain_mismatch(operation: Operation, given: list[ValueType]) -> str:
     """Why ``operation`` cannot be applied: what it got and what it is defined for."""
-    got = ", ".join(str(one) for one in given if one not in CONSTANTS)
-    if operation.role == "distance" and all(getattr(t[0], "axis", "") for t in operation.overloads):
+    got = ", ".join(str(argument) for argument in given if argument not in CONSTANTS)
+    if operation.compares_distributions:
         return f"{operation.name} compares distributions (put a softmax in front), got {got}"
     firsts = {overload[0] for overload in operation.overloads}
     ranks = sorted({first.rank for first in firsts if isinstance(first, PairType)})
@@ -88,14 +99,9 @@ def explain_mismatch(operation: Operation, given: list[ValueType]) -> str:
 
 def check(root: Expression, knowledge: KnowledgeTypes | None = None) -> None:
     """Raise unless ``root`` is a whole distiller: a weighted loss or a sum of them."""
-    found = type_of(root, knowledge)
-    if found != LOSS:
+    root_type = type_of(root, knowledge)
+    if root_type != LOSS:
         raise ExpressionTypeError(
-            f"a distiller is a sum of times(loss, magnitude), got {found}; "
+            f"a distiller is a sum of times(loss, magnitude), got {root_type}; "
             "for example times(no(kl(softmax_C(logits, 4))), 1)"
         )
-
-
-def is_known(name: str) -> bool:
-    """Whether ``name`` is an operation or a knowledge leaf."""
-    return name in CATALOGUE or is_knowledge(name)

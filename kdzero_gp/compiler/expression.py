@@ -5,20 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-# Names of the knowledge that networks expose: logits, emb, feat, and more feature maps feat1, feat2, …
-KNOWLEDGE = ("logits", "emb", "feat")
-
-
-def is_knowledge(name: str) -> bool:
-    """Whether ``name`` is a knowledge leaf: logits, emb, feat, feat1, feat2, …
-
-    >>> [is_knowledge(name) for name in ("logits", "feat12", "feat01", "features")]
-    [True, True, False, False]
-    """
-    if name in KNOWLEDGE:
-        return True
-    number = name.removeprefix("feat")
-    return name.startswith("feat") and number.isascii() and number.isdigit() and not number.startswith("0")
+from kdzero_gp.errors import ExpressionError
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +38,15 @@ class Expression:
         yield self
         for child in self.children:
             yield from child.walk()
+
+    def _repr_svg_(self) -> str | None:
+        """A notebook shows a distiller as its picture, and a tree that is no distiller as text."""
+        from kdzero_gp.draw import to_svg  # late: drawing stands above the compiler and loads matplotlib
+
+        try:
+            return to_svg(self)
+        except ExpressionError:
+            return None
 
     @property
     def size(self) -> int:

@@ -16,7 +16,6 @@ _SPELLINGS = {
     "multi_scale_r4": "scale_r4",
 }
 _INPUTS = {"feat": "feat", "emb": "emb", "emd": "emb", "logit": "logits", "logits": "logits"}
-_SOFTMAXES = ("softmax_N", "softmax_C", "softmax_HW", "logsoftmax_N", "logsoftmax_C", "logsoftmax_HW")
 
 
 def paper_operations(role: str) -> tuple[str, ...]:
@@ -47,14 +46,15 @@ def from_genotype(
     node = Expression(_one_of(knowledge_input, _INPUTS, "knowledge input"))
     _constant(temperature, PAPER_CONSTANTS[TEMPERATURE], "temperature")
     _constant(magnitude, PAPER_CONSTANTS[MAGNITUDE], "magnitude")
-    softened = max((index for index, name in enumerate(chain) if name in _SOFTMAXES), default=None)
+    softened = max((index for index, name in enumerate(chain) if CATALOGUE[name].parameters), default=None)
     for index, name in enumerate(chain):
-        if name in _SOFTMAXES:
+        if CATALOGUE[name].parameters:
             node = Expression(name, (node, float(temperature) if index == softened else 1.0))
         else:
             node = Expression(name, (node,))
     if softened is None and temperature != 1:
-        node = Expression("over", (node, float(temperature)))
+        division = next(operation for operation in CATALOGUE if operation.division)
+        node = Expression(division.name, (node, float(temperature)))
     distances = {name: name for name in paper_operations("distance")}
     weights = {name: name for name in paper_operations("calibration")}
     node = Expression(_one_of(distance_func, distances, "distance"), (node,))

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import linecache
-import os
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from kdzero_gp.compiler.canonical import digest
 from kdzero_gp.compiler.expression import Expression
+from kdzero_gp.compiler.knowledge import KnowledgeTable
 from kdzero_gp.compiler.lowering import lower
 from kdzero_gp.compiler.parsing import parse
-from kdzero_gp.compiler.rendering import render
+from kdzero_gp.compiler.rendering import checked_magnitudes, render
 from kdzero_gp.compiler.shapes import pair_shapes
-from kdzero_gp.errors import RunError
+from kdzero_gp.files import atomic_write
+
+Tensors = Mapping[str, Tensor]
 
 
 @lru_cache(maxsize=4096)
@@ -29,16 +31,45 @@ def _code(source: str, filename: str) -> Any:
     return compile(source, filename, "exec")
 
 
-def load_source(source: str) -> nn.Module:
-    """The ``Distiller`` of a source text that ``render`` wrote. Running it executes the text: never give it text
-    from elsewhere."""
+class DistillerModule(nn.Module):
+    """What a generated ``Distiller`` is, for type checkers: the class itself stands alone and does not inherit.
+
+    ``KNOWLEDGE``: what both mappings must have, in the order of use. ``MAGNITUDES``: the factors of the terms, unless
+    ``magnitudes`` were given. ``EXPRESSION``: its text.
+    """
+
+    KNOWLEDGE: tuple[str, ...]
+    MAGNITUDES: tuple[float, ...]
+    EXPRESSION: str
+    magnitudes: tuple[float, ...]
+
+    def prepare(self, teacher: Tensors, labels: Tensor) -> dict[str, Tensor]:
+        """The teacher's part that belongs to each sample alone."""
+        raise NotImplementedError
+
+    def terms(self, student: Tensors, targets: Tensors, labels: Tensor) -> tuple[Tensor, ...]:
+        """The losses before their magnitudes, from prepared targets."""
+        raise NotImplementedError
+
+    def loss(self, student: Tensors, targets: Tensors, labels: Tensor) -> Tensor:
+        """The distillation loss, from prepared targets."""
+        raise NotImplementedError
+
+
+def load_source(source: str, magnitudes: Sequence[float] | None = None) -> DistillerModule:
+    """The ``Distiller`` of a source text that ``render`` wrote; ``magnitudes`` replace its factors. Running it
+    executes the text: never give it text from elsewhere.
+
+    Raises ``ShapeError`` unless there is one finite magnitude for each term.
+    """
     filename = f"<kdzero-gp distiller {hashlib.sha256(source.encode()).hexdigest()[:16]}>"
     module = ModuleType("kdzero_gp_distiller")
     module.__file__ = filename
     exec(_code(source, filename), module.__dict__)  # our own generator's text
-    distiller = module.__dict__["Distiller"]()
-    assert isinstance(distiller, nn.Module)
-    return distiller
+    distiller = module.__dict__["Distiller"]
+    if magnitudes is None:
+        return cast(DistillerModule, distiller())
+    return cast(DistillerModule, distiller(checked_magnitudes(magnitudes, len(distiller.MAGNITUDES))))
 
 
 def source_of(
@@ -47,9 +78,10 @@ def source_of(
     teacher_shapes: Mapping[str, Any],
     magnitudes: Sequence[float] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    knowledge: KnowledgeTable | None = None,
 ) -> str:
     """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller``."""
-    shapes = pair_shapes(student_shapes, teacher_shapes)
+    shapes = pair_shapes(student_shapes, teacher_shapes, knowledge)
     if isinstance(expression, str):
         expression = parse(expression, shapes.types)
     return render(lower(expression, shapes), magnitudes, provenance)
@@ -60,12 +92,14 @@ def compile_distiller(
     student_shapes: Mapping[str, Any],
     teacher_shapes: Mapping[str, Any],
     magnitudes: Sequence[float] | None = None,
-) -> nn.Module:
+    knowledge: KnowledgeTable | None = None,
+) -> DistillerModule:
     """A distiller for one teacher-student pair as a torch module.
 
     ``student_shapes`` and ``teacher_shapes`` map knowledge names to shapes, with or without the batch axis, or to
     tensors. ``distiller(student, teacher, labels)`` takes the mappings ``{"logits": N×C, "emb": N×D, "feat":
-    N×C×H×W}`` of both networks and labels N (int64) and gives a scalar; no gradient flows to the teacher. Where the
+    N×C×H×W}`` of both networks (or what ``knowledge`` names, see ``pair_shapes``) and labels of the logits' shape
+    without the classes (int64, negative for no label) and gives a scalar; no gradient flows to the teacher. Where the
     shapes of the two sides differ it has learnable adapters: train its parameters with the student's.
     ``magnitudes`` replace the factors of the expression, one for each term.
 
@@ -77,7 +111,7 @@ def compile_distiller(
     >>> distiller({"logits": one}, {"logits": zero}, torch.zeros(2, dtype=torch.long)).item()
     1.0
     """
-    return load_source(source_of(expression, student_shapes, teacher_shapes, magnitudes))
+    return load_source(source_of(expression, student_shapes, teacher_shapes, magnitudes, knowledge=knowledge))
 
 
 def export(
@@ -87,30 +121,14 @@ def export(
     teacher_shapes: Mapping[str, Any],
     magnitudes: Sequence[float] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    knowledge: KnowledgeTable | None = None,
 ) -> str:
     """Write a distiller as a Python file that needs only torch, and return its source. The file appears whole or
     not at all."""
     path = Path(path)
     if isinstance(expression, str):
-        expression = parse(expression, pair_shapes(student_shapes, teacher_shapes).types)
+        expression = parse(expression, pair_shapes(student_shapes, teacher_shapes, knowledge).types)
     facts = {"digest": digest(expression)} | dict(provenance or {})
-    source = source_of(expression, student_shapes, teacher_shapes, magnitudes, facts)
-    write_whole(path, source)
+    source = source_of(expression, student_shapes, teacher_shapes, magnitudes, facts, knowledge)
+    atomic_write(path, source, "free space or choose another place with -o")
     return source
-
-
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write a file so that a crash leaves the old one or the new one. Raises ``RunError`` where it cannot."""
-    if not path.name or path.is_dir():
-        raise RunError(f"cannot write {path}: it is a folder; name a file with -o")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        if isinstance(content, str):
-            temporary.write_text(content, encoding="utf-8")
-        else:
-            temporary.write_bytes(content)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        reason = error.strerror or error
-        raise RunError(f"cannot write {path}: {reason}; free space or choose another place with -o") from None

@@ -10,18 +10,19 @@ from kdzero_gp.compiler.checking import check, type_of
 from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.compiler.shapes import TRACED_BATCH, Adapter, PairShapes, Shape, adapters, agrees, result_shape
 from kdzero_gp.errors import ShapeError
-from primitives import CATALOGUE, Operation, PairType
-from primitives.types import DISTRIBUTIONS
+from primitives import CATALOGUE, SAMPLE, Operation, PairType
+from primitives.calibrations import of_labelled_places, of_labelled_samples
 
 
 @dataclass(frozen=True)
 class Step:
-    """One line: ``name = function(arguments)``, or a plain ``text`` where there is no function."""
+    """One line: ``name = function(arguments)``, or a plain ``text`` where there is no function. ``shape`` is that of
+    its value, or () where it is not declared (losses and draws)."""
 
     name: str
     arguments: tuple[str, ...]
     function: Callable[..., Any] | None = None
-    shape: str = ""
+    shape: Shape = ()
     factor: str = ""
 
     @property
@@ -36,7 +37,9 @@ class Step:
 @dataclass
 class Program:
     """A distiller as steps. ``teacher_steps`` give the teacher's per-sample targets; ``targets`` are the names of
-    those that ``steps`` use; ``results`` and ``magnitudes`` belong to the terms in order."""
+    those that ``steps`` use; ``results`` and ``magnitudes`` belong to the terms in order. ``knowledge`` is all that the
+    steps read; ``shapes`` are both sides' behind each knowledge and transform, of a knowledge before its adapter (where
+    two terms adapt it differently, those of the first)."""
 
     expression: Expression
     teacher_steps: list[Step] = field(default_factory=list)
@@ -45,6 +48,8 @@ class Program:
     adapters: dict[str, Adapter] = field(default_factory=dict)
     results: list[str] = field(default_factory=list)
     magnitudes: list[float] = field(default_factory=list)
+    knowledge: list[str] = field(default_factory=list)
+    shapes: dict[Expression, tuple[Shape, Shape]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def _layout(raw: Shape, seen: Shape) -> str:
     """What turns a raw tensor into the leaf's layout: a map into tokens, or square tokens into a map."""
     if len(raw) == len(seen):
         return ""
-    return ".flatten(2)" if len(raw) > len(seen) else f".unflatten(2, {seen[2:]})"
+    return ".flatten(2)" if len(raw) > len(seen) else f".unflatten(2, {seen[1:]})"
 
 
 class _Lowering:
@@ -86,8 +91,12 @@ class _Lowering:
         self.used: dict[str, int] = {}
 
     def unique(self, base: str) -> str:
-        self.used[base] = self.used.get(base, 0) + 1
-        return base if self.used[base] == 1 else f"{base}_{self.used[base]}"
+        number = self.used.get(base, 0) + 1
+        while (name := f"{base}_{number}" if number > 1 else base) in self.used:
+            number += 1
+        self.used[base] = number
+        self.used.setdefault(name, 1)
+        return name
 
     def target(self, teacher: str) -> str:
         """The variable ``teacher``, computed with the targets, as the later steps read it."""
@@ -129,25 +138,29 @@ class _Lowering:
 
     # --- steps ----------------------------------------------------------------------------------------------
 
+    def read(self, name: str, side: str) -> str:
+        """The variable of a knowledge on one side, in the pair's layout."""
+        variable = f"{name}_{side[0]}"
+        if variable not in self.used:
+            if name not in self.program.knowledge:
+                self.program.knowledge.append(name)
+            shape = self.shapes.leaf(name, side)
+            cut = ".detach()" if side == "teacher" else ""
+            text = f'{side}["{name}"]{cut}{_layout(getattr(self.shapes, side)[name], shape)}'
+            steps = self.program.teacher_steps if side == "teacher" else self.program.steps
+            steps.append(Step(self.unique(variable), (text,), shape=(TRACED_BATCH, *shape)))
+        return variable
+
     def leaf(self, name: str, way: Adapter | None) -> LoweredPair:
-        student, teacher = f"{name}_s", f"{name}_t"
+        student, teacher = self.read(name, "student"), self.read(name, "teacher")
         shapes = self.fits(Expression(name), way)
         assert shapes is not None
-        raw = {side: (TRACED_BATCH, *getattr(self.shapes, side)[name]) for side in ("student", "teacher")}
-        if student not in self.used:
-            for side, variable, steps in (
-                ("student", student, self.program.steps),
-                ("teacher", teacher, self.program.teacher_steps),
-            ):
-                cut = ".detach()" if side == "teacher" else ""
-                flat = _layout(raw[side], (TRACED_BATCH, *self.shapes.leaf(name, side)))
-                steps.append(Step(self.unique(variable), (f'{side}["{name}"]{cut}{flat}',), shape=written(raw[side])))
         if way is not None:
             module = f"adapt_{name}" if way.channels else f"pool_{name}"
             self.program.adapters[module] = way
             adapted = f"{name}_adapted_s" if way.channels else f"{name}_pooled_s"
             if adapted not in self.used:
-                step = Step(self.unique(adapted), (f"self.{module}({student})",), shape=written(shapes[0]))
+                step = Step(self.unique(adapted), (f"self.{module}({student})",), shape=shapes[0])
                 self.program.steps.append(step)
             student = adapted
         return LoweredPair(student, teacher, *shapes, per_sample=True)
@@ -155,7 +168,10 @@ class _Lowering:
     def pair(self, node: Expression, way: Adapter | None) -> LoweredPair:
         key = (node, way)
         if key not in self.pairs:
-            self.pairs[key] = self.transform(node, way) if node.arguments else self.leaf(node.name, way)
+            self.pairs[key] = pair = self.transform(node, way) if node.arguments else self.leaf(node.name, way)
+            shapes = (pair.student_shape, pair.teacher_shape) if node.arguments else self.fits(node, None)
+            assert shapes is not None
+            self.program.shapes.setdefault(node, shapes)
         return self.pairs[key]
 
     def transform(self, node: Expression, way: Adapter | None) -> LoweredPair:
@@ -164,7 +180,7 @@ class _Lowering:
         constants = tuple(argument for argument in node.arguments if isinstance(argument, float))
         shapes = self.fits(node, way)
         assert shapes is not None
-        extra = [repr(constant) for constant in constants] + (["labels"] if operation.needs_labels else [])
+        extra = [repr(constant) for constant in constants] + list(operation.needs)
         teacher_in = below.teacher
         per_sample = below.per_sample and operation.per_sample and operation.noise is None
         if below.per_sample and not per_sample:
@@ -174,8 +190,8 @@ class _Lowering:
             noise = Step(f"{name}_draw", (below.student,), operation.noise)
             self.program.steps.append(noise)
             extra.append(noise.name)
-        student = Step(f"{name}_s", (below.student, *extra), operation.function, written(shapes[0]))
-        teacher = Step(f"{name}_t", (teacher_in, *extra), operation.function, written(shapes[1]))
+        student = Step(f"{name}_s", (below.student, *extra), operation.function, shapes[0])
+        teacher = Step(f"{name}_t", (teacher_in, *extra), operation.function, shapes[1])
         self.program.steps.append(student)
         (self.program.teacher_steps if per_sample else self.program.steps).append(teacher)
         temperature = constants[0] if constants else below.temperature
@@ -189,6 +205,7 @@ class _Lowering:
         if key in self.losses:
             return self.losses[key]
         below = self.pair(child, way)
+        self.program.shapes.setdefault(node.children[0], self.program.shapes[child])
         given = type_of(child, self.types)
         assert isinstance(given, PairType)
         teacher = self.target(below.teacher) if below.per_sample else below.teacher
@@ -199,41 +216,72 @@ class _Lowering:
             step = Step(self.unique(f"{node.name}_elements"), arguments, function)
             self.program.steps.append(step)
             arguments = (step.name,)
-        step = Step(self.unique(f"{node.name}_losses"), arguments, functions[-1], "", factor)
+        step = Step(self.unique(f"{node.name}_losses"), arguments, functions[-1], factor=factor)
         self.program.steps.append(step)
         self.losses[key] = step.name
         return step.name
 
-    def weight(self, weight: str, losses: str) -> str:
-        key = (weight, losses)
+    def needed(self, operation: Operation) -> list[str]:
+        """What a calibration needs besides the losses, as variables."""
+        sides = {f"{side}_logits": side for side in ("student", "teacher")}
+        if operation.needs:
+            type_of(Expression("logits"), self.types)
+        if set(sides) <= set(operation.needs):
+            student, teacher = (self.shapes.leaf("logits", side) for side in sides.values())
+            if student != teacher:
+                raise ShapeError(
+                    f"{operation.name} compares logits; the student's are {student}, the teacher's {teacher}"
+                )
+        variables = []
+        for need in operation.needs:
+            variable = self.read("logits", sides[need]) if need in sides else need
+            variables.append(self.target(variable) if need == "teacher_logits" else variable)
+        return variables
+
+    def weight(self, node: Expression, losses: str) -> str:
+        """The calibrated losses."""
+        key = (node.name, losses)
         if key in self.weighted:
             return self.weighted[key]
-        arguments: tuple[str, ...] = (losses,)
+        operation = CATALOGUE[node.name]
+        arguments = (self.of_labelled(node, losses), *self.needed(operation))
         name = losses.replace("_losses", "_loss")
-        if weight != "no":
-            type_of(Expression("logits"), self.types)
-            self.pair(Expression("logits"), None)
-            arguments = (losses, "logits_s", self.target("logits_t"), "labels")
-            name = f"{weight}_{name}"
-        step = Step(self.unique(name), arguments, CATALOGUE[weight].function)
+        step = Step(self.unique(f"{node.name}_{name}" if operation.needs else name), arguments, operation.function)
         self.program.steps.append(step)
         self.weighted[key] = step.name
         return step.name
+
+    def of_labelled(self, node: Expression, losses: str) -> str:
+        """The losses such that their mean leaves out what has no label, where labels were used. A calibration that
+        needs the labels leaves out whole samples itself."""
+        comparison = node.children[0]
+        chain = list(comparison.children[0].walk())
+        uses_labels = any("labels" in CATALOGUE[below.name].needs for below in chain if below.arguments)
+        if not uses_labels or type_of(comparison, self.types) != SAMPLE:
+            return losses
+        functions: list[Callable[..., Any]] = []
+        if self.types[chain[-1].name].rank != "matrix":
+            functions.append(of_labelled_places)
+        if "labels" not in CATALOGUE[node.name].needs:
+            functions.append(of_labelled_samples)
+        for function in functions:
+            step = Step(self.unique(losses.replace("_losses", "_labelled")), (losses, "labels"), function)
+            self.program.steps.append(step)
+            losses = step.name
+        return losses
 
     def term(self, node: Expression) -> None:
         weighted, magnitude = node.arguments
         assert isinstance(weighted, Expression) and isinstance(magnitude, float)
         losses = self.distance(weighted.children[0])
-        self.program.results.append(self.weight(weighted.name, losses))
+        self.program.results.append(self.weight(weighted, losses))
         self.program.magnitudes.append(magnitude)
 
 
 def in_log_domain(operation: Operation, child: Expression) -> Expression:
     """Divergences of a softmax are computed from its logarithm: exact where a probability underflows."""
-    compares_distributions = all(getattr(given[0], "kind", "") in DISTRIBUTIONS for given in operation.overloads)
-    if compares_distributions and child.name.startswith("softmax_"):
-        return Expression(f"log{child.name}", child.arguments)
-    return child
+    log_form = CATALOGUE[child.name].log_form if child.arguments else ""
+    return Expression(log_form, child.arguments) if operation.compares_distributions and log_form else child
 
 
 def lower(root: Expression, shapes: PairShapes) -> Program:

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from kdzero_gp.compiler.checking import KnowledgeTypes, check, check_arity, constant_type, is_known, type_of
-from kdzero_gp.compiler.expression import Expression, is_knowledge
+from kdzero_gp.compiler.checking import KnowledgeTypes, check, check_arity, constant_type, is_knowledge, type_of
+from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.errors import ExpressionError
 from primitives import CATALOGUE
 
@@ -59,25 +59,24 @@ class _Parser:
     def expect(self, mark: str) -> None:
         token = self.next()
         if token.text != mark or token.kind != "mark":
-            found = repr(token.text) if token.text else "the end of the text"
-            raise ExpressionError(f"expected {mark!r}, got {found}", token.position)
+            raise ExpressionError(f"expected {mark!r}, got {_shown(token)}", token.position)
 
     def call(self, depth: int) -> Expression:
         token = self.next()
         if token.kind != "name":
-            found = repr(token.text) if token.text else "the end of the text"
-            raise ExpressionError(f"expected the name of an operation, got {found}", token.position)
-        if not is_known(token.text):
-            raise ExpressionError(f"unknown operation {_short(token.text)}{_suggestion(token.text)}", token.position)
+            raise ExpressionError(f"expected the name of an operation, got {_shown(token)}", token.position)
+        if token.text not in CATALOGUE and not is_knowledge(token.text, self.knowledge):
+            suggestion = _suggestion(token.text, self.knowledge)
+            raise ExpressionError(f"unknown operation {_short(token.text)}{suggestion}", token.position)
         if depth > MAX_DEPTH:
             raise ExpressionError(f"nested deeper than {MAX_DEPTH} calls", token.position)
         self.nodes += 1
         if self.nodes > MAX_NODES:
             raise ExpressionError(f"more than {MAX_NODES} operations", token.position)
-        if is_knowledge(token.text):
-            node = Expression(token.text)
-        else:
+        if token.text in CATALOGUE:
             node = Expression(token.text, self.arguments(token, depth))
+        else:
+            node = Expression(token.text)
         try:
             type_of(node, self.knowledge)
         except ExpressionError as error:
@@ -87,29 +86,28 @@ class _Parser:
     def arguments(self, caller: _Token, depth: int) -> tuple[Expression | float, ...]:
         operation = CATALOGUE[caller.text]
         self.expect("(")
-        found: list[Expression | float] = []
+        arguments: list[Expression | float] = []
         while True:
             token = self.ahead
             if token.kind == "number":
                 value = float(self.next().text)
                 try:
-                    constant_type(operation, min(len(found), operation.arity - 1), value)
+                    constant_type(operation, min(len(arguments), operation.arity - 1), value)
                 except ExpressionError as error:
                     raise _at(error, token.position) from None
-                found.append(value)
+                arguments.append(value)
             else:
-                found.append(self.call(depth + 1))
+                arguments.append(self.call(depth + 1))
             following = self.next()
             if following.text == ")":
                 break
             if following.text != ",":
-                got = repr(following.text) if following.text else "the end of the text"
-                raise ExpressionError(f"expected ',' or ')', got {got}", following.position)
+                raise ExpressionError(f"expected ',' or ')', got {_shown(following)}", following.position)
         try:
-            check_arity(operation, len(found))
+            check_arity(operation, len(arguments))
         except ExpressionError as error:
             raise _at(error, caller.position) from None
-        return tuple(found)
+        return tuple(arguments)
 
 
 def _at(error: ExpressionError, position: int) -> ExpressionError:
@@ -117,12 +115,16 @@ def _at(error: ExpressionError, position: int) -> ExpressionError:
     return error if error.position is not None else type(error)(str(error), position)
 
 
+def _shown(token: _Token) -> str:
+    return repr(token.text) if token.text else "the end of the text"
+
+
 def _short(name: str) -> str:
     return repr(name if len(name) <= 40 else name[:37] + "...")
 
 
-def _suggestion(name: str) -> str:
-    names = [operation.name for operation in CATALOGUE] + ["logits", "emb", "feat"]
+def _suggestion(name: str, knowledge: KnowledgeTypes | None) -> str:
+    names = [operation.name for operation in CATALOGUE] + list(knowledge or ("logits", "emb", "feat"))
     close = difflib.get_close_matches(name[:40], names, n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 

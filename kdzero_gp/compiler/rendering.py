@@ -8,13 +8,14 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from types import FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
-from kdzero_gp.compiler.lowering import Program, Step
+from kdzero_gp.compiler.lowering import Program, Step, written
 from kdzero_gp.compiler.shapes import Adapter
 from kdzero_gp.errors import ShapeError
 from primitives import CATALOGUE
+from primitives.calibrations import of_labelled_places, of_labelled_samples
 
 _WIDTH = 110
 
@@ -31,6 +32,7 @@ def _catalogue_sources() -> dict[Callable[..., Any], str]:
         for function in (operation.function, operation.noise, *special):
             if function is not None:
                 functions |= dict.fromkeys(_needs(function))
+    functions |= dict.fromkeys((of_labelled_places, of_labelled_samples))
     return {function: _source_of_function(function) for function in functions}
 
 
@@ -56,20 +58,31 @@ def _source_of_function(function: Callable[..., Any]) -> str:
 @lru_cache(maxsize=1024)
 def _needs(function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
     """The functions of the catalogue's modules that ``function`` calls, deepest first, then itself."""
-    found: dict[Callable[..., Any], None] = {}
+    needed: dict[Callable[..., Any], None] = {}
     for name in function.__code__.co_names:  # type: ignore[attr-defined]
-        other = function.__globals__.get(name)  # type: ignore[attr-defined]
-        if isinstance(other, FunctionType) and other.__module__.startswith("primitives.") and other is not function:
-            found |= dict.fromkeys(_needs(other))
-    return (*found, function)
+        called = function.__globals__.get(name)  # type: ignore[attr-defined]
+        if isinstance(called, FunctionType) and called.__module__.startswith("primitives.") and called is not function:
+            needed |= dict.fromkeys(_needs(called))
+    return (*needed, function)
+
+
+def _modules(function: Callable[..., Any]) -> list[str]:
+    """The names of the modules that a function uses."""
+    waiting: list[CodeType] = [function.__code__]  # type: ignore[attr-defined]
+    names: list[str] = []
+    while waiting:
+        code = waiting.pop()
+        names += code.co_names
+        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    return [name for name in names if isinstance(function.__globals__.get(name), ModuleType)]  # type: ignore[attr-defined]
 
 
 def _functions(program: Program) -> list[Callable[..., Any]]:
-    found: dict[Callable[..., Any], None] = {}
+    functions: dict[Callable[..., Any], None] = {}
     for step in [*program.teacher_steps, *program.steps]:
         if step.function is not None:
-            found |= dict.fromkeys(_needs(step.function))
-    return list(found)
+            functions |= dict.fromkeys(_needs(step.function))
+    return list(functions)
 
 
 def _adapter_source(adapter: Adapter) -> str:
@@ -94,7 +107,7 @@ def _lines(steps: Iterable[Step]) -> list[str]:
     lines = []
     for step in steps:
         line = f"{step.name} = {step.text}"
-        comment = f"  # {step.shape}" if step.shape else ""
+        comment = f"  # {written(step.shape)}" if step.shape else ""
         if len(line) + 8 > _WIDTH:
             head, _, rest = line.partition("(")
             line = f"{head}(\n    {rest[:-1]}\n)"
@@ -104,11 +117,18 @@ def _lines(steps: Iterable[Step]) -> list[str]:
     return lines
 
 
-def magnitudes_source(magnitudes: Sequence[float]) -> str:
-    """The tuple of the terms' factors, in six significant digits. Raises ``ShapeError`` unless all are finite."""
+def checked_magnitudes(magnitudes: Sequence[float], count: int) -> tuple[float, ...]:
+    """The terms' factors in six significant digits. Raises ``ShapeError`` unless there are ``count``, all finite."""
+    if len(magnitudes) != count:
+        raise ShapeError(f"the distiller has {count} terms and {len(magnitudes)} magnitudes were given")
     if not all(math.isfinite(magnitude) for magnitude in magnitudes):
         raise ShapeError(f"magnitudes have to be finite numbers, got {tuple(magnitudes)}")
-    numbers = ", ".join(repr(float(f"{magnitude:.6g}")) for magnitude in magnitudes)
+    return tuple(float(f"{magnitude:.6g}") for magnitude in magnitudes)
+
+
+def magnitudes_source(magnitudes: Sequence[float]) -> str:
+    """The tuple of the terms' factors. Raises ``ShapeError`` unless all are finite."""
+    numbers = ", ".join(map(repr, checked_magnitudes(magnitudes, len(magnitudes))))
     return f"({numbers},)" if len(magnitudes) == 1 else f"({numbers})"
 
 
@@ -119,9 +139,9 @@ def _weighted_sum(program: Program) -> str:
 
 
 def _init_lines(program: Program) -> list[str]:
-    lines = ["super().__init__()", "self.magnitudes = self.MAGNITUDES"]
-    for name, way in program.adapters.items():
-        line = f"self.{name} = {_adapter_source(way)}"
+    lines = ["super().__init__()", "self.magnitudes = tuple(magnitudes)"]
+    for name, adapter in program.adapters.items():
+        line = f"self.{name} = {_adapter_source(adapter)}"
         lines.append(line if len(line) + 8 <= _WIDTH else line.replace("(", "(\n    ", 1)[:-1] + "\n)")
     return lines
 
@@ -137,7 +157,8 @@ def _class_source(program: Program, magnitudes: Sequence[float]) -> str:
     targets = _dictionary([f'"{name}": {name}' for name in program.targets])
     results = ", ".join(program.results) + ("," if len(program.results) == 1 else "")
     methods = [
-        _method("__init__(self) -> None", "Adapters, where the pair needs them, are learnt with the student.",
+        _method("__init__(self, magnitudes: Sequence[float] = MAGNITUDES) -> None",
+                "Adapters, where the pair needs them, are learnt with the student.",
                 _init_lines(program)),
         "    @torch.no_grad()\n"
         + _method(f"prepare(self, teacher: {mapping}, labels: Tensor) -> dict[str, Tensor]",
@@ -155,11 +176,16 @@ def _class_source(program: Program, magnitudes: Sequence[float]) -> str:
     ]  # fmt: skip
     head = (
         "class Distiller(nn.Module):\n"
-        '    """Distillation loss of mappings {"logits": N×C, "emb": N×D, "feat": N×C×H×W} and labels N."""\n\n'
+        '    """Distillation loss: both mappings have the tensors that KNOWLEDGE names; a label below 0 is none."""\n\n'
+        f"    KNOWLEDGE = {_names_source(program.knowledge)}\n"
         f"    EXPRESSION = {_wrapped_string(str(program.expression))}\n"
         f"    MAGNITUDES = {magnitudes_source(magnitudes)}\n\n"
     )
     return head + "\n\n".join(methods) + "\n"
+
+
+def _names_source(names: Sequence[str]) -> str:
+    return "(" + ", ".join(f'"{name}"' for name in names) + (",)" if len(names) == 1 else ")")
 
 
 def _dictionary(items: Sequence[str]) -> str:
@@ -189,16 +215,11 @@ def render(
     functions = [function_source(function) for function in _functions(program)]
     if magnitudes is None:
         magnitudes = program.magnitudes
-    if len(magnitudes) != len(program.results):
-        raise ShapeError(f"the distiller has {len(program.results)} terms and {len(magnitudes)} magnitudes were given")
-    body = _class_source(program, magnitudes)
-    code = "\n".join([*functions, body])
-    imports = "from collections.abc import Mapping\n\n"
-    if "math." in code:
-        imports = "import math\n" + imports
-    imports += "import torch\n"
-    if "F." in code:
-        imports += "import torch.nn.functional as F\n"
+    body = _class_source(program, checked_magnitudes(magnitudes, len(program.results)))
+    modules = {name for function in _functions(program) for name in _modules(function)}
+    imports = "import math\n" if "math" in modules else ""
+    imports += "from collections.abc import Mapping, Sequence\n\nimport torch\n"
+    imports += "import torch.nn.functional as F\n" if "F" in modules else ""
     imports += "from torch import Tensor, nn\n\nTensors = Mapping[str, Tensor]\n"
     return "\n".join(parts) + "\n" + "\n\n\n".join([imports.rstrip(), *(f.rstrip() for f in functions), body])
 

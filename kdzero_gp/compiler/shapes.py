@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdzero_gp.compiler.expression import is_knowledge
+from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, KnowledgeSpec, KnowledgeTable, spec_of
 from kdzero_gp.errors import ShapeError
-from primitives import CATALOGUE, LOGITS, PairType
-from primitives.types import DIMENSIONS
+from primitives import CATALOGUE, PairType
+from primitives.types import RANKS
+
+__all__ = ["CLASSIFICATION_KNOWLEDGE", "Adapter", "KnowledgeSpec", "PairShapes", "Shape", "pair_shapes"]
 
 Shape = tuple[int, ...]
 # The batch size that shapes are traced with: a prime that is no network's size, so that comments can show it as N.
@@ -23,28 +25,29 @@ TRACED_BATCH = 1009
 
 @dataclass(frozen=True)
 class PairShapes:
-    """The per-sample shapes (no batch axis) of what a student and a teacher expose, by knowledge."""
+    """The per-sample shapes (no batch axis) of what a student and a teacher expose, by knowledge; and the table of
+    what this may be."""
 
     student: Mapping[str, Shape]
     teacher: Mapping[str, Shape]
+    knowledge: KnowledgeTable = field(default_factory=lambda: CLASSIFICATION_KNOWLEDGE)
 
-    @property
+    @cached_property
     def types(self) -> dict[str, PairType]:
         """The knowledge that both expose, with its type. Tokens whose number is a square are the map they were cut
         from, so that a vision transformer and a convolutional network can be compared; other tokens make the pair
         one of tokens."""
-        found = {}
+        types = {}
         for name in self.student:
-            if name not in self.teacher or not is_knowledge(name):
-                continue
-            shapes = (self.student[name], self.teacher[name])
-            if name == "logits":
-                found[name] = LOGITS
-            elif {len(shape) for shape in shapes} == {1}:
-                found[name] = PairType("matrix")
-            else:
-                found[name] = PairType("map" if all(_side_of(shape) for shape in shapes) else "tokens")
-        return found
+            spec = spec_of(name, self.knowledge)
+            if spec is not None and name in self.teacher:
+                types[name] = PairType(_rank(spec, (self.student[name], self.teacher[name])), spec.kind)
+        return types
+
+    def adapted(self, name: str) -> bool:
+        """Whether a student's knowledge may be brought to the teacher's shape."""
+        spec = spec_of(name, self.knowledge)
+        return spec is not None and spec.adapted
 
     def leaf(self, name: str, side: str) -> Shape:
         """The per-sample shape of a leaf as the distiller sees it: square tokens as a map, or maps as tokens where
@@ -58,6 +61,19 @@ class PairShapes:
         return shape
 
 
+def _rank(spec: KnowledgeSpec, shapes: Sequence[Shape]) -> str:
+    """The rank in which both sides can be compared."""
+    if "matrix" in spec.ranks and all(len(shape) == 1 for shape in shapes):
+        return "matrix"
+    in_space = all(len(shape) > 1 for shape in shapes)
+    if "map" in spec.ranks and in_space and all(_side_of(shape) for shape in shapes):
+        return "map"
+    if "tokens" in spec.ranks and in_space:
+        return "tokens"
+    wanted = " or ".join(spec.ranks)
+    raise ShapeError(f"shapes {shapes[0]} and {shapes[1]} per sample are no pair of one form; expected {wanted}")
+
+
 def _side_of(shape: Shape) -> Shape:
     """Height and width of a map C×H×W or of square tokens C×M; () for other tokens."""
     if len(shape) == 3:
@@ -66,41 +82,50 @@ def _side_of(shape: Shape) -> Shape:
     return (side, side) if side * side == shape[1] else ()
 
 
-def pair_shapes(student: Mapping[str, Any], teacher: Mapping[str, Any]) -> PairShapes:
+def pair_shapes(
+    student: Mapping[str, Any], teacher: Mapping[str, Any], knowledge: KnowledgeTable | None = None
+) -> PairShapes:
     """Read shapes given as tuples, with or without the batch axis, or as tensors (which have it).
 
-    Raises ``ShapeError`` where a shape is not one of C, C×M or C×H×W per sample, or the numbers of classes differ.
+    ``knowledge`` says what each name or pattern may be (default: classification's logits, emb, feat, feat1, …); other
+    names are left out of the pair. Raises ``ShapeError`` where a shape is none that its knowledge may have per
+    sample, or the numbers of classes differ.
     """
-    shapes = PairShapes(_per_sample(student, "student"), _per_sample(teacher, "teacher"))
-    classes = shapes.student.get("logits"), shapes.teacher.get("logits")
-    if None not in classes and classes[0] != classes[1]:
-        raise ShapeError(
-            f"the student has {classes[0][0]} classes and the teacher {classes[1][0]}; "  # type: ignore[index]
-            "build both for the classes of the data"
-        )
+    table = CLASSIFICATION_KNOWLEDGE if knowledge is None else knowledge
+    shapes = PairShapes(_per_sample(student, "student", table), _per_sample(teacher, "teacher", table), table)
+    for name, pair_type in shapes.types.items():
+        classes = shapes.student[name][0], shapes.teacher[name][0]
+        if pair_type.kind == "logits" and classes[0] != classes[1]:
+            raise ShapeError(
+                f"the student has {classes[0]} classes and the teacher {classes[1]}; "
+                "build both for the classes of the data"
+            )
     if not shapes.types:
         raise ShapeError("the student and the teacher expose no common knowledge; name a tap on both")
     return shapes
 
 
-def _per_sample(given: Mapping[str, Any], side: str) -> dict[str, Shape]:
+def _per_sample(given: Mapping[str, Any], side: str, knowledge: KnowledgeTable) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
     for name, shape in given.items():
         sizes = shape.shape if isinstance(shape, Tensor) else shape
         if not isinstance(sizes, Sequence) or not all(isinstance(size, int) for size in sizes):
             raise ShapeError(f"the {side}'s {name} has the shape {shape!r}; expected whole numbers such as (64, 8, 8)")
         shapes[name] = tuple(sizes)
-    batched = any(isinstance(s, Tensor) for s in given.values()) or any(
-        len(shapes[name]) == 2 for name in ("logits", "emb") if name in shapes
-    )
+    specs = {name: spec for name in shapes if (spec := spec_of(name, knowledge)) is not None}
+    batched = any(isinstance(shape, Tensor) for shape in given.values()) or _have_batch_axis(shapes, specs)
     if batched:
         shapes = {name: shape[1:] for name, shape in shapes.items()}
-    for name, shape in shapes.items():
-        ranks: Sequence[int] = (1,) if name in ("logits", "emb") else (2, 3)
-        if len(shape) not in ranks or any(int(size) < 1 for size in shape):
-            wanted = "C" if ranks == (1,) else "C×M or C×H×W"
-            raise ShapeError(f"the {side}'s {name} has shape {shape} per sample; expected {wanted}")
+    for name, spec in specs.items():
+        if len(shapes[name]) not in spec.sizes or any(size < 1 for size in shapes[name]):
+            raise ShapeError(f"the {side}'s {name} has shape {shapes[name]} per sample; expected {spec.shapes}")
     return shapes
+
+
+def _have_batch_axis(shapes: Mapping[str, Shape], specs: KnowledgeTable) -> bool:
+    """Whether some shape is legal only with a batch axis, and none only without."""
+    legal = [(len(shapes[name]) in spec.sizes, len(shapes[name]) - 1 in spec.sizes) for name, spec in specs.items()]
+    return (False, True) in legal and (True, False) not in legal
 
 
 @lru_cache(maxsize=16384)
@@ -111,9 +136,8 @@ def result_shape(name: str, shape: Shape, constants: tuple[float, ...]) -> Shape
     extra: list[Any] = list(constants)
     if operation.noise is not None:
         extra.append(operation.noise(x))
-    if operation.needs_labels:
-        extra.append(torch.zeros(shape[0], dtype=torch.long))
-        x = torch.zeros(shape)  # one_hot has no data-free form
+    if "labels" in operation.needs:
+        extra.append(torch.empty((shape[0], *shape[2:]), dtype=torch.long, device="meta"))
     return tuple(operation.function(x, *extra).shape)
 
 
@@ -122,7 +146,7 @@ def agrees(axes: tuple[str, ...], rank: str, student: Shape, teacher: Shape) -> 
     if "*" in axes:
         return student == teacher
     return all(
-        student[dimension] == teacher[dimension] for axis in axes for dimension in DIMENSIONS.get((rank, axis), ())
+        student[dimension] == teacher[dimension] for axis in axes for dimension in RANKS[rank].dimensions.get(axis, ())
     )
 
 
@@ -140,12 +164,12 @@ class Adapter:
 def adapters(shapes: PairShapes, name: str) -> list[Adapter | None]:
     """The ways to bring a student's leaf nearer to the teacher's, the least first: nothing, pooling, everything."""
     student, teacher = shapes.leaf(name, "student"), shapes.leaf(name, "teacher")
-    if name == "logits" or student == teacher:
+    if not shapes.adapted(name) or student == teacher:
         return [None]
     rank = shapes.types[name].rank
     channels = (student[0], teacher[0]) if student[0] != teacher[0] else None
     size = teacher[1:] if student[1:] != teacher[1:] else None
-    ways: list[Adapter | None] = [None]
+    choices: list[Adapter | None] = [None]
     if size is not None and channels is not None:
-        ways.append(Adapter(name, rank, size, None))
-    return [*ways, Adapter(name, rank, size, channels)]
+        choices.append(Adapter(name, rank, size, None))
+    return [*choices, Adapter(name, rank, size, channels)]

@@ -8,7 +8,6 @@
 from kdzero_gp.draw.diagrams import to_dot, to_mermaid
 from kdzero_gp.draw.formula import to_latex
 from kdzero_gp.draw.graphs import graph
-from kdzero_gp.draw.profiling import profile
 from kdzero_gp.draw.render import to_png, to_svg
 from kdzero_gp.draw.save import SUFFIXES, write
 from kdzero_gp.draw.sentence import describe
@@ -17,7 +16,6 @@ __all__ = [
     "SUFFIXES",
     "describe",
     "graph",
-    "profile",
     "to_dot",
     "to_latex",
     "to_mermaid",

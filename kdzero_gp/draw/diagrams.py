@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
@@ -71,11 +71,10 @@ def to_dot(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
-    seconds: Mapping[int, float] | None = None,
 ) -> str:
     """A distiller as a Graphviz file; the arguments are those of ``graph``. Double lines are pairs."""
     knowledge = shapes.types if knowledge is None and shapes is not None else knowledge
-    root = items(expression, graph(expression, knowledge, shapes, seconds), knowledge)
+    root = items(expression, graph(expression, knowledge, shapes), knowledge)
     lines = [
         "digraph distiller {",
         f'  graph [rankdir=LR, tooltip="{escape_dot(describe(expression, knowledge))}"];',
@@ -97,11 +96,10 @@ def to_mermaid(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
-    seconds: Mapping[int, float] | None = None,
 ) -> str:
     """A distiller as a Mermaid flowchart; the arguments are those of ``graph``. Thick lines are pairs."""
     knowledge = shapes.types if knowledge is None and shapes is not None else knowledge
-    root = items(expression, graph(expression, knowledge, shapes, seconds), knowledge)
+    root = items(expression, graph(expression, knowledge, shapes), knowledge)
     lines = [
         "flowchart LR",
         f"  accTitle: {_one_line(str(expression))}",

@@ -1,21 +1,19 @@
-"""A distiller as a networkx graph: DEAP's ``gp.graph``, plus the role, type, shapes and cost of each node."""
+"""A distiller as a networkx graph: DEAP's ``gp.graph``, plus the role, type and shapes of each node."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from kdzero_gp.compiler.checking import KnowledgeTypes, constant_type, type_of
 from kdzero_gp.compiler.expression import Expression
-from kdzero_gp.compiler.lowering import lower
+from kdzero_gp.compiler.lowering import lower, written
 from kdzero_gp.compiler.shapes import Adapter, PairShapes
 from primitives import CATALOGUE, ValueType
 
 if TYPE_CHECKING:
     import networkx
-
-ShapeTexts = tuple[str, str]
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class NumberedNode:
 def numbered(expression: Expression) -> Iterator[NumberedNode]:
     """All nodes and constants in prefix order.
 
-    >>> [one.index for one in numbered(Expression("over", (Expression("logits"), 4.0)))]
+    >>> [node.index for node in numbered(Expression("over", (Expression("logits"), 4.0)))]
     [0, 1, 2]
     """
     waiting: list[tuple[Expression | float, int | None]] = [(expression, None)]
@@ -56,14 +54,13 @@ def graph(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
-    seconds: Mapping[int, float] | None = None,
 ) -> networkx.DiGraph:
     """The tree as a graph with edges from parents to children and nodes 0 … n-1 in prefix order.
 
     Node attributes: ``label``; ``role`` (knowledge, transform, distance, calibration, combination or
     constant); ``type`` (text). With ``shapes`` also ``shape``, the student's and the teacher's as two texts
     (empty for losses and constants), and ``adapter``, what the compiler inserts behind a knowledge ("" for
-    nothing). With ``seconds`` (from ``profile``) also ``share``, the node's part of the distiller's time.
+    nothing).
 
     Raises ``ExpressionError`` for an ill-typed tree and ``ShapeError`` where it does not fit the shapes.
 
@@ -75,6 +72,7 @@ def graph(
 
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
+    type_of(expression, knowledge)
     nodes = list(numbered(expression))
     result = networkx.DiGraph()
     for node in nodes:
@@ -84,10 +82,6 @@ def graph(
             result.add_edge(node.parent, node.index)
     if shapes is not None:
         _add_shapes(result, nodes, shapes)
-    if seconds is not None:
-        total = sum(seconds.values()) or 1.0
-        for node in nodes:
-            result.nodes[node.index]["share"] = seconds.get(node.index, 0.0) / total
     return result
 
 
@@ -106,27 +100,14 @@ def _add_shapes(result: networkx.DiGraph, nodes: list[NumberedNode], shapes: Pai
     for node in nodes:
         if not isinstance(node.value, Expression) or node.value.name != "times":
             continue
-        adapter, found = pair_shapes_of(node.value, shapes)
-        # In prefix order: times, calibration, distance, transforms, knowledge; then all constants.
-        chain = range(node.index + 3, node.index + 3 + len(found))
-        for index, texts in zip(reversed(chain), found, strict=True):
-            result.nodes[index]["shape"] = texts
-        result.nodes[chain[-1]]["adapter"] = adapter
-
-
-def pair_shapes_of(term: Expression, shapes: PairShapes) -> tuple[str, list[ShapeTexts]]:
-    """The adapter that a term of a distiller needs ("" for none), and the shapes of the student's and the
-    teacher's tensors as written text, for the term's knowledge and each transform in the order of the flow.
-    """
-    program = lower(term, shapes)
-    chain = list(term.children[0].children[0].children[0].walk())
-    # A calibration reads the logits besides the chain.
-    foreign = {"logits_s", "logits_t"} if chain[-1].name != "logits" else set()
-    steps = [step for step in [*program.teacher_steps, *program.steps] if step.name not in foreign]
-    teacher = [step.shape for step in steps if step.name.endswith("_t")]
-    student = [step.shape for step in steps if step.name.endswith("_s") and not step.text.startswith("self.")]
-    adapters = "; ".join(describe_adapter(adapter) for adapter in program.adapters.values())
-    return adapters, list(zip(student, teacher, strict=True))
+        program = lower(node.value, shapes)
+        adapter = "; ".join(map(describe_adapter, program.adapters.values()))
+        for below in nodes[node.index + 1 : node.index + node.value.size]:
+            if isinstance(below.value, Expression) and below.value in program.shapes:
+                student, teacher = program.shapes[below.value]
+                result.nodes[below.index]["shape"] = (written(student), written(teacher))
+                if not below.value.arguments:
+                    result.nodes[below.index]["adapter"] = adapter
 
 
 def describe_adapter(adapter: Adapter) -> str:

@@ -14,19 +14,8 @@ from kdzero_gp.draw.style import DETAIL_SIZE, LABEL_SIZE, LINE_HEIGHT, ROLES
 from primitives import BATCH, CATALOGUE, PairType, ValueType
 from primitives.types import RANKS
 
-SYMBOLS = {"times": "×", "add": "+"}
-# What a reader cannot guess from the operation's name.
-NOTES = {
-    "no": "plain mean",
-    "entropy": "teacher unsure",
-    "focal": "student behind",
-    "sim": "both agree",
-    "conf": "teacher sure",
-}
 # The nodes whose value is a student-teacher pair.
 PAIR_ROLES = ("knowledge", "transform")
-# A share below this is left out of the picture; the tooltip has it.
-LEAST_SHARE = 0.01
 VERTICAL_PADDING = 5.0
 TAG_PADDING = 4.0
 TAG_GAP = 6.0
@@ -105,42 +94,36 @@ def measured(text: str, size: float, tag: str = "") -> TextLine:
 
 def items(expression: Expression, tree: Any, knowledge: KnowledgeTypes | None) -> LabelledNode:
     """The drawn nodes of a tree, the root first in hand; ``tree`` is its graph. Constants become tags."""
-    found: dict[int, LabelledNode] = {}
-    for one in numbered(expression):
-        if not isinstance(one.value, Expression):
+    labelled: dict[int, LabelledNode] = {}
+    for node in numbered(expression):
+        if not isinstance(node.value, Expression):
             continue
-        facts = tree.nodes[one.index]
+        facts = tree.nodes[node.index]
         # the first argument is a node, and follows its parent in prefix order
-        before = tree.nodes[one.index + 1] if one.value.arguments else {}
-        lines = _lines(one.value, facts, before, knowledge)
-        item = LabelledNode(one.index, one.value, facts["role"], lines, tooltip(one.value, facts))
-        found[one.index] = item
-        if one.parent is not None:
-            found[one.parent].children.append(item)
-    return found[0]
+        before = tree.nodes[node.index + 1] if node.value.arguments else {}
+        lines = _lines(node.value, facts, before, knowledge)
+        item = LabelledNode(node.index, node.value, facts["role"], lines, tooltip(node.value, facts))
+        labelled[node.index] = item
+        if node.parent is not None:
+            labelled[node.parent].children.append(item)
+    return labelled[0]
 
 
 def _lines(node: Expression, facts: Facts, before: Facts, knowledge: KnowledgeTypes | None) -> list[TextLine]:
     constants = [format_argument(argument) for argument in node.arguments if isinstance(argument, float)]
-    label = SYMBOLS.get(node.name, node.name)
+    label = (CATALOGUE[node.name].symbol if node.arguments else "") or node.name
     if node.name == "times":
         lines = [measured(f"{label} {constants[0]}", LABEL_SIZE)]
     else:
         lines = [measured(label, LABEL_SIZE, f"T={constants[0]}" if constants else "")]
     details = _details(node, facts, before, knowledge)
-    if facts.get("share", 0.0) >= LEAST_SHARE and facts["role"] != "combination":
-        details.append(_percent(facts["share"]))
     return lines + [measured(text, DETAIL_SIZE) for text in details]
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} % of time"
 
 
 def _details(node: Expression, facts: Facts, before: Facts, knowledge: KnowledgeTypes | None) -> list[str]:
     """The lines below the label: shape and kind where they change, notes, adapters."""
-    if node.name in NOTES:
-        return [NOTES[node.name]]
+    if node.arguments and CATALOGUE[node.name].note:
+        return [CATALOGUE[node.name].note]
     own = type_of(node, knowledge)
     if own == BATCH and facts["role"] == "distance":
         return ["over the batch"]
@@ -159,7 +142,7 @@ def _shape_lines(
     """The shapes of both sides, or the axes where no shapes are known; nothing where they stay the same."""
     if not shape:
         same = isinstance(given, PairType) and given.rank == own.rank
-        return [] if same else [RANKS[own.rank].split()[0]]
+        return [] if same else [RANKS[own.rank].text.split()[0]]
     if shape == before:
         return []
     return [shape[0]] if shape[0] == shape[1] else [f"S {shape[0]}", f"T {shape[1]}"]
@@ -167,6 +150,5 @@ def _shape_lines(
 
 def tooltip(node: Expression, facts: Facts) -> str:
     """What a node does and gives, in one line."""
-    what = f": {CATALOGUE[node.name].formula.rstrip('.')}" if node.arguments else ""
-    share = f" {_percent(facts['share'])}." if "share" in facts else ""
-    return f"{node.name}{what}. Gives {facts['type']}.{share}"
+    formula = f": {CATALOGUE[node.name].formula.rstrip('.')}" if node.arguments else ""
+    return f"{node.name}{formula}. Gives {facts['type']}."

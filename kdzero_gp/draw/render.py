@@ -6,8 +6,6 @@ tags at their operation; a double line is a student-teacher pair, a single line 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from kdzero_gp.compiler.canonical import digest
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
@@ -27,7 +25,6 @@ def layout(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
-    seconds: Mapping[int, float] | None = None,
     *,
     direction: str = "auto",
     legend: bool = True,
@@ -36,7 +33,7 @@ def layout(
     check_direction(direction)
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
-    tree = graph(expression, knowledge, shapes, seconds)
+    tree = graph(expression, knowledge, shapes)
     return scene(items(expression, tree, knowledge), direction, legend)
 
 
@@ -44,20 +41,19 @@ def to_svg(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
-    seconds: Mapping[int, float] | None = None,
     *,
     direction: str = "auto",
     legend: bool = True,
 ) -> str:
     """A distiller as an svg image whose text can be selected; title and description speak to a screen reader.
 
-    ``shapes`` writes the pair's shapes into the nodes, ``seconds`` (from ``profile``) the shares of the time.
+    ``shapes`` writes the pair's shapes into the nodes.
     ``direction`` is that of the flow: ``right``, ``up``, or ``auto`` for what fits a page better.
     Raises ``SettingError`` for another direction, and what ``graph`` raises.
     """
     from kdzero_gp.draw.svg import render
 
-    geometry = layout(expression, knowledge, shapes, seconds, direction=direction, legend=legend)
+    geometry = layout(expression, knowledge, shapes, direction=direction, legend=legend)
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
     return render(geometry, str(expression), describe(expression, knowledge), f"kdzero-{digest(expression)}")
@@ -67,7 +63,6 @@ def to_png(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
-    seconds: Mapping[int, float] | None = None,
     *,
     direction: str = "auto",
     legend: bool = True,
@@ -78,5 +73,5 @@ def to_png(
 
     if not 36 <= dpi <= 1200:
         raise SettingError(f"dpi {dpi} makes no readable picture; choose 36 to 1200")
-    geometry = layout(expression, knowledge, shapes, seconds, direction=direction, legend=legend)
+    geometry = layout(expression, knowledge, shapes, direction=direction, legend=legend)
     return render(geometry, str(expression), dpi)

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
-from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.compiler.shapes import PairShapes
 from kdzero_gp.draw.diagrams import to_dot, to_mermaid
 from kdzero_gp.draw.formula import latex_parts
 from kdzero_gp.draw.render import to_png, to_svg
 from kdzero_gp.draw.sentence import describe
 from kdzero_gp.errors import SettingError
+from kdzero_gp.files import atomic_write
 
-Seconds = Mapping[int, float]
 _Writer = Callable[
-    [Expression, KnowledgeTypes | None, PairShapes | None, Seconds | None],
+    [Expression, KnowledgeTypes | None, PairShapes | None],
     "str | bytes",
 ]
 
@@ -26,7 +25,6 @@ def tex_file(
     expression: Expression,
     knowledge: KnowledgeTypes | None,
     shapes: PairShapes | None,
-    seconds: Seconds | None,
 ) -> str:
     r"""A displayed formula, one term a line, for a document that loads amsmath and amssymb."""
     loss, definitions = latex_parts(expression, knowledge)
@@ -41,7 +39,6 @@ def text_file(
     expression: Expression,
     knowledge: KnowledgeTypes | None,
     shapes: PairShapes | None,
-    seconds: Seconds | None,
 ) -> str:
     """The expression and its English sentence."""
     return f"{expression}\n\n{describe(expression, knowledge)}\n"
@@ -63,7 +60,6 @@ def write(
     path: Path | str,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
-    seconds: Seconds | None = None,
 ) -> None:
     """Write a distiller in the form that the suffix of ``path`` names: a picture (.svg, .png), a diagram for
     another program (.dot, .mmd), a formula (.tex) or a sentence (.txt). The other arguments are those of
@@ -79,4 +75,4 @@ def write(
         raise SettingError(f"cannot draw into {path.name!r} with {given}; end the name in one of {', '.join(SUFFIXES)}")
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
-    write_whole(path, writer(expression, knowledge, shapes, seconds))
+    atomic_write(path, writer(expression, knowledge, shapes), "free space or choose another place with -o")

@@ -1,27 +1,25 @@
-"""The images of a training: resident on the device where they fit, read one by one where a recipe needs that."""
+"""The batches of a training: resident on the device where the data fit, read one by one where a recipe needs that."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from kdzero_gp import data as tasks
-from kdzero_gp.data.dataset import SPLIT_SEED, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, split_off
-from kdzero_gp.engine.augmentation import cropped
-from kdzero_gp.engine.recipe import TrainingRecipe
-from kdzero_gp.errors import DataError
-from kdzero_gp.training.pair import resized
+from kdzero_gp.data.dataset import Dataset, Split
+from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit
+from kdzero_gp.engine.recipe import Recipe
+from kdzero_gp.families import TaskFamily
 
 # Images in one batch of an evaluation.
 EVALUATION_BATCH = 500
-# Mean and deviation of ImageNet's training images, as torchvision's and timm's networks were trained with.
-IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# Images that a recipe leaves as they are stay normalised on the device when they take at most this many bytes.
+READY_BYTES = 1 << 30
 # Apart from every epoch's number: the order of images in trainings that only prepare something.
 _PRIME = 1_000_003
 
@@ -31,30 +29,34 @@ def random_state(seed: int, epoch: int) -> int:
     return (seed * _PRIME + epoch + 1) % (1 << 62)
 
 
+def resized(images: Tensor, size: int) -> Tensor:
+    """Images N×C×H×W at ``size`` pixels a side (0, or their own size: as they are), bilinear with antialiasing."""
+    if size in (0, images.shape[-1]):
+        return images
+    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+
+
 @dataclass
 class Batch:
-    """Normalised images NxCxHxW and labels N on the device; ``indices`` N and ``flipped`` N say which they are."""
+    """Normalised images N×C×H×W and labels N… on the device; ``indices`` N and ``flipped`` N say which they are."""
 
     images: Tensor
     labels: Tensor
     indices: Tensor
-    flipped: Tensor
+    flipped: Tensor | None = None
 
 
-class Images:
-    """What a training needs of a task's images. ``train``, ``validation`` and ``test`` are the numbers of images."""
+class Batches:
+    """What a training needs of its data. ``train``, ``validation`` and ``test`` are the numbers of images."""
 
     classes: int
     train: int
-    validation: int
-    test: int
-    dataset: Dataset
+    validation: int = 0
+    test: int = 0
     example: Tensor
 
-    def __init__(self, recipe: TrainingRecipe, device: torch.device, memory_format: torch.memory_format):
-        self.recipe = recipe
-        self.device = device
-        self.memory_format = memory_format
+    def __init__(self, recipe: Recipe, device: torch.device, precision: Precision = FLOAT32):
+        self.recipe, self.device, self.precision = recipe, device, precision
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         """The batches of one epoch; equal seeds and epochs give equal batches."""
@@ -72,43 +74,65 @@ class Images:
 
     @property
     def steps(self) -> int:
-        """Steps of an epoch."""
+        """Steps of an epoch; an incomplete last batch is left out."""
         return self.train // self.batch_size
-
-    def normalised(self, images: Tensor) -> Tensor:
-        """Images uint8 as the networks take them."""
-        return self.dataset.normalise(images.to(self.device, non_blocking=True)).to(memory_format=self.memory_format)
 
     def _order(self, generator: torch.Generator) -> Tensor:
         order = torch.randperm(self.train, generator=generator)[: self.steps * self.batch_size]
         return order.view(self.steps, self.batch_size)
 
 
-class Resident(Images):
+class Kept(Batches):
+    """Images that are ready for the network and on the device: those of proxies and races."""
+
+    def __init__(self, split: TensorSplit, classes: int, recipe: Recipe, device: torch.device, precision: Precision):
+        super().__init__(recipe, device, precision)
+        self.classes, self.train = classes, len(split.labels)
+        self.images, self.labels = split.images, split.labels
+        self.example = split.images[:2]
+
+    def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
+        generator = torch.Generator().manual_seed(random_state(seed, epoch))
+        for indices in self._order(generator).to(self.device):
+            yield Batch(self.images[indices], self.labels[indices], indices)
+
+
+class Resident(Batches):
     """All images as uint8 on the device; crops and flips are one gather for each batch."""
 
-    def __init__(
-        self, dataset: Dataset, recipe: TrainingRecipe, device: torch.device, memory_format: torch.memory_format
-    ):
-        super().__init__(recipe, device, memory_format)
-        self.dataset = dataset
+    def __init__(self, dataset: Dataset, family: TaskFamily, recipe: Recipe, device: torch.device):
+        super().__init__(recipe, device)
+        self.dataset, self.family = dataset, family
         self.classes = len(dataset.classes)
         self.train, self.validation, self.test = (len(s) for s in (dataset.train, dataset.validation, dataset.test))
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
         self.example = self._seen(dataset.train.images[:2])
 
     def _seen(self, images: Tensor) -> Tensor:
-        return resized(self.normalised(images), self.recipe.image_size).contiguous(memory_format=self.memory_format)
+        normal = self.dataset.normalise(images.to(self.device))
+        return self.precision.place(resized(normal, self.recipe.image_size), self.device)
+
+    @cached_property
+    def ready(self) -> Tensor | None:
+        """All images as the network sees them, where the recipe leaves them as they are and memory allows."""
+        if self.recipe.crop != "none" or self.recipe.flip:
+            return None
+        number = self.recipe.image_size**2 * self.images.shape[1] or self.images[0].numel()
+        return self._seen(self.images) if 4 * number * self.train <= READY_BYTES else None
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(random_state(seed, epoch))
         order = self._order(generator).to(self.device)
+        if self.ready is not None:
+            for indices in order:
+                yield Batch(self.ready[indices], self.labels[indices], indices)
+            return
         padding = self.recipe.padding if self.recipe.crop == "pad" else 0
         offsets = torch.randint(2 * padding + 1, (*order.shape, 2), generator=generator).to(self.device)
         flips = (torch.rand(order.shape, generator=generator) < (0.5 if self.recipe.flip else 0.0)).to(self.device)
         for indices, offset, flipped in zip(order, offsets, flips, strict=True):
-            images = cropped(self.images[indices], padding, offset, flipped)
-            yield Batch(self._seen(images), self.labels[indices], indices, flipped)
+            images, labels = self.family.crop(self.images[indices], self.labels[indices], padding, offset, flipped)
+            yield Batch(self._seen(images), labels, indices, flipped)
 
     def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
         split: Split = getattr(self.dataset, part)
@@ -125,19 +149,18 @@ class Files:
     labels: np.ndarray
 
 
-class Single(Images):
+class Streamed(Batches):
     """Images transformed one by one with Pillow (random resized crops, policies of timm), in reader processes."""
 
     def __init__(
         self,
         parts: dict[str, Files],
         dataset: Dataset,
-        recipe: TrainingRecipe,
+        recipe: Recipe,
         device: torch.device,
-        memory_format: torch.memory_format,
         readers: int,
     ):
-        super().__init__(recipe, device, memory_format)
+        super().__init__(recipe, device)
         self.parts, self.dataset, self.readers = parts, dataset, readers
         self.classes = len(dataset.classes)
         self.train, self.validation, self.test = (len(parts[n].labels) for n in ("train", "validation", "test"))
@@ -168,113 +191,6 @@ class Single(Images):
         )  # fmt: skip
         labels = torch.from_numpy(files.labels)
         for indices, raw in zip(order, loader, strict=True):
-            unknown = torch.zeros(len(indices), dtype=torch.bool, device=self.device)
-            yield Batch(self.normalised(raw), labels[indices].to(self.device), indices.to(self.device), unknown)
-
-
-def open_images(
-    task: str,
-    data: str | None,
-    recipe: TrainingRecipe,
-    device: torch.device,
-    memory_format: torch.memory_format,
-    *,
-    validate: bool = True,
-    readers: int = 0,
-) -> Images:
-    """The images of a task for one recipe. Without ``validate`` the validation images are trained on too.
-
-    A folder whose recipe crops at random sizes is read image by image and never as a whole. Raises DataError.
-    """
-    if task == "folder" and recipe.per_image:
-        return _from_folder(data, recipe, device, memory_format, validate, readers)
-    dataset = tasks.load(task, data)
-    if not validate:
-        dataset = _without_validation(dataset)
-    if not recipe.per_image:
-        return Resident(dataset, recipe, device, memory_format)
-    recipe = recipe if recipe.image_size else replace(recipe, image_size=dataset.train.images.shape[-1])
-    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
-    parts = {name: Files(_Decoded(split.images), split.labels.numpy()) for name, split in splits.items()}
-    return Single(parts, dataset, recipe, device, memory_format, readers)
-
-
-def _without_validation(dataset: Dataset) -> Dataset:
-    both = (dataset.train, dataset.validation)
-    train = Split(torch.cat([s.images for s in both]), torch.cat([s.labels for s in both]))
-    return replace(dataset, train=train, validation=Split(train.images[:0], train.labels[:0]))
-
-
-@dataclass(frozen=True)
-class _Decoded:
-    """Opens images that are in memory. An object, no closure, so that reader processes can be given it."""
-
-    images: Tensor
-
-    def __call__(self, index: int) -> object:
-        from PIL import Image
-
-        pixels = self.images[index].permute(1, 2, 0).numpy()
-        return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-
-
-@dataclass(frozen=True)
-class _Unread:
-    """Opens images of a folder; ``names`` is an array, since lists would be copied into every reader process."""
-
-    root: Path
-    names: np.ndarray
-
-    def __call__(self, index: int) -> object:
-        from torchvision.datasets.folder import default_loader
-
-        try:
-            return default_loader(str(self.root / str(self.names[index])))
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DataError(
-                f"The image {self.names[index]} cannot be decoded ({error}); repair or remove it."
-            ) from error
-
-
-def _from_folder(
-    data: str | None,
-    recipe: TrainingRecipe,
-    device: torch.device,
-    memory_format: torch.memory_format,
-    validate: bool,
-    readers: int,
-) -> Images:
-    """A tree ``{train,val}/<class>/<image>`` of which only the paths are kept."""
-    from kdzero_gp.data import images as trees
-
-    if data is None or not Path(data).expanduser().is_dir():
-        raise DataError(
-            f"images are read one by one from a folder {{train,val}}/<class>/<image> and {data} is none; unpack it "
-            "and give the folder with --data"
-        )
-    if not recipe.image_size:
-        raise DataError("images of a folder that are read one by one need a size; add --set image_size=224")
-    root = Path(data).expanduser()
-    source = trees.Folder(root)
-    tree = trees.layout(source.names(), root)
-    train, test = tree.train, tree.test
-    if test is None:
-        test, train = _split(train, TEST_SHARE)
-    validation, train = _split(train, VALIDATION_SHARE) if validate else ([], train)
-    parts = {"train": train, "validation": validation, "test": test}
-    empty = Split(torch.empty(0, 3, recipe.image_size, recipe.image_size, dtype=torch.uint8), torch.empty(0).long())
-    facts = Dataset(root.name, tree.classes, empty, empty, empty, *IMAGENET_STATISTICS)
-    files = {name: _unread(root, labelled) for name, labelled in parts.items()}
-    return Single(files, facts, recipe, device, memory_format, readers)
-
-
-def _split(labelled: list[tuple[str, int]], share: float) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
-    """A stratified share of labelled paths, and the rest."""
-    count = max(1, math.floor(len(labelled) * share + 0.5))
-    chosen, rest = split_off(np.array([label for _, label in labelled]), count, SPLIT_SEED)
-    return [labelled[index] for index in chosen], [labelled[index] for index in rest]
-
-
-def _unread(root: Path, labelled: list[tuple[str, int]]) -> Files:
-    names = np.array([name for name, _ in labelled], dtype=np.str_)
-    return Files(_Unread(root, names), np.array([label for _, label in labelled], dtype=np.int64))
+            normal = self.dataset.normalise(raw.to(self.device, non_blocking=True))
+            seen = self.precision.place(normal, self.device)
+            yield Batch(seen, labels[indices].to(self.device), indices.to(self.device))

@@ -6,8 +6,11 @@ Source: https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,7 +41,10 @@ class CapturedStep:
         self._left = max(1, warm_up)
         self._graph: torch.cuda.CUDAGraph | None = None
         self._batch: dict[str, Tensor] = {}
-        self._stream = None if self.reason else torch.cuda.Stream(device)
+        self._stream: torch.cuda.Stream | None = None
+        self._pool: Any = None
+        if not self.reason:
+            self._stream, self._pool = _shared(device)
 
     @property
     def captured(self) -> bool:
@@ -73,9 +79,14 @@ class CapturedStep:
         graph = torch.cuda.CUDAGraph()
         torch.cuda.synchronize(self.device)
         try:
-            # thread_local: what other threads of the process do on the device does not end the capture
-            with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
-                self.step(self._batch)
+            with torch.cuda.stream(self._stream), _no_garbage():
+                # not by torch.cuda.graph, which collects garbage and empties the cache first, for as long as a short
+                # training takes; thread_local: what other threads do on the device does not end the capture
+                graph.capture_begin(self._pool, capture_error_mode="thread_local")
+                try:
+                    self.step(self._batch)
+                finally:
+                    graph.capture_end()
         except Exception as error:  # a step may do anything that cannot be captured
             self.reason = (str(error).splitlines() or [type(error).__name__])[0]
             self._batch = {}
@@ -100,6 +111,40 @@ class CapturedStep:
 
 
 @contextlib.contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Nothing of the device may be given back while a graph is captured."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@functools.cache
+def _shared(device: torch.device) -> tuple[torch.cuda.Stream, Any]:
+    """The side stream and the memory of all graphs on a device.
+
+    Graphs may share memory, since none leaves a result there and one process replays one at a time. A graph that
+    stays for ever keeps it, so that the next training finds it again.
+    """
+    stream, pool = torch.cuda.Stream(device), torch.cuda.graph_pool_handle()
+    place = torch.zeros((), device=device)
+    anchor = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize(device)
+    with torch.cuda.stream(stream):
+        anchor.capture_begin(pool, capture_error_mode="thread_local")
+        place.add_(1)
+        anchor.capture_end()
+    _anchors.append(anchor)
+    return stream, pool
+
+
+_anchors: list[torch.cuda.CUDAGraph] = []
+
+
+@contextlib.contextmanager
 def _listening(wanted: bool) -> Iterator[list[str]]:
     """Collect what waits for the device. A capture that fails half-way leaves the allocator and the generator of
     random numbers in its mode, so a step that cannot be captured is found before."""
@@ -116,7 +161,7 @@ def _listening(wanted: bool) -> Iterator[list[str]]:
         finally:
             torch.cuda.set_sync_debug_mode(mode)
     for warning in caught:
-        if "synchroniz" in str(warning.message):
+        if "called a synchronizing CUDA operation" in str(warning.message):
             found.append(f"line {warning.lineno} of {warning.filename}")
-        else:
+        elif "debug mode is a prototype" not in str(warning.message):
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -1,142 +1,160 @@
-"""The training loop: one epoch at a time, everything random in it drawn from the seed and the epoch's number."""
+"""The training loop, for proxies and for hundreds of epochs alike: one step at a time, everything random drawn from the
+seed and the epoch's number, and nothing in a step that could be done before it."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+import math
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzero_gp.engine.batches import Batch, Images, random_state
-from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.recipe import TrainingRecipe
-from kdzero_gp.engine.resident import CHECK_EVERY, Diverged
+from kdzero_gp.engine.batches import Batch, Batches, random_state
+from kdzero_gp.engine.graphs import CapturedStep
+from kdzero_gp.engine.optimizer import FlatSGD, optimizer_for
+from kdzero_gp.engine.outputs import FLOAT32, Precision
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.engine.single import INSTALL
 from kdzero_gp.engine.teacher import Teacher
 from kdzero_gp.errors import SettingError
-from kdzero_gp.models.taps import Tapped
+from kdzero_gp.families import TaskFamily
 
-# Hears of the loss every CHECK_EVERY steps, and how many steps that were.
-OnSteps = Callable[[int, float], None]
+# How often the loop looks whether the loss is still finite; reading it stops an accelerator's queue.
+CHECK_EVERY = 16
+
+# Hears of a step after it was taken: its number from 0, the student's own loss, and the distiller's (None without).
+OnStep = Callable[[int, Tensor, Tensor | None], None]
+
+
+class Diverged(Exception):
+    """The loss of a training became infinite or NaN."""
 
 
 class Trainer:
-    """A student in training, with its optimiser and, where it has one, its distiller and teacher."""
+    """A student in training, with its optimiser and, where it has one, its teacher and distiller."""
 
-    def __init__(self, student: Tapped, images: Images, precision: Precision, teacher: Teacher | None = None):
-        self.student = student
-        self.images = images
-        self.recipe = images.recipe
-        self.precision = precision
-        self.teacher = teacher
-        self.distiller = None if teacher is None else teacher.distiller
-        modules: list[nn.Module] = [student] if self.distiller is None else [student, self.distiller]
-        self.parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
-        self.optimizer = _optimizer(self.parameters, self.recipe)
-        self.mixing = _mixing(self.recipe, images.classes)
+    def __init__(
+        self,
+        student: nn.Module,
+        family: TaskFamily,
+        batches: Batches,
+        precision: Precision = FLOAT32,
+        teacher: Teacher | None = None,
+        recipe: Recipe | None = None,
+        graphs: bool = True,
+    ):
+        self.student, self.family, self.batches = student, family, batches
+        self.recipe = recipe or batches.recipe
+        self.precision, self.teacher = precision, teacher
+        modules = [student] if teacher is None else [student, teacher.distiller]
+        parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+        self.optimizer = optimizer_for(parameters, self.recipe)
+        self.mixing = _mixing(self.recipe, batches.classes)
+        self.captured: CapturedStep | None = None
+        # torch's own optimisers and timm's mixing take numbers that change from step to step
+        if graphs and batches.device.type == "cuda" and self.mixing is None and isinstance(self.optimizer, FlatSGD):
+            take = weakref.WeakMethod(self._take_tensors)  # no cycle, which would keep memory until it is collected
+            self.captured = CapturedStep(lambda tensors: take()(tensors), batches.device)  # type: ignore[misc]
+            self._losses = torch.zeros(2, device=batches.device)
 
-    def epoch(self, seed: int, epoch: int, on_steps: OnSteps | None = None) -> dict[str, float]:
-        """Train for one epoch; returns the means of loss and cross-entropy and the seconds that it took.
+    @property
+    def steps(self) -> int:
+        """Steps of the whole training."""
+        return self.recipe.steps(self.batches.steps)
 
-        Raises ``Diverged`` when the loss is no longer finite.
-        """
+    @property
+    def epochs(self) -> int:
+        """Epochs of the whole training; the last may be a part of one."""
+        return math.ceil(self.steps / self.batches.steps)
+
+    def train(self, seed: int, on_step: OnStep | None = None) -> int:
+        """Train from the first step to the last, and return their number. Raises ``Diverged``."""
+        for epoch in range(self.epochs):
+            self.epoch(seed, epoch, on_step)
+        return self.steps
+
+    def epoch(self, seed: int, epoch: int, on_step: OnStep | None = None) -> None:
+        """Train for one epoch. ``on_step`` must not change anything. Raises ``Diverged``."""
         state = random_state(seed, epoch)
         torch.manual_seed(state)
         before = np.random.get_state()
-        np.random.seed(state % (1 << 32))  # timm's mixup draws from here
+        if self.mixing is not None:
+            np.random.seed(state % (1 << 32))  # timm's mixup draws from here
         self.student.train()
-        sums = torch.zeros(2, device=self.images.device)
-        begin, step = time.perf_counter(), 0
+        step = epoch * self.batches.steps
+        last = min(self.steps, step + self.batches.steps) - 1
+        loss = torch.zeros(())
         try:
-            for step, batch in enumerate(self.images.epoch(seed, epoch), 1):
-                loss, hard = self.step(batch, epoch * self.images.steps + step - 1)
-                sums += torch.stack([loss, hard])
-                if step % CHECK_EVERY == 0 or step == self.images.steps:
-                    value = _finite(loss, epoch, step)
-                    if on_steps is not None:
-                        on_steps((step - 1) % CHECK_EVERY + 1, value)
+            for batch in self.batches.epoch(seed, epoch):
+                own, distilled = self.step(batch, step)
+                loss = own if distilled is None else own + distilled
+                if on_step is not None:
+                    on_step(step, own, distilled)
+                if step % CHECK_EVERY == CHECK_EVERY - 1 or step == last:
+                    _must_be_finite(loss, step)
+                if step == last:
+                    return
+                step += 1
         finally:
-            np.random.set_state(before)
-        means = (sums / step).tolist()
-        return {"loss": means[0], "cross_entropy": means[1], "seconds": time.perf_counter() - begin}
+            if self.mixing is not None:
+                np.random.set_state(before)
 
-    def step(self, batch: Batch, step: int) -> tuple[Tensor, Tensor]:
-        """One step of the optimiser; returns the loss and the cross-entropy in it."""
-        rate = self.recipe.rate(step, self.images.steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+    def step(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
+        """One step of the optimiser; returns the student's own loss and the distiller's. On a CUDA device by a graph
+        (see ``CapturedStep``)."""
+        rate = self.recipe.rate(step, self.batches.steps)
+        if self.captured is None:
+            return self._take(batch, rate)
+        tensors = {name: tensor for name, tensor in vars(batch).items() if tensor is not None}
+        self.captured(tensors | {"rate": torch.full((), rate, device=self.batches.device)})
+        own, distilled = self._losses.clone()
+        return own, None if self.teacher is None else distilled
+
+    def _take_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """A step as a graph takes it."""
+        named = dict(tensors)
+        rate = named.pop("rate")
+        own, distilled = self._take(Batch(**named), rate)
+        self._losses[0].copy_(own)
+        if distilled is not None:
+            self._losses[1].copy_(distilled)
+
+    def _take(self, batch: Batch, rate: float | Tensor) -> tuple[Tensor, Tensor | None]:
         images, labels, wanted, smoothing = batch.images, batch.labels, batch.labels, self.recipe.label_smoothing
         if self.mixing is not None:
             images, wanted = self.mixing(images, labels)
             labels, smoothing = wanted.argmax(dim=1), 0.0  # the mixed labels are smoothed already
-        found = self.precision.forward(self.student, images)
-        loss = hard = F.cross_entropy(found["logits"], wanted, label_smoothing=smoothing)
-        if self.teacher is not None:
-            targets = self.teacher.targets(batch, images, labels)
-            loss = hard + self.teacher.distiller.loss(found, targets, labels)  # type: ignore[operator]
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.recipe.clip:
-            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip, foreach=True)
-        self.optimizer.step()
-        return loss.detach(), hard.detach()
+        outputs = self.precision.forward(self.student, images)
+        own = self.family.own_loss(outputs, wanted, smoothing)
+        distilled = None if self.teacher is None else self.teacher.loss(outputs, batch, images, labels)
+        self.optimizer.zero_grad()
+        (own if distilled is None else own + distilled).backward()
+        self.optimizer.step(rate)
+        return own.detach(), None if distilled is None else distilled.detach()
 
-    def state(self) -> dict[str, Any]:
-        """All that changes in training, as ``restore`` takes it."""
-        distiller = {} if self.distiller is None else self.distiller.state_dict()
-        return {"student": self.student.network.state_dict(), "distiller": distiller,
-                "optimizer": self.optimizer.state_dict()}  # fmt: skip
+    def state_dict(self) -> dict[str, Any]:
+        """All that changes in training, as ``load_state_dict`` takes it."""
+        distiller = {} if self.teacher is None else self.teacher.distiller.state_dict()
+        student: nn.Module = self.student.network  # type: ignore[assignment]
+        return {"student": student.state_dict(), "distiller": distiller, "optimizer": self.optimizer.state_dict()}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
-        self.student.network.load_state_dict(state["student"])
-        if self.distiller is not None:
-            self.distiller.load_state_dict(state["distiller"])
+        self.student.network.load_state_dict(state["student"])  # type: ignore[union-attr, operator]
+        if self.teacher is not None:
+            self.teacher.distiller.load_state_dict(state["distiller"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 
-@torch.no_grad()
-def measured(
-    network: Callable[[Tensor], Mapping[str, Tensor]], images: Images, part: str, most: int | None = None
-) -> dict[str, float]:
-    """Accuracy and cross-entropy of a tapped network in evaluation mode on (the first ``most``) images of a part."""
-    right, loss, count = 0, 0.0, 0
-    for batch, labels in images.evaluation(part):
-        logits = network(batch)["logits"].float()
-        right += int((logits.argmax(dim=1) == labels).sum())
-        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
-        count += len(labels)
-        if most is not None and count >= most:
-            break
-    return {"accuracy": right / count, "cross_entropy": loss / count} if count else {}
+def _must_be_finite(loss: Tensor, step: int) -> None:
+    if not torch.isfinite(loss):
+        raise Diverged(f"the loss became {loss.item():g} at step {step + 1}")
 
 
-def _finite(loss: Tensor, epoch: int, step: int) -> float:
-    value = loss.item()
-    if not np.isfinite(value):
-        raise Diverged(f"the loss became {value:g} by step {step} of epoch {epoch + 1}")
-    return value
-
-
-def _optimizer(parameters: Sequence[Tensor], recipe: TrainingRecipe) -> torch.optim.Optimizer:
-    rate, decay = recipe.learning_rate, recipe.weight_decay
-    if recipe.optimizer == "sgd":
-        return torch.optim.SGD(
-            parameters, rate, recipe.momentum, weight_decay=decay, nesterov=recipe.nesterov, fused=True
-        )
-    # As in timm and DeiT: biases and the scales of normalisations are not decayed.
-    groups = [
-        {"params": [p for p in parameters if p.dim() > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], rate, fused=True)
-
-
-def _mixing(recipe: TrainingRecipe, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
+def _mixing(recipe: Recipe, classes: int) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None:
     """Mixup (arXiv:1710.09412) and CutMix (arXiv:1905.04899) by timm: images and one-hot labels of a batch."""
     if not recipe.mixes:
         return None

@@ -1,4 +1,4 @@
-"""What a training needs to know of the machine: device, threads, precision, memory."""
+"""Where and how something computes: device, worker processes, threads, precision, memory."""
 
 from __future__ import annotations
 
@@ -10,28 +10,44 @@ from pathlib import Path
 
 import torch
 
+from kdzero_gp.common import cores
 from kdzero_gp.engine.outputs import Precision
+from kdzero_gp.engine.precision import SMALLEST_SIZE
 from kdzero_gp.errors import SettingError
 
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a training runs. ``threads`` are those of torch on a CPU (None: one for images below 16 pixels, else all
-    cores); ``readers`` are the processes that read images one by one (0: none; recipes with ``resized`` crops use
-    them); ``precision`` is what the networks compute in (None: the fastest, measured). ``threads`` and ``precision``
-    can change the digits of a result."""
+    """Where and how a run, a training or a comparison computes.
+
+    ``workers`` are processes at once (None: one for each core, one on a GPU); ``threads`` are those of torch on a CPU
+    (None: one for images below 16 pixels and where several processes work, else all cores); ``readers`` are the
+    processes that read images one by one (0: none; recipes with ``resized`` crops use them); ``timeout`` bounds one
+    evaluation of a search, in seconds; ``precision`` is what the networks compute in, as ``Precision`` writes it (None:
+    the fastest, measured). Only ``threads`` and ``precision`` can change the digits of a result, so they are recorded.
+    """
 
     device: str = "auto"
+    workers: int | None = None
     threads: int | None = None
     readers: int = 0
-    precision: Precision | None = None
+    timeout: float = 600.0
+    precision: str | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingError for what does not exist here."""
         if self.device not in ("auto", "cpu", "cuda"):
             raise SettingError(f"--device must be auto, cpu or cuda, got {self.device!r}")
-        if (self.threads is not None and self.threads < 1) or self.readers < 0:
-            raise SettingError("--threads must be at least 1 and --readers at least 0")
+        for name in ("workers", "threads"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise SettingError(f"--{name} must be at least 1, got {number}")
+        if self.readers < 0:
+            raise SettingError(f"--readers must be at least 0, got {self.readers}")
+        if not self.timeout > 0:
+            raise SettingError(f"--timeout must be more than 0 seconds, got {self.timeout:g}")
+        if self.precision is not None:
+            Precision.parse(self.precision)
 
     def resolved(self) -> torch.device:
         """The device. Raises SettingError where torch sees no CUDA device and one is asked for."""
@@ -39,6 +55,16 @@ class Machine:
         if self.device == "cuda" and not available:
             raise SettingError("--device cuda: torch sees no CUDA device; use --device cpu")
         return torch.device("cuda" if available and self.device != "cpu" else "cpu")
+
+    def resolved_workers(self) -> int:
+        """The number of worker processes."""
+        return self.workers or (1 if self.resolved().type == "cuda" else cores())
+
+
+def default_threads(image_size: int) -> int:
+    """Threads of one process that works alone: all cores, but one for small images, where the threads' meetings cost
+    more than they save."""
+    return 1 if image_size < SMALLEST_SIZE else cores()
 
 
 @contextlib.contextmanager

@@ -8,27 +8,54 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from kdzero_gp.errors import SettingError
+
 Outputs = dict[str, Tensor]
+
+DTYPES = ("float32", "bfloat16")
+CHANNELS_LAST = "channels-last"
 
 
 @dataclass(frozen=True)
 class Precision:
-    """How the student computes: ``float32``, or ``bfloat16`` under autocast, and the layout of images."""
+    """How the student computes: ``float32``, or ``bfloat16`` under autocast, and the layout of images.
+
+    >>> str(Precision.parse("bfloat16,channels-last"))
+    'bfloat16,channels-last'
+    """
 
     name: str = "float32"
     channels_last: bool = False
 
+    @classmethod
+    def parse(cls, text: str) -> Precision:
+        """Read what ``str`` gives. Raises SettingError."""
+        name, comma, layout = text.replace(" ", "").partition(",")
+        if name not in DTYPES or (comma and layout != CHANNELS_LAST):
+            names = ", ".join(name + layout for name in DTYPES for layout in ("", f",{CHANNELS_LAST}"))
+            raise SettingError(f"--precision must be one of {names}, got {text!r}")
+        return cls(name, bool(comma))
+
+    def __str__(self) -> str:
+        return self.name + (f",{CHANNELS_LAST}" if self.channels_last else "")
+
     @property
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
+
+    def place(self, tensor: Tensor, device: torch.device) -> Tensor:
+        """A tensor on the device; images in this layout."""
+        if tensor.dim() != 4:
+            return tensor.to(device)
+        return tensor.to(device=device, memory_format=self.memory_format)
 
     def forward(self, student: nn.Module, images: Tensor) -> Outputs:
         """A network's outputs in float32."""
         if self.name == "float32":
             return student(images)
         with torch.autocast(images.device.type, dtype=torch.bfloat16):
-            found = student(images)
-        return {name: tensor.float() for name, tensor in found.items()}
+            computed = student(images)
+        return {name: tensor.float() for name, tensor in computed.items()}
 
 
 FLOAT32 = Precision()
@@ -36,16 +63,16 @@ FLOAT32 = Precision()
 
 @dataclass
 class TensorSplit:
-    """Images ready for the network (float32 N×C×H×W), their labels (int64 N) and the teacher's outputs on them."""
+    """Images ready for the network (float32 N×C×H×W), their labels (N…) and the teacher's outputs on them."""
 
     images: Tensor
     labels: Tensor
     teacher: Outputs = field(default_factory=dict)
 
-    def to(self, device: torch.device, memory_format: torch.memory_format) -> TensorSplit:
+    def to(self, device: torch.device, precision: Precision) -> TensorSplit:
         """The same on ``device``."""
-        images = self.images.to(device=device, memory_format=memory_format)
-        return TensorSplit(images, self.labels.to(device), {k: v.to(device).float() for k, v in self.teacher.items()})
+        teacher = {name: tensor.to(device).float() for name, tensor in self.teacher.items()}
+        return TensorSplit(precision.place(self.images, device), self.labels.to(device), teacher)
 
 
 @torch.no_grad()

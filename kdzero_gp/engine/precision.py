@@ -11,11 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzero_gp.data.cache import cache_folder
 from kdzero_gp.engine.outputs import FLOAT32, Precision
+from kdzero_gp.errors import RunError
+from kdzero_gp.families import TaskFamily
+from kdzero_gp.files import atomic_write
 
 # Below this image size a step is bookkeeping; nothing is gained and nothing measured.
 SMALLEST_SIZE = 16
@@ -31,40 +33,31 @@ HOPELESS = 3.0
 MEMORY = "precision.json"
 
 
-def precision_for(name: str, student: nn.Module, images: Tensor, classes: int) -> tuple[Precision, dict[str, float]]:
+def precision_for(name: str, student: nn.Module, family: TaskFamily, images: Tensor, labels: Tensor) -> Precision:
     """float32 or bfloat16, channels last or first: the fastest for a training step of ``student`` (called ``name``) on
-    images like the first of ``images``, with one thread; and the milliseconds of a step by setting.
+    images and labels like the first of ``images`` and ``labels``, with one thread.
 
     A machine is asked once for each student and image shape, so that equal runs on it compute alike.
     """
     if images.shape[-1] < SMALLEST_SIZE:
-        return FLOAT32, {}
+        return FLOAT32
     key = " | ".join((_machine(images.device), torch.__version__, name, "×".join(map(str, images.shape[1:]))))
     known = _remembered()
-    if key not in known:
-        known[key] = _measured(student, images, classes)
+    if str(FLOAT32) not in known.get(key, {}):  # earlier versions named the settings otherwise
+        known[key] = _measured(student, family, images, labels)
         _remember(known)
-    return fastest(known[key]), known[key]
-
-
-def label(precision: Precision) -> str:
-    """A setting's name in what is remembered.
-
-    >>> label(Precision("bfloat16", channels_last=True))
-    'bfloat16, channels last'
-    """
-    return f"{precision.name}, channels {'last' if precision.channels_last else 'first'}"
+    return fastest(known[key])
 
 
 def fastest(milliseconds: Mapping[str, float]) -> Precision:
     """The fastest of what was measured, plain float32 unless something is clearly faster.
 
-    >>> fastest({"float32, channels first": 10.0, "float32, channels last": 9.5, "bfloat16, channels last": 5.0})
+    >>> fastest({"float32": 10.0, "float32,channels-last": 9.5, "bfloat16,channels-last": 5.0})
     Precision(name='bfloat16', channels_last=True)
     """
     best = FLOAT32
     for precision in _settings():
-        if milliseconds.get(label(precision), float("inf")) * GAIN < milliseconds[label(best)]:
+        if milliseconds.get(str(precision), float("inf")) * GAIN < milliseconds[str(best)]:
             best = precision
     return best
 
@@ -79,23 +72,25 @@ def _machine(device: torch.device) -> str:
     return f"{platform.node()} {torch.backends.cpu.get_cpu_capability()}"
 
 
-def _measured(student: nn.Module, images: Tensor, classes: int) -> dict[str, float]:
+def _measured(student: nn.Module, family: TaskFamily, images: Tensor, labels: Tensor) -> dict[str, float]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     found: dict[str, float] = {}
     try:
         size = max(2, min(BATCH, PIXELS // images[0, 0].numel()))
         batch = images[:1].expand(size, *images.shape[1:]).clone()
-        labels = torch.arange(size, device=images.device) % classes
+        wanted = labels[:1].expand(size, *labels.shape[1:]).to(images.device)
         for precision in _settings():
             best = min(found.values(), default=float("inf"))
-            found[label(precision)] = _milliseconds(copy.deepcopy(student), batch, labels, precision, best)
+            found[str(precision)] = _milliseconds(copy.deepcopy(student), family, batch, wanted, precision, best)
     finally:
         torch.set_num_threads(threads)
     return found
 
 
-def _milliseconds(student: nn.Module, images: Tensor, labels: Tensor, precision: Precision, best: float) -> float:
+def _milliseconds(
+    student: nn.Module, family: TaskFamily, images: Tensor, labels: Tensor, precision: Precision, best: float
+) -> float:
     """The fastest of a few training steps; infinite where the network cannot compute in bfloat16."""
     student = student.to(memory_format=precision.memory_format).train()
     images = images.to(memory_format=precision.memory_format)
@@ -103,7 +98,7 @@ def _milliseconds(student: nn.Module, images: Tensor, labels: Tensor, precision:
     for step in range(STEPS + 1):
         start = time.perf_counter()
         try:
-            F.cross_entropy(precision.forward(student, images)["logits"], labels).backward()
+            family.own_loss(precision.forward(student, images), labels).backward()
         except RuntimeError:
             if precision.name == FLOAT32.name:
                 raise
@@ -130,8 +125,6 @@ def _remembered() -> dict[str, dict[str, float]]:
 
 def _remember(known: Mapping[str, Mapping[str, float]]) -> None:
     # without a place to write it is measured again the next time
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, RunError):
         _path().parent.mkdir(parents=True, exist_ok=True)
-        temporary = _path().with_suffix(".tmp")
-        temporary.write_text(json.dumps(known, indent=1, ensure_ascii=False), encoding="utf-8")
-        temporary.replace(_path())
+        atomic_write(_path(), json.dumps(known, indent=1, ensure_ascii=False))

@@ -1,4 +1,5 @@
-"""Recipes: how a network is trained for real, as small TOML files of which every field can be overridden."""
+"""Recipes: how a network is trained, for proxies and for hundreds of epochs alike. The packaged ones are small TOML
+files of which every field can be overridden."""
 
 from __future__ import annotations
 
@@ -20,19 +21,19 @@ else:
     import tomli as tomllib
 
 OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("steps", "cosine", "linear")
+SCHEDULES = ("steps", "cosine", "linear", "constant")
 CROPS = ("none", "pad", "resized")
 # What an entry of [[overrides]] can be limited to.
 CONDITIONS = ("task", "student")
 
 
 @dataclass(frozen=True)
-class TrainingRecipe:
+class Recipe:
     """A training of ``epochs`` passes in batches of ``batch_size``; an incomplete last batch is left out.
 
     The learning rate rises linearly over the ``warmup`` share of the steps and then stays but for ``decay`` at every
-    epoch of ``milestones`` (``steps``), or falls to 0 along a half ``cosine`` or a ``linear`` one. ``clip`` bounds the
-    gradient's norm (0: no bound). ``adamw`` decays weights only, no biases and norms.
+    epoch of ``milestones`` (``steps``), falls to 0 along a half ``cosine`` or a ``linear`` one, or is ``constant``.
+    ``clip`` bounds the gradient's norm (0: no bound). ``adamw`` decays weights only, no biases and norms.
 
     ``crop``: ``pad`` moves the image by up to ``padding`` pixels over black; ``resized`` cuts a random part of it to
     ``image_size``. ``augment`` is a policy of timm such as ``rand-m9-mstd0.5-inc1`` or ``original``; ``mixup`` and
@@ -40,7 +41,7 @@ class TrainingRecipe:
     the data are), ``teacher_image_size`` what the teacher sees of the same image (0: the same).
     """
 
-    epochs: int
+    epochs: float
     batch_size: int
     learning_rate: float
     optimizer: str = "sgd"
@@ -64,9 +65,10 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         """Raises SettingError for numbers that make no sense."""
-        for name, least in (("epochs", 1), ("batch_size", 2)):
-            if getattr(self, name) < least:
-                raise SettingError(f"a recipe's {name} must be at least {least}, got {getattr(self, name)}")
+        if not (self.epochs > 0 and math.isfinite(self.epochs)):
+            raise SettingError(f"a recipe's epochs must be above 0, got {self.epochs:g}")
+        if self.batch_size < 2:
+            raise SettingError(f"a recipe's batch_size must be at least 2, got {self.batch_size}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise SettingError(f"a recipe's learning_rate must be above 0, got {self.learning_rate:g}")
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("crop", CROPS)):
@@ -95,19 +97,25 @@ class TrainingRecipe:
         of them can be kept."""
         return self.crop == "none" and not self.augment and not self.mixes
 
+    def steps(self, steps_per_epoch: int) -> int:
+        """Steps of the whole training; a last epoch may be a part of one."""
+        return max(1, round(self.epochs * steps_per_epoch))
+
     def rate(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step, counted from 0 over the whole training."""
-        steps = self.epochs * steps_per_epoch
+        steps = self.steps(steps_per_epoch)
         rising = round(self.warmup * steps)
         if step < rising:
             return self.learning_rate * (step + 1) / rising
+        if self.schedule == "constant":
+            return self.learning_rate
         if self.schedule == "steps":
             passed = sum(step // steps_per_epoch >= milestone for milestone in self.milestones)
             return self.learning_rate * self.decay**passed
         done = (step - rising) / max(1, steps - rising)
         return self.learning_rate * (1.0 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
 
-    def with_epochs(self, epochs: int) -> TrainingRecipe:
+    def with_epochs(self, epochs: float) -> Recipe:
         """The recipe in another number of epochs: its milestones stay at their share of the training."""
         milestones = tuple(max(1, round(milestone * epochs / self.epochs)) for milestone in self.milestones)
         return replace(self, epochs=epochs, milestones=milestones)
@@ -117,7 +125,7 @@ class TrainingRecipe:
         return asdict(self) | {"milestones": list(self.milestones)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> TrainingRecipe:
+    def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
         """The recipe of these fields. Raises SettingError for an unknown field or a value of another type."""
         found = {name: _converted(name, value) for name, value in values.items()}
         missing = [name for name in ("epochs", "batch_size", "learning_rate") if name not in found]
@@ -126,7 +134,7 @@ class TrainingRecipe:
         return cls(**found)
 
 
-_KINDS: dict[str, str] = {field.name: str(field.type) for field in fields(TrainingRecipe)}
+_KINDS: dict[str, str] = {field.name: str(field.type) for field in fields(Recipe)}
 
 
 def _unknown(name: str) -> SettingError:
@@ -174,9 +182,7 @@ def _text(name: str) -> str:
         raise SettingError(f"the recipe {name} cannot be read ({error}); give {', '.join(names())} or a file") from None
 
 
-def load_recipe(
-    name: str, task: str = "", student: str = "", changes: Mapping[str, Any] | None = None
-) -> TrainingRecipe:
+def load_recipe(name: str, task: str = "", student: str = "", changes: Mapping[str, Any] | None = None) -> Recipe:
     """A packaged recipe by name, or a TOML file of the user's, for one task and one student.
 
     The file's ``[[overrides]]`` apply where ``task`` and ``student`` match their patterns; ``changes`` come last. A
@@ -190,8 +196,8 @@ def load_recipe(
         asked = {"task": task, "student": student.rpartition(":")[2]}
         if all(fnmatchcase(asked[key], override.get(key, "*")) for key in CONDITIONS):
             values |= {key: value for key, value in override.items() if key not in CONDITIONS}
-    recipe = TrainingRecipe.from_dict(values)
+    recipe = Recipe.from_dict(values)
     given = {key: _converted(key, value) for key, value in (changes or {}).items()}
-    if "epochs" in given and "milestones" not in given and given["epochs"] >= 1:
+    if "epochs" in given and "milestones" not in given and given["epochs"] > 0:
         recipe = recipe.with_epochs(given.pop("epochs"))
     return replace(recipe, **given)

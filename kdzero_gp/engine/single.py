@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from kdzero_gp.engine.recipe import TrainingRecipe
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import SettingError
 
 # The part of an image that is looked at in a test: 224 of 256 pixels, as for ImageNet.
@@ -25,7 +25,7 @@ class SingleImages(Dataset):  # type: ignore[type-arg]
     centre where it is None. What is random about an image depends on ``state`` and its index alone, so that it does
     not matter which process reads it. Raises SettingError without torchvision, or without timm for a policy."""
 
-    def __init__(self, opened: Callable[[int], Any], channels: int, recipe: TrainingRecipe, state: int | None):
+    def __init__(self, opened: Callable[[int], Any], channels: int, recipe: Recipe, state: int | None):
         self.opened = opened
         self.mode = "L" if channels == 1 else "RGB"
         self.state = state
@@ -63,7 +63,7 @@ def _transforms() -> Any:
     return transforms
 
 
-def _augmenting(recipe: TrainingRecipe) -> Callable[[Any], Tensor]:
+def _augmenting(recipe: Recipe) -> Callable[[Any], Tensor]:
     kinds = _transforms()
     size = recipe.image_size
     steps: list[Any] = []
@@ -79,7 +79,7 @@ def _augmenting(recipe: TrainingRecipe) -> Callable[[Any], Tensor]:
     return kinds.Compose([*steps, kinds.PILToTensor()])  # type: ignore[no-any-return]
 
 
-def _still(recipe: TrainingRecipe) -> Callable[[Any], Tensor]:
+def _still(recipe: Recipe) -> Callable[[Any], Tensor]:
     kinds = _transforms()
     size = recipe.image_size
     if recipe.crop != "resized":
@@ -90,7 +90,7 @@ def _still(recipe: TrainingRecipe) -> Callable[[Any], Tensor]:
     return kinds.Compose(steps)  # type: ignore[no-any-return]
 
 
-def _policy(recipe: TrainingRecipe) -> Callable[[Any], Any]:
+def _policy(recipe: Recipe) -> Callable[[Any], Any]:
     """A policy of timm: RandAugment (arXiv:1909.13719), AutoAugment (arXiv:1805.09501) or AugMix."""
     try:
         from timm.data.auto_augment import (

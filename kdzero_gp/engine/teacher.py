@@ -2,109 +2,144 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdzero_gp.engine.batches import Batch, Images
-from kdzero_gp.engine.outputs import Precision
+from kdzero_gp.engine.batches import Batch, Batches, resized
+from kdzero_gp.engine.outputs import Outputs, Precision
+from kdzero_gp.families import TaskFamily
+from kdzero_gp.files import atomic_write
 from kdzero_gp.models.taps import Tapped
-from kdzero_gp.training.pair import resized
-
-Tensors = dict[str, Tensor]
 
 # What a teacher says of all images is kept when it takes at most this much of the disk.
 KEPT_BYTES = 4 << 30
+# A distiller's targets of all images are computed once when they take at most this many bytes.
+TARGET_BYTES = 2 << 30
+# … so many images at a time.
+CHUNK = 8192
 
 
 class Teacher:
-    """A teacher and a distiller's part of it. ``kept`` are the teacher's outputs, form (as it is, mirrored) × image ×
-    …; without them the teacher is asked on every batch."""
+    """A distiller and what it needs of the teacher, in a training."""
 
-    def __init__(self, network: Tapped, distiller: nn.Module, images: Images, precision: Precision):
+    def __init__(self, distiller: Any, family: TaskFamily):
+        self.distiller, self.family = distiller, family
+
+    def outputs(self, batch: Batch, images: Tensor) -> Outputs:
+        """The teacher's outputs on a batch whose images may have been mixed."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def fresh_targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
+        """The distiller's targets for a batch, computed now; ``labels`` as its label operations index them."""
+        return self.distiller.prepare(self.outputs(batch, images), labels)  # type: ignore[no-any-return]
+
+    def targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
+        """The distiller's targets for a batch, in a training."""
+        return self.fresh_targets(batch, images, labels)
+
+    def loss(self, student: Outputs, batch: Batch, images: Tensor, labels: Tensor) -> Tensor:
+        """The distiller's loss of a student's outputs on a batch."""
+        indexed = self.family.labels(labels)
+        return self.distiller.loss(student, self.targets(batch, images, indexed), indexed)  # type: ignore[no-any-return]
+
+
+class LiveTeacher(Teacher):
+    """A teacher that is asked about every batch, at its own image size."""
+
+    def __init__(self, distiller: Any, family: TaskFamily, network: Tapped, batches: Batches, precision: Precision):
+        super().__init__(distiller, family)
         self.network = network.eval().requires_grad_(False)
-        self.distiller = distiller
-        self.images = images
-        self.precision = precision
-        self.kept: Tensors | None = None
+        self.batches, self.precision = batches, precision
 
-    def targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Tensors:
-        """The distiller's targets for one batch whose images may have been mixed."""
-        if self.kept is None:
-            found = outputs(self.network, images, self.images, self.precision)
-        else:
-            place = batch.flipped.long(), batch.indices
-            found = {name: tensor[place].float() for name, tensor in self.kept.items()}
+    def outputs(self, batch: Batch, images: Tensor) -> Outputs:
+        return ask(self.network, images, self.batches, self.precision)
+
+
+class KeptTeacher(Teacher):
+    """What a teacher said of all images once: tensors form × image × …, the forms being the image as it is and, where
+    the recipe flips, mirrored. ``labels`` are those of all images."""
+
+    def __init__(self, distiller: Any, family: TaskFamily, kept: Outputs, labels: Tensor):
+        super().__init__(distiller, family)
+        self.kept, self.labels = kept, labels
+
+    def outputs(self, batch: Batch, images: Tensor) -> Outputs:
+        form = torch.zeros_like(batch.indices) if batch.flipped is None else batch.flipped.long()
+        return {name: tensor[form, batch.indices].float() for name, tensor in self.kept.items()}
+
+    def targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
+        if self.ready is None:
+            return super().targets(batch, images, labels)
+        places = batch.indices
+        if batch.flipped is not None:
+            places = places + batch.flipped.long() * len(self.labels)
+        return {name: tensor[places] for name, tensor in self.ready.items()}
+
+    @cached_property
+    def ready(self) -> Outputs | None:
+        """The targets of all forms and images, or None where they would take too much memory."""
+        count = len(self.labels)
+        forms = len(next(iter(self.kept.values()))) if self.kept else 1
+        labels = self.family.labels(self.labels)
+        if count == 0:
+            return None
         with torch.no_grad():
-            return self.distiller.prepare(found, labels)  # type: ignore[operator,no-any-return]
+            return self._prepare_all(labels, forms)
+
+    def _prepare_all(self, labels: Tensor, forms: int) -> Outputs | None:
+        few = torch.arange(min(2, len(labels)), device=labels.device)
+        sample = self.distiller.prepare({name: t[0, few].float() for name, t in self.kept.items()}, labels[few])
+        per_image = sum(tensor[0].numel() * tensor.element_size() for tensor in sample.values())
+        if per_image * len(labels) * forms > TARGET_BYTES:
+            return None
+        flat = {name: tensor.flatten(0, 1) for name, tensor in self.kept.items()}
+        indexed = labels.repeat(forms, *[1] * (labels.dim() - 1))
+        pieces = [
+            self.distiller.prepare({name: t[start : start + CHUNK].float() for name, t in flat.items()}, part)
+            for start, part in zip(range(0, len(indexed), CHUNK), indexed.split(CHUNK), strict=True)
+        ]
+        return {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
 
 
 @torch.no_grad()
-def outputs(network: Tapped, images: Tensor, among: Images, precision: Precision) -> Tensors:
+def ask(network: Tapped, images: Tensor, batches: Batches, precision: Precision) -> Outputs:
     """What a teacher says of normalised images, at its own image size, in float32."""
-    seen = resized(images, among.recipe.teacher_image_size)
-    return precision.forward(network, seen.contiguous(memory_format=precision.memory_format))
+    seen = resized(images, batches.recipe.teacher_image_size)
+    return precision.forward(network, precision.place(seen, images.device))
 
 
-class _Asked(Mapping[str, Tensor]):
-    """Tensors by name that remember which of them somebody wanted."""
-
-    def __init__(self, tensors: Tensors):
-        self.tensors = tensors
-        self.names: set[str] = set()
-
-    def __getitem__(self, name: str) -> Tensor:
-        self.names.add(name)
-        return self.tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
-
-
-def asked(distiller: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> set[str]:
-    """The names of a teacher's tensors that a distiller makes use of, found by letting it look at zeros."""
-    device = next((parameter.device for parameter in distiller.parameters()), torch.device("cpu"))
-    given = _Asked({name: torch.zeros(2, *shape, device=device) for name, shape in shapes.items()})
-    with torch.random.fork_rng([]):
-        distiller.prepare(given, torch.zeros(2, dtype=torch.long, device=device))  # type: ignore[operator]
-    return given.names
-
-
-def keep(network: Tapped, names: Collection[str], images: Images, precision: Precision, path: Path) -> bool:
+def keep(network: Tapped, names: Collection[str], batches: Batches, precision: Precision, path: Path) -> bool:
     """Write a teacher's outputs of these names on all training images, and on their mirror images where the recipe
     flips, to ``path``; returns whether ``kept`` finds them there.
 
     They are not written where the recipe changes images in more ways than that, or where they would take more than
     ``KEPT_BYTES`` or more than the disk has.
     """
-    if not images.recipe.cacheable:
+    if not batches.recipe.cacheable:
         return False
     if path.exists():
         return True
-    forms = (False, True) if images.recipe.flip else (False,)
+    forms = (False, True) if batches.recipe.flip else (False,)
     numbers = sum(torch.Size(network.shapes[name]).numel() for name in names)
-    if numbers * 4 * images.train * len(forms) > KEPT_BYTES:
+    if numbers * 4 * batches.train * len(forms) > KEPT_BYTES:
         return False
     network.eval()
     pieces: dict[str, list[Tensor]] = {name: [] for name in names}
     for flipped in forms:
-        for batch, _ in images.evaluation("train"):
-            found = outputs(network, batch.flip(3) if flipped else batch, images, precision)
+        for images, _ in batches.evaluation("train"):
+            outputs = ask(network, images.flip(3) if flipped else images, batches, precision)
             for name in names:
-                pieces[name].append(_narrow(found[name]).cpu())
-    whole = {name: torch.cat(parts).unflatten(0, (len(forms), images.train)) for name, parts in pieces.items()}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+                pieces[name].append(_narrow(outputs[name]).cpu())
+    whole = {name: torch.cat(parts).unflatten(0, (len(forms), batches.train)) for name, parts in pieces.items()}
     try:
-        torch.save(whole, temporary)
-        temporary.replace(path)
-    except (OSError, RuntimeError):  # a full disk; the teacher is asked on every batch then
-        temporary.unlink(missing_ok=True)
+        atomic_write(path, lambda temporary: torch.save(whole, temporary))
+    except Exception:  # a full disk; the teacher is asked on every batch then
         return False
     return True
 
@@ -115,8 +150,8 @@ def _narrow(tensor: Tensor) -> Tensor:
     return half if torch.equal(half.float(), tensor) else tensor
 
 
-def kept(path: Path, names: Collection[str], device: torch.device) -> Tensors:
+def kept(path: Path, names: Iterable[str], device: torch.device) -> Outputs:
     """The outputs of these names that ``keep`` wrote; on a CPU they stay on the disk until they are looked at, and
     processes share what they have read of them."""
-    found = torch.load(path, mmap=True, weights_only=True)
-    return {name: found[name].to(device) for name in names}
+    whole = torch.load(path, mmap=True, weights_only=True)
+    return {name: whole[name].to(device) for name in names}

@@ -2,7 +2,8 @@
 
 from kdzero_gp.evolution.grammar import SPACES, Grammar, Limits, Slot
 from kdzero_gp.evolution.individual import Birth, Score
-from kdzero_gp.evolution.search import Generation, Search
+from kdzero_gp.evolution.search import Generation, Proposer, Search
+from kdzero_gp.evolution.selection import nondominated
 from kdzero_gp.evolution.settings import SearchSettings
 
 __all__ = [
@@ -11,8 +12,10 @@ __all__ = [
     "Generation",
     "Grammar",
     "Limits",
+    "Proposer",
+    "Score",
     "Search",
     "SearchSettings",
     "Slot",
-    "Score",
+    "nondominated",
 ]

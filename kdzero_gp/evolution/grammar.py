@@ -7,7 +7,6 @@ A space is built for one pair: only operations that its knowledge can reach are 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from random import Random
 
@@ -16,14 +15,11 @@ from deap import gp
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.errors import ExpressionTypeError, GrammarError
-from primitives import CATALOGUE, CONSTANTS, LOSS, PAPER_CONSTANTS, Operation, PairType, ValueType
+from primitives import CATALOGUE, CONSTANTS, LOSS, PAPER_CONSTANTS, Operation, ValueType
 
 SPACES = ("open", "kdzero")
 # The paper's template has three transforms.
 TEMPLATE_TRANSFORMS = 3
-_SOFTMAXES = ("softmax_", "logsoftmax_")
-# exp of log-probabilities is the softmax; the canonical form writes it so
-_SPELT_OTHERWISE = ("exp", "log_probability")
 
 
 @dataclass(frozen=True, order=True)
@@ -72,20 +68,19 @@ class Grammar:
     def _operations(self) -> list[Operation]:
         if self.space == "open":
             return [operation for operation in CATALOGUE if operation.searchable]
-        chosen = [o for o in CATALOGUE if o.searchable and o.paper and o.name != "add"]
-        return [*chosen, CATALOGUE["over"]]
+        chosen = [o for o in CATALOGUE if o.searchable and o.paper and not o.division]
+        return [*chosen, *(o for o in CATALOGUE if o.division)]
 
     def _apply(self, operation: Operation, below: Slot, result: ValueType) -> Slot | None:
         """The slot of ``operation`` on top of ``below``; None where the paper's template has no room for it."""
         if self.space == "open" or operation.role != "transform":
             return Slot(result)
-        softens = operation.name.startswith(_SOFTMAXES)
-        if operation.name == "over":
+        if operation.division:
             # the division by T stands behind the last transform and takes no place of its own
             return None if below.softened else Slot(result, TEMPLATE_TRANSFORMS, True)
         if below.transforms >= TEMPLATE_TRANSFORMS:
             return None
-        return Slot(result, below.transforms + 1, below.softened or softens)
+        return Slot(result, below.transforms + 1, below.softened or bool(operation.parameters))
 
     def _reachable(self) -> list[tuple[Operation, tuple[Slot, ...], Slot]]:
         """Every rule whose arguments can be built from the leaves, in a fixed order."""
@@ -96,8 +91,8 @@ class Grammar:
             grown = False
             for operation in self._operations():
                 for overload, result in operation.overloads.items():
-                    if (operation.name, getattr(overload[0], "kind", "")) == _SPELT_OTHERWISE:
-                        continue
+                    if operation.undoes_log(overload[0]):
+                        continue  # the canonical form writes the softmax
                     for below in [slot for slot in sorted(known, key=str) if slot.type == overload[0]]:
                         slots = (below, *(Slot(argument) for argument in overload[1:]))
                         made = self._apply(operation, below, result)
@@ -263,8 +258,3 @@ class Grammar:
 LEAF_PROBABILITY = 0.45
 # How often a new tree is a sum, relative to a single term.
 SUM_WEIGHT = 0.2
-
-
-def knowledge_of(pair_types: Mapping[str, PairType]) -> dict[str, PairType]:
-    """The knowledge of a pair in the order of the space's leaves."""
-    return {name: pair_types[name] for name in sorted(pair_types)}

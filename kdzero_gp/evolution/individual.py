@@ -1,4 +1,4 @@
-"""Births, verdicts, and the DEAP individuals that carry both."""
+"""Births, scores, and the DEAP individuals that carry both."""
 
 from __future__ import annotations
 
@@ -14,18 +14,15 @@ from kdzero_gp.evolution.variation import Nodes
 
 @dataclass(frozen=True)
 class Score:
-    """What evaluation said of an expression: a fitness (lower is better), and a reason where it was rejected; in a
-    search with several objectives their values too, each lower for better. ``twin``: a simpler expression, judged
-    before, is the same distiller, so that this one takes no place in the population."""
+    """What evaluation said of an expression: a fitness (lower is better), and whether it was ``measured``, in contrast
+    to predicted or given for a failure; in a search with several objectives their values too, each lower for better.
+    ``superfluous``: a simpler expression, judged before, is the same distiller, so that this one takes no place in
+    the population."""
 
     fitness: float
-    reason: str = ""
+    measured: bool = True
     objectives: tuple[float, ...] = ()
-    twin: bool = False
-
-    @property
-    def rejected(self) -> bool:
-        return bool(self.reason)
+    superfluous: bool = False
 
 
 @dataclass(frozen=True)
@@ -42,26 +39,26 @@ class Birth:
 
 
 @lru_cache(maxsize=8)
-def _fitness_class(values: int) -> type[base.Fitness]:
+def fitness_class(values: int) -> type[base.Fitness]:
     """DEAP's fitness of so many values, all minimised."""
     return type("Fitness", (base.Fitness,), {"weights": (-1.0,) * values})
 
 
 class Individual(gp.PrimitiveTree):
-    """A DEAP tree that knows its birth and its verdict; its ``fitness`` are the objectives where there are several."""
+    """A DEAP tree that knows its birth and its score; its ``fitness`` are the objectives where there are several."""
 
-    def __init__(self, nodes: Nodes, birth: Birth, verdict: Score, scalar: bool = False):
+    def __init__(self, nodes: Nodes, birth: Birth, score: Score, scalar: bool = False):
         super().__init__(nodes)
         self.birth = birth
-        self.verdict = verdict
-        values = (verdict.fitness,) if scalar or not verdict.objectives else verdict.objectives
-        self.fitness = _fitness_class(len(values))(values)
+        self.score = score
+        values = (score.fitness,) if scalar or not score.objectives else score.objectives
+        self.fitness = fitness_class(len(values))(values)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Individual:
-        # DEAP's halls of fame copy what they keep; nodes, births and verdicts are never changed
-        return Individual(self, self.birth, self.verdict, scalar=len(self.fitness.values) == 1)
+        # DEAP's halls of fame copy what they keep; nodes, births and scores are never changed
+        return Individual(self, self.birth, self.score, scalar=len(self.fitness.values) == 1)
 
 
-def same(one: Individual, other: Individual) -> bool:
+def same(left: Individual, right: Individual) -> bool:
     """Whether two individuals are one distiller."""
-    return one.birth.digest == other.birth.digest
+    return left.birth.digest == right.birth.digest

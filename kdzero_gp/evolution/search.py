@@ -10,8 +10,8 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
-from typing import Any
 
 from deap import base, tools
 
@@ -22,7 +22,7 @@ from kdzero_gp.evolution.individual import Birth, Individual, Score, same
 from kdzero_gp.evolution.selection import select, survivors
 from kdzero_gp.evolution.settings import SearchSettings
 from kdzero_gp.evolution.shrinkage import Record
-from kdzero_gp.evolution.variation import crossover, mutate, within_limits
+from kdzero_gp.evolution.variation import MUTATIONS, Mutation, crossover, within_limits
 from primitives import LOSS
 
 # How often breeding tries again when a child is known already or breaks a limit.
@@ -33,17 +33,28 @@ NEW_HEIGHT = 8
 
 @dataclass
 class Generation:
-    """The state of a search after a generation."""
+    """The state of a search after a generation of so many births in all; ``best`` of all that were born."""
 
     number: int
     births: int
-    statistics: dict[str, Any]
     best: Individual
     improved: bool
 
 
-# Starts the evaluation of a new birth; the function it gives waits for the verdict.
+# Starts the evaluation of a new birth; the function it gives waits for the score.
 Evaluate = Callable[[Birth], Callable[[], Score]]
+# A new expression and the numbers of its parents.
+Proposal = tuple[Expression, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Proposer:
+    """Where births come from: ``name`` is what a birth's operator is called, ``weight`` how often it is asked among
+    the others, and ``propose`` gives a child."""
+
+    name: str
+    weight: float
+    propose: Callable[[], Proposal]
 
 
 @dataclass
@@ -51,7 +62,7 @@ class Search:
     """An evolution of distillers.
 
     ``evaluate`` is given each new expression once, in the order of births, and up to ``settings.window`` of them before
-    the first verdict is asked for; verdicts are taken in the same order. ``seeds`` are put into the first population;
+    the first score is asked for; scores are taken in the same order. ``seeds`` are put into the first population;
     ``on_birth`` hears of each birth when it is judged.
     """
 
@@ -62,7 +73,7 @@ class Search:
     on_birth: Callable[[Birth], None] | None = None
 
     population: list[Individual] = field(default_factory=list, init=False)
-    verdicts: dict[str, Score] = field(default_factory=dict, init=False)
+    scores: dict[str, Score] = field(default_factory=dict, init=False)
     first_birth: dict[str, int] = field(default_factory=dict, init=False)
     record: Record = field(default_factory=Record, init=False)
     births: int = field(default=0, init=False)
@@ -71,57 +82,59 @@ class Search:
         self.random = Random(self.settings.seed)
         self.grammar = self.grammar.with_own_weights()
         self.hall_of_fame = tools.HallOfFame(self.settings.hall_of_fame, similar=same)
-        self.front = tools.ParetoFront(similar=same)
-        self.logbook = tools.Logbook()
-        self.genealogy: dict[int, tuple[int, ...]] = {}
-        self.statistics = tools.Statistics(lambda individual: individual.verdict.fitness)
-        for name, function in (("best", min), ("median", _median), ("worst", max)):
-            self.statistics.register(name, function)
         self.toolbox = base.Toolbox()
         self.toolbox.register("select", select, settings=self.settings, random=self.random)
         self.toolbox.register("mate", crossover, random=self.random)
-        self.toolbox.register("mutate", mutate, grammar=self.grammar, random=self.random)
         self.toolbox.register("evaluate", self.evaluate)
         self._seeds_left = deque(self.seeds)
+        mated = self.settings.crossover
+        self.proposers = [
+            Proposer("crossover", mated, self._crossed),
+            *(
+                Proposer(name, (1 - mated) * weight, partial(self._mutated, mutation))
+                for name, (mutation, weight) in MUTATIONS.items()
+            ),
+        ]
+        # the first population, and random search, know no parents
+        self.inventors = [Proposer("random", 1.0, self._invented)]
 
     # --- one birth ------------------------------------------------------------------------------------------
 
-    def _vary(self) -> tuple[Expression, str, tuple[int, ...]]:
+    def _crossed(self) -> Proposal:
+        mother, father = self.toolbox.select(self.population), self.toolbox.select(self.population)
+        child, _ = self.toolbox.mate(list(mother), list(father))
+        return self.grammar.to_expression(child), (mother.birth.number, father.birth.number)
+
+    def _mutated(self, mutation: Mutation) -> Proposal:
         parent = self.toolbox.select(self.population)
-        if self.random.random() < self.settings.crossover:
-            other = self.toolbox.select(self.population)
-            child, _ = self.toolbox.mate(list(parent), list(other))
-            return self.grammar.to_expression(child), "crossover", (parent.birth.number, other.birth.number)
-        child, operator = self.toolbox.mutate(list(parent))
-        return self.grammar.to_expression(child), operator, (parent.birth.number,)
+        child = mutation(list(parent), self.grammar, self.random)
+        return self.grammar.to_expression(child), (parent.birth.number,)
 
-    def _invent(self, height: int = NEW_HEIGHT) -> tuple[Expression, str, tuple[int, ...]]:
-        nodes = self.grammar.grow(Slot(LOSS), height, self.random)
-        return self.grammar.to_expression(nodes), "random", ()
+    def _invented(self, height: int = NEW_HEIGHT) -> Proposal:
+        return self.grammar.to_expression(self.grammar.grow(Slot(LOSS), height, self.random)), ()
 
-    def _breed(self, generation: int, propose: Callable[[], tuple[Expression, str, tuple[int, ...]]]) -> Birth:
+    def _breed(self, generation: int, proposers: Sequence[Proposer]) -> Birth:
         """A child within the limits, new if that can be had in a few tries."""
-        known: tuple[Expression, str, tuple[int, ...]] | None = None
+        duplicate: tuple[Expression, str, tuple[int, ...]] | None = None
         for _ in range(TRIES):
-            expression, operator, parents = propose()
+            proposer = self.random.choices(proposers, [proposer.weight for proposer in proposers])[0]
+            expression, parents = proposer.propose()
             simplest = within_limits(expression, self.grammar)
             if simplest is None:
                 continue
             if digest(simplest) not in self.first_birth:
-                return self._born(generation, simplest, operator, parents)
-            known = (simplest, operator, parents)
-        if known is None:
+                return self._born(generation, simplest, proposer.name, parents)
+            duplicate = (simplest, proposer.name, parents)
+        if duplicate is None:
             # nothing kept the limits: one of the lowest trees, which are the smallest too
-            expression, operator, parents = self._invent(0)
-            known = (canonical(expression), operator, parents)
-        return self._born(generation, *known)
+            duplicate = (canonical(self._invented(0)[0]), self.inventors[0].name, ())
+        return self._born(generation, *duplicate)
 
     def _born(self, generation: int, expression: Expression, operator: str, parents: tuple[int, ...]) -> Birth:
         name = digest(expression)
         first = self.first_birth.get(name)
         birth = Birth(self.births, generation, operator, parents, expression, name, first)
         self.first_birth.setdefault(name, birth.number)
-        self.genealogy[birth.number] = parents
         self.births += 1
         return birth
 
@@ -135,29 +148,28 @@ class Search:
             seed = self._seeds_left.popleft()
             if digest(seed) not in self.first_birth:
                 return self._born(0, canonical(seed), "zoo", ())
-        return self._breed(generation, self._invent if generation == 0 or self.settings.random_search else self._vary)
+        random = generation == 0 or self.settings.random_search
+        return self._breed(generation, self.inventors if random else self.proposers)
 
     def _settle(self, birth: Birth, pending: Callable[[], Score] | None) -> None:
-        """Take the verdict on the oldest birth that has none, and let it into the population."""
+        """Take the score of the oldest birth that has none, and let it into the population."""
         if pending is not None:
-            self.verdicts[birth.digest] = pending()
+            self.scores[birth.digest] = pending()
         if self.on_birth is not None:
             self.on_birth(birth)
-        verdict = self.verdicts[birth.digest]
-        individual = Individual(self.grammar.to_nodes(birth.expression), birth, verdict)
+        score = self.scores[birth.digest]
+        individual = Individual(self.grammar.to_nodes(birth.expression), birth, score)
         if birth.generation > 0 and not self.settings.random_search:
             self._learn(individual)
-        if not verdict.rejected and not verdict.twin:
-            self.hall_of_fame.update([Individual(individual, birth, verdict, scalar=True)])
-            if self.settings.objectives:
-                self.front.update([individual])
-        if not verdict.twin or birth.generation == 0:
+        if score.measured and not score.superfluous:
+            self.hall_of_fame.update([Individual(individual, birth, score, scalar=True)])
+        if not score.superfluous or birth.generation == 0:
             self.population = survivors([*self.population, individual], self.settings)
 
     def _learn(self, child: Individual) -> None:
         """Shrinkage: operations of children that lose against the population's median are drawn less often."""
-        median = _median([individual.verdict.fitness for individual in self.population])
-        won = not child.verdict.rejected and child.verdict.fitness < median
+        ranked = sorted(individual.score.fitness for individual in self.population)
+        won = child.score.measured and child.score.fitness < ranked[len(ranked) // 2]
         self.record.learn((node.name for node in child.birth.expression.walk() if node.arguments), won)
         if self.settings.shrink:
             self.grammar.weights.update({name: self.record.weight(name) for name in self.record.trials})
@@ -177,16 +189,10 @@ class Search:
             number, place = divmod(birth.number + 1, settings.population)
             if place:
                 continue
-            record = self.statistics.compile(self.population)
-            self.logbook.record(generation=number - 1, births=birth.number + 1, **record)
             leader = self.hall_of_fame[0] if len(self.hall_of_fame) else self.population[0]
-            improved = leader.verdict.fitness < best
-            best, since = min(best, leader.verdict.fitness), 0 if improved else since + 1
-            yield Generation(number - 1, birth.number + 1, record, leader, improved)
+            improved = leader.score.fitness < best
+            best, since = min(best, leader.score.fitness), 0 if improved else since + 1
+            yield Generation(number - 1, birth.number + 1, leader, improved)
             if settings.patience is not None and since >= settings.patience:
                 # what is being evaluated already is judged; nothing new is bred
                 last = self.births
-
-
-def _median(values: Sequence[float]) -> float:
-    return sorted(values)[len(values) // 2]

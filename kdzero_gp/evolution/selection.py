@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import random as global_random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from random import Random
 
 from deap import tools
 
-from kdzero_gp.evolution.individual import Individual
+from kdzero_gp.evolution.individual import Individual, fitness_class
 from kdzero_gp.evolution.settings import DCD, SearchSettings
 
 
@@ -48,6 +48,19 @@ def survivors(population: list[Individual], settings: SearchSettings) -> list[In
         return population
     if settings.removal == "oldest":
         return population[surplus:]
-    worst = sorted(population, key=lambda individual: (individual.verdict.fitness, -individual.birth.number))
+    worst = sorted(population, key=lambda individual: (individual.score.fitness, -individual.birth.number))
     leaving = {individual.birth.number for individual in worst[-surplus:]}
     return [individual for individual in population if individual.birth.number not in leaving]
+
+
+def nondominated(values: Sequence[tuple[float, ...]]) -> list[int]:
+    """The positions of the values that no other is better than, all objectives minimised (DEAP's sort)."""
+    points = [_Point(position, value) for position, value in enumerate(values)]
+    fronts = tools.sortNondominated(points, len(points), first_front_only=True) if points else [[]]
+    return sorted(point.position for point in fronts[0])
+
+
+class _Point:
+    def __init__(self, position: int, values: tuple[float, ...]):
+        self.position = position
+        self.fitness = fitness_class(len(values))(values)

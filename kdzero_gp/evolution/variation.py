@@ -6,7 +6,6 @@ its insertion fails for types without leaves; these do not.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from random import Random
 
@@ -155,16 +154,3 @@ def within_limits(expression: Expression, grammar: Grammar) -> Expression | None
     """The canonical form, unless it breaks the limits of size and depth or left the space."""
     simplest = canonical(expression)
     return simplest if grammar.contains(simplest) else None
-
-
-def mutate(nodes: Nodes, grammar: Grammar, random: Random) -> tuple[Nodes, str]:
-    """One of the five mutations, drawn by weight, and its name."""
-    names = list(MUTATIONS)
-    name = random.choices(names, [MUTATIONS[name][1] for name in names])[0]
-    return MUTATIONS[name][0](nodes, grammar, random), name
-
-
-@functools.cache
-def operator_names() -> tuple[str, ...]:
-    """What can be written as a birth's operator."""
-    return ("zoo", "random", "crossover", *MUTATIONS)

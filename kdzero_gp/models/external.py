@@ -84,13 +84,15 @@ def _current_directory_importable() -> Iterator[None]:
             sys.path.remove(here)
 
 
-def _user_callable(spec: str) -> Any:
+def user_object(spec: str, what: str) -> Any:
+    """What ``module:name`` names in the user's own code. Raises ModelError."""
     module_name, _, attributes = spec.partition(":")
     try:
-        target: Any = importlib.import_module(module_name)
+        with _current_directory_importable():
+            target: Any = importlib.import_module(module_name)
     except Exception as error:  # The user's module may fail in any way while it is imported.
         raise ModelError(
-            f"The module {module_name!r} of the network {spec!r} cannot be imported "
+            f"The module {module_name!r} of the {what} {spec!r} cannot be imported "
             f"({type(error).__name__}: {error}); start from the directory that holds it, or install it."
         ) from error
     for attribute in attributes.split("."):
@@ -99,8 +101,6 @@ def _user_callable(spec: str) -> Any:
             hint = f"did you mean {' or '.join(close)}?" if close else "name a class or function that it defines."
             raise ModelError(f"The module {module_name!r} has no {attributes!r}: {hint}")
         target = getattr(target, attribute)
-    if not callable(target):
-        raise ModelError(f"{spec!r} is a {type(target).__name__}; name a class or function that makes a network.")
     return target
 
 
@@ -119,7 +119,9 @@ def from_user_code(spec: str, classes: int) -> nn.Module:
     is no ``nn.Module``.
     """
     with _current_directory_importable():
-        target = _user_callable(spec)
+        target = user_object(spec, "network")
+        if not callable(target):
+            raise ModelError(f"{spec!r} is a {type(target).__name__}; name a class or function that makes a network.")
         settings = {"num_classes": classes} if _takes_classes(target) else {}
         try:
             network = target(**settings)

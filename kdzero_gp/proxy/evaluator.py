@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from kdzero_gp.compiler.loading import load_source
-from kdzero_gp.engine.outputs import Precision, outputs
-from kdzero_gp.engine.resident import Diverged, OnStep, train
-from kdzero_gp.proxy import metrics as measures
-from kdzero_gp.proxy.fitness import FitnessWeights, fitness
-from kdzero_gp.proxy.screens import LEAST_GRADIENT, Fingerprints, Probed, Prober, Rejected
+from kdzero_gp.engine.batches import Batch, Kept
+from kdzero_gp.engine.gradients import Gradients, Prober, scaled
+from kdzero_gp.engine.loop import Diverged, OnStep, Trainer
+from kdzero_gp.engine.outputs import outputs
+from kdzero_gp.engine.teacher import KeptTeacher
+from kdzero_gp.proxy.fitness import fitness
+from kdzero_gp.proxy.screens import PROBES, Fingerprints, Rejected, must_be_usable, must_lead_to_the_teacher
 from kdzero_gp.proxy.surrogate import predict
 from kdzero_gp.proxy.task import BuildStudent, ProxyTask
 
@@ -27,7 +29,7 @@ DESTROYED = 5.0
 # After a few steps cross-entropy and accuracy only tell which losses start fast, and those do not end well; the gaps to
 # the teacher tell which lead somewhere (experiments/proxy_fidelity). Coarse differences need few images.
 RUNG_IMAGES = 512
-SHORT_WEIGHTS = FitnessWeights(cross_entropy=0.0, sharpness_gap=1.0, cka_gap=1.0)
+# … by the gaps alone, where the family has some.
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,11 @@ class Evaluator:
         fingerprints: Fingerprints | None = None,
     ):
         self.device = torch.device(device)
-        self.precision = Precision(bench.precision, bench.channels_last)
+        self.precision, self.family = bench.precision, bench.family
         self.bench = bench
-        form = self.precision.memory_format
-        self.train_part = bench.train.to(self.device, form)
-        self.validation = bench.validation.to(self.device, form)
+        self.train_split = bench.train.to(self.device, self.precision)
+        self.kept = {name: tensor[None] for name, tensor in self.train_split.teacher.items()}
+        self.validation = bench.validation.to(self.device, self.precision)
         self.build_student = build_student
         self.fingerprints = fingerprints
         self.student = self._fresh(0)
@@ -119,7 +121,7 @@ class Evaluator:
 
     def start(self, request: Request) -> nn.Module:
         """The student at the start of a training: warm, or new for a race from scratch."""
-        if request.recipe == "race" and self.bench.facts.get("race_from_scratch", True):
+        if request.recipe == "race" and self.bench.race_from_scratch:
             return self._fresh(request.seed)
         return self._warmed(self.student)
 
@@ -136,10 +138,29 @@ class Evaluator:
     def prober(self) -> Prober:
         """What measures gradients at the warm student, made when it is first needed."""
         if self._prober is None:
-            student = self._warmed(self._fresh(0))
-            size = self.bench.recipes["proxy"].batch_size
-            self._prober = Prober(student, self.train_part, size, self.precision)
+            student, split = self._warmed(self._fresh(0)), self.train_split
+            count = len(split.labels)
+            size = min(self.bench.recipes["proxy"].batch_size, count)
+            starts = [number * size % max(1, count - size + 1) for number in range(PROBES)]
+            places = [torch.arange(start, start + size, device=self.device) for start in starts]
+            batches = [Batch(split.images[place], split.labels[place], place) for place in places]
+            self._prober = Prober(student, self.family, batches, self.precision)
         return self._prober
+
+    def trainer(self, student: nn.Module, recipe: str, teacher: KeptTeacher | None) -> Trainer:
+        """The training of a student by a recipe of the task, on the training images."""
+        batches = Kept(self.train_split, self.bench.classes, self.bench.recipes[recipe], self.device, self.precision)
+        return Trainer(student, self.family, batches, self.precision, teacher)
+
+    @property
+    def gap_weights(self) -> dict[str, float]:
+        """Equal shares of the family's gaps to the teacher; of the own loss where it has none."""
+        gaps = {name: 1.0 for name in self.family.metrics if name.endswith("_gap")}
+        return gaps or {self.family.loss: 1.0}
+
+    def teacher(self, distiller: Any) -> KeptTeacher:
+        """The teacher of a distiller."""
+        return KeptTeacher(distiller, self.family, self.kept, self.train_split.labels)
 
     def __call__(self, request: Request) -> Outcome:
         """Evaluate one request. Never raises for what a distiller does: that becomes the outcome's reason."""
@@ -149,22 +170,24 @@ class Evaluator:
         """The metrics of a trained student on the (first ``most``) validation images. Raises ``Rejected`` for one that
         was destroyed."""
         part = self.validation
-        found = outputs(student, part.images[:most], keep=("logits", "emb"), precision=self.precision)
+        family, labels = self.family, part.labels[:most]
+        computed = outputs(student, part.images[:most], keep=family.read, precision=self.precision)
         teacher = {name: tensor[:most] for name, tensor in part.teacher.items()}
-        metrics = measures.all_metrics(found, teacher, part.labels[:most])
+        metrics = family.measure([(computed, labels)]) | family.compare(computed, teacher, labels)
         if not all(math.isfinite(value) for value in metrics.values()):
             raise Rejected("the trained student gives numbers that are not finite", "")
-        if metrics["cross_entropy"] > DESTROYED * math.log(self.bench.student["classes"]):
-            raise Rejected(f"the student was destroyed: validation cross-entropy {metrics['cross_entropy']:.3g}", "")
+        if metrics[family.loss] > DESTROYED * family.guessing(self.bench.classes):
+            label = family.measure_of(family.loss).label
+            raise Rejected(f"the student was destroyed: validation {label} {metrics[family.loss]:.3g}", "")
         return metrics
 
     def test(self, student: nn.Module) -> dict[str, float]:
-        """Accuracy on the test images: written down with a race's results and read when the winner is known."""
+        """Measures on the test images: written down with a race's results and read when the winner is known."""
         if not len(self.bench.test.labels):
             return {}
-        test = self.bench.test.to(self.device, self.precision.memory_format)
-        logits = outputs(student, test.images, keep=("logits",))["logits"]
-        return {"test_accuracy": measures.accuracy(logits, test.labels)}
+        test = self.bench.test.to(self.device, self.precision)
+        measures = self.family.measure([(outputs(student, test.images, keep=self.family.read), test.labels)])
+        return {f"test_{name}": value for name, value in measures.items()}
 
 
 class _Evaluation:
@@ -202,57 +225,45 @@ class _Evaluation:
             self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
 
     def _run(self) -> None:
-        distiller: nn.Module | None = None
+        teacher: KeptTeacher | None = None
         extra: dict[str, float] = {}
         if self.request.source:
             torch.manual_seed(self.request.seed)
-            distiller = load_source(self.request.source).to(self.evaluator.device)
-            distiller.train()
+            teacher = self.evaluator.teacher(load_source(self.request.source).to(self.evaluator.device).train())
             with self._stage("finite"):
-                probed = self._probe(distiller)
-            extra["memory"] = probed.memory
-            if self._known(probed):
+                gradients = self._probe(teacher)
+            extra["memory"] = gradients.memory
+            if self._known(gradients):
                 return
             if "rejection" in self.screening.screens:
                 with self._stage("rejection"):
-                    self.evaluator.prober.reject(distiller)
+                    must_lead_to_the_teacher(self.evaluator.prober, teacher, self.evaluator.bench.classes)
             if "surrogate" in self.screening.screens and self.found.fingerprint:
                 with self._stage("surrogate"):
                     self._predict()
-        if distiller is not None:
-            self.evaluator.ready(distiller)
+            self.evaluator.ready(teacher.distiller)
         with self._stage("training"):
-            metrics, per_step = self._train(distiller)
+            metrics, per_step = self._train(teacher)
         self._note(metrics=metrics | extra, step_milliseconds=per_step)
 
-    def _probe(self, distiller: nn.Module) -> Probed:
+    def _probe(self, teacher: KeptTeacher) -> Gradients:
         """Measure the gradients and set the final magnitudes. Raises ``Rejected`` without a usable gradient."""
-        probed = self.evaluator.prober.probe(distiller)
-        given = tuple(float(m) for m in distiller.magnitudes)  # type: ignore[union-attr]
+        gradients = self.evaluator.prober.measure(teacher)
         if "finite" in self.screening.screens:
-            if not all(math.isfinite(norm) for norm in probed.terms):
-                raise Rejected("a gradient is not finite on the first batch")
-            if min(probed.terms) < LEAST_GRADIENT:
-                raise Rejected("no gradient reaches the student")
-            if probed.memory > self.screening.memory:
-                raise Rejected(f"the loss keeps too much memory: {probed.memory:.1f} MiB for a batch")
-        norms = [norm if math.isfinite(norm) and norm > 0 else 1.0 for norm in probed.terms]
-        if self.request.magnitude == "absolute":
-            magnitudes = tuple(self.request.factor * m for m in given)
-        elif self.request.magnitude == "joint":
-            magnitudes = tuple(self.request.factor * m / (probed.total or 1.0) for m in given)
-        else:
-            magnitudes = tuple(m / norm for m, norm in zip(given, norms, strict=True))
-        distiller.magnitudes = magnitudes  # type: ignore[assignment]
+            must_be_usable(gradients, self.screening.memory)
+        distiller, request = teacher.distiller, self.request
+        mode = request.magnitude if gradients.usable else "absolute"
+        magnitudes = scaled(mode, request.factor, [float(m) for m in distiller.magnitudes], gradients)
+        distiller.magnitudes = magnitudes
         self._note(magnitudes=magnitudes)
-        return probed
+        return gradients
 
-    def _known(self, probed: Probed) -> bool:
+    def _known(self, gradients: Gradients) -> bool:
         """Whether another distiller has the same gradient."""
         screens, fingerprints = self.screening.screens, self.evaluator.fingerprints
         if fingerprints is None or not {"equivalence", "surrogate"} & set(screens):
             return False
-        fingerprint = probed.fingerprint(self.found.magnitudes)
+        fingerprint = gradients.fingerprint(self.found.magnitudes)
         self._note(fingerprint=fingerprint.astype(np.float32).tobytes())
         if "equivalence" not in screens:
             return False
@@ -279,19 +290,19 @@ class _Evaluation:
             self._note(short=self.found.short | metrics)
             if not self.screening.baseline:
                 return
-            gaps = fitness(metrics, self.screening.baseline, SHORT_WEIGHTS)
+            gaps = fitness(metrics, self.screening.baseline, self.evaluator.gap_weights)
             self._note(short=self.found.short | {"gaps": gaps})
             if gaps > self.screening.bound:
                 raise Rejected(f"stopped after a part of the proxy: gaps {gaps:.3f}", "short")
 
-    def _train(self, distiller: nn.Module | None) -> tuple[dict[str, float], float]:
+    def _train(self, teacher: KeptTeacher | None) -> tuple[dict[str, float], float]:
         """Train the student and measure it: metrics, and milliseconds a step."""
         evaluator, request = self.evaluator, self.request
         student = evaluator.start(request)
-        recipe = evaluator.bench.recipes[request.recipe]
+        trainer = evaluator.trainer(student, request.recipe, teacher)
         rung = -1
         if "short" in self.screening.screens:
-            rung = max(1, round(self.screening.short * recipe.steps(len(evaluator.train_part.labels)))) - 1
+            rung = max(1, round(self.screening.short * trainer.steps)) - 1
 
         def on_step(step: int, hard: Tensor, soft: Tensor | None) -> None:
             if evaluator.on_step is not None:
@@ -300,7 +311,7 @@ class _Evaluation:
                 self._short(student)
 
         begin = time.perf_counter()
-        steps = train(student, evaluator.train_part, recipe, request.seed, distiller, evaluator.precision, on_step)
+        steps = trainer.train(request.seed, on_step)
         per_step = (time.perf_counter() - begin) / steps * 1000.0
         metrics = evaluator.measure(student)
         return metrics | (evaluator.test(student) if request.recipe == "race" else {}), per_step
@@ -309,5 +320,7 @@ class _Evaluation:
 def measure_terms(evaluator: Evaluator, source: str) -> dict[str, Any]:
     """The gradient norms of a source's terms at the warm student, relative to the cross-entropy's."""
     torch.manual_seed(0)
-    probed = evaluator.prober.probe(load_source(source).to(evaluator.device))
-    return {"terms": list(probed.terms), "total": probed.total}
+    gradients = evaluator.prober.measure(evaluator.teacher(load_source(source).to(evaluator.device)))
+    if not gradients.usable:
+        raise Rejected("no usable gradient reaches the student")
+    return {"terms": list(gradients.terms), "total": gradients.total}

@@ -6,7 +6,7 @@ from importlib import resources
 from pathlib import Path
 from string import Template
 
-from kdzero_gp.compiler.loading import write_whole
+from kdzero_gp.files import atomic_write
 from kdzero_gp.report.panels import PANELS, overview, read_snapshot
 from kdzero_gp.report.panels.pieces import text
 
@@ -16,7 +16,7 @@ def write_report(folder: Path, output: Path) -> None:
 
     Raises ``RunError`` where there is no run or the file cannot be written.
     """
-    write_whole(output, report(folder))
+    atomic_write(output, report(folder), "free space or choose another place with -o")
 
 
 def report(folder: Path) -> str:

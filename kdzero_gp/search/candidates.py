@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from kdzero_gp.compiler import Expression
-from kdzero_gp.evolution import Birth, Score
+from kdzero_gp.evolution import Birth, Score, nondominated
 from kdzero_gp.proxy.evaluator import Outcome, Request, Screening
+from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import SCREENS, Fingerprints
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import Database, StoredEvaluation
-from kdzero_gp.workers.evaluations import Executor
+from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredEvaluation
 
-# Fitness of a rejected candidate: worse than any trained one (5 × guessing, see evaluation).
-REJECTED_FITNESS = 1e9
+# Fitness of a candidate without one: worse than any trained one (5 × guessing, see the evaluator).
+WORST_FITNESS = 1e9
 # The surrogate's score has to be good among so many latest ones, once there are so many.
 SCORES, LEAST_SCORES = 40, 10
 
@@ -47,7 +47,7 @@ class CandidateQueue:
         # with several objectives fitness is not what counts, so it need not be predicted
         unasked = {"surrogate"} if settings.search.objectives else set()
         self.screens = tuple(name for name in settings.screens if name not in unasked)
-        self.counts = Counter(evaluated=0, equivalent=0, rejected=0)
+        self.counts = Counter({status.value: 0 for status in Status})
         # digests in the order of the fingerprint file
         self._fingerprinted: list[str] = []
         # what the surrogate said of the latest distillers
@@ -57,9 +57,9 @@ class CandidateQueue:
     def start(self, birth: Birth) -> Callable[[], Score]:
         """Start judging a new expression. What is asked of it follows from the births that are judged already, so
         that a run takes the same way however many workers there are and however often it was interrupted."""
-        known = self.database.evaluation(birth.digest)
-        if known is not None:
-            return lambda: self._take(known)
+        stored = self.database.evaluation(birth.digest)
+        if stored is not None:
+            return lambda: self._take(stored)
         plan = self.settings.plan
         screening = Screening(
             self.screens, len(self._fingerprinted), self._score_bound(), plan.short_bound, self.short_baseline,
@@ -81,53 +81,61 @@ class CandidateQueue:
         return [*sorted(self._scores), math.inf][place - 1]
 
     def _keep(self, birth: Birth, outcome: Outcome) -> StoredEvaluation:
-        """Commit what an evaluation found."""
-        found = self._stored(birth, outcome)
-        self.database.add_evaluation(found, outcome.seconds, outcome.step_milliseconds, outcome.stages)
-        return found
+        """Commit the result of an evaluation."""
+        evaluation = self._verdict(birth, outcome)
+        self.database.add_evaluation(evaluation, outcome.seconds, outcome.step_milliseconds, outcome.stages)
+        return evaluation
 
-    def _stored(self, birth: Birth, outcome: Outcome) -> StoredEvaluation:
-        fitness_now: float | None = None
-        reason, metrics, short, equivalent_to = outcome.reason, outcome.metrics, outcome.short, ""
-        twin = self._twin(outcome)
-        if twin is not None:
-            equivalent_to, fitness_now, metrics, short = twin.digest, twin.fitness, twin.metrics, twin.short
-            reason = twin.reason and f"{twin.reason}: as its equivalent {twin.digest}"
-        elif not reason:
-            fitness_now = fitness(metrics, self.baseline, self.settings.plan.weights)
+    def _verdict(self, birth: Birth, outcome: Outcome) -> StoredEvaluation:
+        reason, metrics, short = outcome.reason, outcome.metrics, outcome.short
+        value: float | None = None
+        earlier = self._equivalent(outcome)
+        if earlier is not None:
+            status, value, metrics, short = Status.EQUIVALENT, earlier.fitness, earlier.metrics, earlier.short
+            reason = earlier.reason and f"{earlier.reason}: as its equivalent {earlier.digest}"
+        elif reason:
+            by_screen = Status.PREDICTED if outcome.screen == "surrogate" else Status.REJECTED
+            status = by_screen if outcome.screen else Status.FAILED
+        else:
+            status, value = Status.TRAINED, fitness(metrics, self.baseline, self.settings.plan.weights)
             if "step_time" in self.settings.search.objectives:
                 metrics = metrics | {"step_time": outcome.step_milliseconds}
         return StoredEvaluation(
-            birth.digest, str(birth.expression), fitness_now, reason, metrics, outcome.magnitudes, outcome.screen,
-            equivalent_to, short, outcome.fingerprint,
+            birth.digest, str(birth.expression), status, value, reason, metrics, outcome.magnitudes, outcome.screen,
+            earlier.digest if earlier else "", short, outcome.fingerprint,
         )  # fmt: skip
 
-    def _twin(self, outcome: Outcome) -> StoredEvaluation | None:
+    def _equivalent(self, outcome: Outcome) -> StoredEvaluation | None:
         """An earlier distiller with the same gradient, also one that was being trained at the same time."""
         if not outcome.fingerprint or "equivalence" not in self.screens:
             return None
         row = self.fingerprints.find(np.frombuffer(outcome.fingerprint, dtype=np.float32), len(self._fingerprinted))
         return None if row is None else self.database.evaluation(self._fingerprinted[row])
 
-    def _take(self, found: StoredEvaluation) -> Score:
+    def _take(self, evaluation: StoredEvaluation) -> Score:
         """The verdict on a committed evaluation, which later births are compared with from now on."""
-        if "score" in found.short and not found.equivalent_to:
-            self._scores.append(found.short["score"])
-        if found.fingerprint and not found.equivalent_to and found.screen != "surrogate":
-            self._fingerprinted.append(found.digest)
-            self.fingerprints.append(np.frombuffer(found.fingerprint, dtype=np.float32), found.fitness)
-        self.counts["equivalent" if found.equivalent_to else "rejected" if found.reason else "evaluated"] += 1
+        status = evaluation.status
+        if "score" in evaluation.short and status is not Status.EQUIVALENT:
+            self._scores.append(evaluation.short["score"])
+        if evaluation.fingerprint and status not in (Status.EQUIVALENT, Status.PREDICTED):
+            self._fingerprinted.append(evaluation.digest)
+            gradient = np.frombuffer(evaluation.fingerprint, dtype=np.float32)
+            self.fingerprints.append(gradient, evaluation.fitness)
+        self.counts[status.value] += 1
         objectives = self.settings.search.objectives
-        if found.fitness is None:
-            if found.screen == "surrogate":
-                return Score(found.short["predicted"], found.reason)
-            return Score(REJECTED_FITNESS, found.reason, (REJECTED_FITNESS,) * len(objectives))
-        return Score(found.fitness, "", tuple(found.metrics[name] for name in objectives), self._superfluous(found))
+        if status is Status.PREDICTED:
+            return Score(evaluation.short["predicted"], measured=False)
+        if evaluation.fitness is None:
+            return Score(WORST_FITNESS, measured=False, objectives=(WORST_FITNESS,) * len(objectives))
+        values = tuple(evaluation.metrics[name] for name in objectives)
+        return Score(evaluation.fitness, objectives=values, superfluous=self._superfluous(evaluation))
 
-    def _superfluous(self, found: StoredEvaluation) -> bool:
+    def _superfluous(self, evaluation: StoredEvaluation) -> bool:
         """Whether a distiller is no simpler than the one with the same gradient that was judged before."""
-        twin = self.database.evaluation(found.equivalent_to) if found.equivalent_to else None
-        return twin is not None and len(found.expression) >= len(twin.expression)
+        if evaluation.status is not Status.EQUIVALENT:
+            return False
+        earlier = self.database.evaluation(evaluation.equivalent_to)
+        return earlier is not None and len(evaluation.expression) >= len(earlier.expression)
 
 
 def screen_rows(
@@ -135,27 +143,32 @@ def screen_rows(
 ) -> list[dict[str, Any]]:
     """For each screen and the training: how many distillers it was asked about, how many it turned away, and the
     seconds it took."""
+    turned_away = Counter(_turned_away_by(evaluation) for evaluation in evaluations)
     rows = []
     for name in (*(screen for screen in SCREENS if screen != "duplicate"), "training"):
-        away = sum(
-            bool(e.equivalent_to)
-            if name == "equivalence"
-            else e.screen == (name if name != "training" else "") and bool(e.reason) and not e.equivalent_to
-            for e in evaluations
-        )
         asked, seconds = stages.get(name, (0, 0.0))
-        rows.append({"name": name, "asked": asked, "turned_away": away, "seconds": seconds})
+        rows.append({"name": name, "asked": asked, "turned_away": turned_away[name], "seconds": seconds})
     return rows
+
+
+def _turned_away_by(evaluation: StoredEvaluation) -> str:
+    named = {Status.EQUIVALENT: "equivalence", Status.FAILED: "training", Status.TRAINED: ""}
+    return named.get(evaluation.status, evaluation.screen)
+
+
+def counts_of(births: Sequence[StoredBirth], evaluations: Sequence[StoredEvaluation]) -> dict[str, int]:
+    """What became of the births: ``births`` = ``duplicates`` + one count for each ``Status`` + ``waiting``."""
+    status = {evaluation.digest: evaluation.status.value for evaluation in evaluations}
+    fates = Counter(
+        "duplicates" if birth.duplicate_of is not None else status.get(birth.digest, "waiting") for birth in births
+    )
+    names = (*(member.value for member in Status), "duplicates", "waiting")
+    return {"births": len(births), **{name: fates[name] for name in names}}
 
 
 def front(evaluations: Sequence[StoredEvaluation], objectives: Sequence[str]) -> list[StoredEvaluation]:
     """The distillers that no other is better than in every objective, by the first of them."""
-    if not objectives:
-        return []
-    known = [e for e in evaluations if e.fitness is not None and not e.equivalent_to]
-    values = {e.digest: tuple(e.metrics[name] for name in objectives) for e in known}
-
-    def beaten(mine: tuple[float, ...]) -> bool:
-        return any(other != mine and all(a <= b for a, b in zip(other, mine, strict=True)) for other in values.values())
-
-    return sorted((e for e in known if not beaten(values[e.digest])), key=lambda e: (values[e.digest], e.digest))
+    trained = [evaluation for evaluation in evaluations if evaluation.status is Status.TRAINED]
+    values = [tuple(evaluation.metrics[name] for name in objectives) for evaluation in trained]
+    best = [(values[index], trained[index].digest, index) for index in nondominated(values)] if objectives else []
+    return [trained[index] for _, _, index in sorted(best)]

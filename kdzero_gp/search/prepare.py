@@ -2,184 +2,174 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdzero_gp.common import cores, count_parameters
-from kdzero_gp.data import load
+from kdzero_gp import tasks
+from kdzero_gp.common import count_parameters
 from kdzero_gp.data.dataset import Dataset, Split
-from kdzero_gp.engine.outputs import Precision, TensorSplit, outputs
-from kdzero_gp.engine.precision import SMALLEST_SIZE, label, precision_for
-from kdzero_gp.engine.proxy_recipe import Recipe
-from kdzero_gp.engine.resident import train
+from kdzero_gp.engine.batches import EVALUATION_BATCH, Kept
+from kdzero_gp.engine.checks import check_teacher
+from kdzero_gp.engine.loop import Trainer
+from kdzero_gp.engine.machine import computing_as, default_threads
+from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, outputs
+from kdzero_gp.engine.precision import precision_for
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import ModelError
-from kdzero_gp.models import build
-from kdzero_gp.models.pair import student_builder
+from kdzero_gp.families import TaskFamily
 from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.progress import Progress
-from kdzero_gp.proxy.metrics import accuracy
+from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.settings import RunSettings
 
-BENCH = "bench.pt"
+PROXY_TASK = "proxy_task.pt"
 TEACHER = "teacher.safetensors"
 
 
 def prepare(folder: Path, settings: RunSettings, device: torch.device, progress: Progress) -> ProxyTask:
-    """The bench of a run: read from its folder, or made and kept there."""
-    path = folder / BENCH
+    """The proxy task of a run: read from its folder, or made and kept there."""
+    path = folder / PROXY_TASK
     if path.exists():
         return ProxyTask.load(path)
+    task, plan = tasks.get(settings.task), settings.plan
     progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
-    dataset = load(settings.task, settings.data)
-    # for small images the threads' meetings cost more than they save
-    torch.set_num_threads(1 if dataset.train.images.shape[-1] < SMALLEST_SIZE else cores())
+    dataset = task.load(settings.data)
     example = dataset.normalise(dataset.train.images[:2]).to(device)
-    classes, channels = len(dataset.classes), example.shape[1]
-    spec: dict[str, Any] = {
-        "name": settings.student, "classes": classes, "channels": channels, "taps": dict(settings.student_taps)
-    }  # fmt: skip
-    torch.manual_seed(settings.search.seed)
-    student = student_builder(spec, example)()
-    assert isinstance(student, Tapped)
-    precision, milliseconds = precision_for(settings.student, student.to(device), example, classes)
-    progress.note(f"computing in {label(precision)}")
-    # after the student, whose name or taps may be wrong, since training a teacher can take hours
-    teacher, facts = _teacher(folder, settings, dataset, example, device, precision, progress)
-    progress.note(
-        f"student {settings.student}: {count_parameters(student):,} parameters; "
-        f"teacher {settings.teacher}: {count_parameters(teacher):,}"
-    )
-    plan = settings.plan
-    kept = [name for name in settings.knowledge if name in teacher.shapes and name in student.shapes]
-    bench = ProxyTask(
-        _part(dataset, dataset.train, plan.images, teacher, kept, device),
-        _part(dataset, dataset.validation, plan.validation_images, teacher, kept, device),
-        _part(dataset, dataset.test, None, None, kept, device),
-        spec,
-        {name: student.shapes[name] for name in kept},
-        {name: teacher.shapes[name] for name in kept},
-        {"warm": plan.warm, "proxy": plan.proxy, "race": plan.race},
-        precision=precision.name,
-        channels_last=precision.channels_last,
-        facts=facts | {"race_from_scratch": plan.race_from_scratch, "step_milliseconds": milliseconds},
-    )
-    _warm_up(bench, student, settings, device, precision, progress)
-    if plan.proxy_trains == "last-stage":
-        keep_maps(bench, student, precision, progress)
-    bench.save(path)
-    return bench
-
-
-def _teacher(
-    folder: Path,
-    settings: RunSettings,
-    dataset: Dataset,
-    example: Tensor,
-    device: torch.device,
-    precision: Precision,
-    progress: Progress,
-) -> tuple[Tapped, dict[str, Any]]:
-    torch.manual_seed(settings.search.seed)
     classes = len(dataset.classes)
-    network = build(settings.teacher, classes, example.shape[1])
-    if settings.teacher_weights:
-        load_weights(network, settings.teacher_weights)
-    elif (folder / TEACHER).exists():
-        load_weights(network, folder / TEACHER)
-    teacher = Tapped(network.to(device), example, settings.teacher_taps or None)
-    if not settings.teacher_weights and not (folder / TEACHER).exists():
-        recipe = settings.plan.teacher_recipe
-        if recipe is None:
-            raise ModelError(
-                f"the task {settings.task} needs a trained teacher: pass --teacher-weights with safetensors or a "
-                "state dict"
-            )
-        progress.note(f"training the teacher {settings.teacher} ({recipe.epochs:g} epochs)")
-        part = TensorSplit(dataset.normalise(dataset.train.images).to(device), dataset.train.labels.to(device))
-        _train(teacher, part, recipe, settings.search.seed, precision, "teacher's steps", progress)
-        save_weights(teacher.network, folder / TEACHER)
-    progress.note(f"checking the teacher {settings.teacher}")
-    measured = dataset.validation
-    if settings.plan.validation_images is not None:
-        most = settings.plan.validation_images
-        measured = Split(measured.images[:most], measured.labels[:most])
-    validation = _accuracy(teacher, dataset, measured, device)
-    test = _accuracy(teacher, dataset, dataset.test, device)
-    progress.note(
-        f"teacher {settings.teacher}: {100 * test:.2f} % on test images, {100 * validation:.2f} % on validation images"
-    )
-    if validation < 2.0 / classes and classes > 2:
-        raise ModelError(
-            f"the teacher's accuracy is {100 * validation:.2f} %, near guessing; the weights belong to other classes "
-            "or another normalisation: check --teacher-weights and --data"
+    spec: dict[str, Any] = {
+        "task": settings.task, "name": settings.student, "classes": classes, "channels": example.shape[1],
+        "taps": dict(settings.student_taps),
+    }  # fmt: skip
+    threads = settings.threads or default_threads(example.shape[-1])
+    with computing_as(threads):
+        torch.manual_seed(settings.search.seed)
+        student: Any = student_builder(spec, example)().to(device)
+        if settings.precision:
+            precision = Precision.parse(settings.precision)
+        else:
+            precision = precision_for(settings.student, student, task.family, example, dataset.train.labels[:1])
+        progress.note(f"computing in {precision}")
+        # after the student, whose name or taps may be wrong, since training a teacher can take hours
+        preparation = _Preparation(folder, settings, dataset, task.family, device, precision, progress)
+        teacher, measures = preparation.teacher(example, student)
+        progress.note(
+            f"student {settings.student}: {count_parameters(student):,} parameters; "
+            f"teacher {settings.teacher}: {count_parameters(teacher):,}"
         )
-    return teacher, {"teacher_test_accuracy": test, "teacher_validation_accuracy": validation}
+        kept = settings.searched(student.shapes, teacher.shapes)
+        proxy_task = ProxyTask(
+            train=preparation.split(dataset.train, plan.images, teacher, kept),
+            validation=preparation.split(dataset.validation, plan.validation_images, teacher, kept),
+            test=preparation.split(dataset.test, None, None, kept),
+            student=spec,
+            student_shapes={name: student.shapes[name] for name in kept},
+            teacher_shapes={name: teacher.shapes[name] for name in kept},
+            recipes={"warm": plan.warm, "proxy": plan.proxy, "race": plan.race},
+            precision=precision,
+            threads=threads,
+            race_from_scratch=plan.race_from_scratch,
+            teacher=measures,
+        )
+        preparation.warm_up(proxy_task, student)
+        if plan.proxy_trains == "last-stage":
+            keep_maps(proxy_task, student, precision, progress)
+    proxy_task.save(path)
+    return proxy_task
 
 
-def _accuracy(network: nn.Module, dataset: Dataset, split: Split, device: torch.device) -> float:
-    logits = [
-        outputs(network, dataset.normalise(split.images[start : start + 500]).to(device), keep=("logits",))[
-            "logits"
-        ].cpu()
-        for start in range(0, len(split), 500)
-    ]
-    return accuracy(torch.cat(logits), split.labels)
+@dataclass(frozen=True)
+class _Preparation:
+    """What the steps of a preparation share."""
 
+    folder: Path
+    settings: RunSettings
+    dataset: Dataset
+    family: TaskFamily
+    device: torch.device
+    precision: Precision
+    progress: Progress
 
-def _part(
-    dataset: Dataset,
-    split: Split,
-    most: int | None,
-    teacher: nn.Module | None,
-    kept: list[str],
-    device: torch.device,
-) -> TensorSplit:
-    """The first ``most`` images of a split (its order is random), and the teacher's outputs on them."""
-    images = dataset.normalise(split.images[:most]).contiguous()
-    found = {} if teacher is None else outputs(teacher, images.to(device), keep=kept)
-    return TensorSplit(images, split.labels[:most].clone(), {name: tensor.cpu() for name, tensor in found.items()})
+    def teacher(self, example: Tensor, student: Any) -> tuple[Any, dict[str, float]]:
+        """The teacher with its weights, trained here where the task's plan says how, and its measures."""
+        settings, kept = self.settings, self.folder / TEACHER
+        torch.manual_seed(settings.search.seed)
+        network = self.family.build(settings.teacher, len(self.dataset.classes), example.shape[1])
+        weights = settings.teacher_weights or (kept if kept.exists() else None)
+        if weights is not None:
+            load_weights(network, weights)
+        teacher: Any = self.family.tap(network.to(self.device), example, settings.teacher_taps or None)
+        settings.searched(student.shapes, teacher.shapes)  # refuses what is not there before a training of hours
+        if weights is None:
+            recipe = settings.plan.teacher_recipe
+            if recipe is None:
+                raise ModelError(
+                    f"the task {settings.task} needs a trained teacher: pass --teacher-weights with safetensors or a "
+                    "state dict"
+                )
+            self.progress.note(f"training the teacher {settings.teacher} ({recipe.epochs:g} epochs)")
+            images = self.dataset.normalise(self.dataset.train.images)
+            split = TensorSplit(images, self.dataset.train.labels).to(self.device, FLOAT32)
+            self._train(teacher, split, recipe, FLOAT32, "teacher's steps")
+            save_weights(teacher.network, kept)
+        return teacher, self._measured(teacher)
 
+    def _measured(self, teacher: Any) -> dict[str, float]:
+        """The teacher's measures on validation and test images. Raises ModelError when it only guesses."""
+        self.progress.note(f"checking the teacher {self.settings.teacher}")
+        validation = self.dataset.validation
+        most = self.settings.plan.validation_images or len(validation)
+        splits = {"validation": Split(validation.images[:most], validation.labels[:most]), "test": self.dataset.test}
+        measures: dict[str, float] = {}
+        for part, split in splits.items():
+            measured = self.family.measure(self._outputs(teacher, split))
+            measures |= {f"{part}_{name}": value for name, value in measured.items()}
+        targets = {part: split.labels for part, split in splits.items()}
+        check_teacher(self.family, measures, targets, len(self.dataset.classes), self.settings.teacher, self.progress)
+        return measures
 
-def _warm_up(
-    bench: ProxyTask,
-    student: Tapped,
-    settings: RunSettings,
-    device: torch.device,
-    precision: Precision,
-    progress: Progress,
-) -> None:
-    """Train the student that every proxy starts from."""
-    seed, recipe = settings.search.seed, settings.plan.warm
-    progress.note(
-        f"warming up the student ({recipe.epochs:g} epochs of cross-entropy on {len(bench.train.labels):,} images)"
-    )
-    warm = student.to(device).to(memory_format=precision.memory_format)
-    part = bench.train.to(device, precision.memory_format)
-    _train(warm, part, recipe, seed, precision, "student's steps", progress)
-    bench.warm = {name: tensor.detach().cpu().clone() for name, tensor in student.network.state_dict().items()}
+    def _outputs(self, network: Any, split: Split) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        for start in range(0, len(split), EVALUATION_BATCH):
+            window = slice(start, start + EVALUATION_BATCH)
+            images = self.dataset.normalise(split.images[window]).to(self.device)
+            computed = outputs(network, images, keep=self.family.read)
+            yield {name: tensor.cpu() for name, tensor in computed.items()}, split.labels[window]
 
+    def split(self, split: Split, most: int | None, teacher: Any, kept: Sequence[str]) -> TensorSplit:
+        """The first ``most`` images of a split (its order is random), and the teacher's outputs on them."""
+        images = self.dataset.normalise(split.images[:most]).contiguous()
+        taught = {} if teacher is None else outputs(teacher, images.to(self.device), keep=kept)
+        return TensorSplit(images, split.labels[:most].clone(), {name: tensor.cpu() for name, tensor in taught.items()})
 
-def _train(
-    network: nn.Module,
-    part: TensorSplit,
-    recipe: Recipe,
-    seed: int,
-    precision: Precision,
-    what: str,
-    progress: Progress,
-) -> None:
-    """Train by cross-entropy alone and tell how far it is."""
-    progress.begin(what, recipe.steps(len(part.labels)))
-    try:
-        train(network, part, recipe, seed, precision=precision, on_step=lambda *_: progress.advance())
-    finally:
-        progress.end()
+    def warm_up(self, proxy_task: ProxyTask, student: Any) -> None:
+        """Train the student that every proxy starts from."""
+        recipe = self.settings.plan.warm
+        self.progress.note(
+            f"warming up the student ({recipe.epochs:g} epochs without a teacher on "
+            f"{len(proxy_task.train.labels):,} images)"
+        )
+        student.to(memory_format=self.precision.memory_format)
+        split = proxy_task.train.to(self.device, self.precision)
+        self._train(student, split, recipe, self.precision, "student's steps")
+        weights = student.network.state_dict()
+        proxy_task.warm = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+    def _train(self, network: Any, split: TensorSplit, recipe: Recipe, precision: Precision, what: str) -> None:
+        """Train without a teacher and tell how far it is."""
+        batches = Kept(split, len(self.dataset.classes), recipe, self.device, precision)
+        trainer = Trainer(network, self.family, batches, precision)
+        self.progress.begin(what, trainer.steps)
+        try:
+            trainer.train(self.settings.search.seed, lambda *_: self.progress.advance())
+        finally:
+            self.progress.end()
 
 
 def keep_maps(bench: ProxyTask, student: Tapped, precision: Precision, progress: Progress) -> None:

@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
-from kdzero_gp.common import interval
+from kdzero_gp.common import ALONE, ALONE_TEXT, interval
 from kdzero_gp.compiler import digest, zoo
+from kdzero_gp.families import TaskFamily
 from kdzero_gp.proxy.evaluator import Outcome, Request
 from kdzero_gp.search.candidates import front
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import Database, StoredMeasurement
+from kdzero_gp.search.storage import Database, Status, StoredMeasurement
 
-CROSS_ENTROPY = "cross-entropy alone"
 # Where evolved distillers fail in the race, at most so many times the wanted number are tried.
 MOST_TRIED = 3
+# What a measure is called on the test images.
+TEST = "test_"
+UNKNOWN = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
 class Competitor:
-    """One competitor: a name, its kind (``evolved``, ``zoo``, ``baseline``), its distiller and final magnitudes."""
+    """One competitor: a name (a digest, a published method's, or ``alone``), its kind (``evolved``, ``zoo``,
+    ``baseline``), its distiller and final magnitudes."""
 
     name: str
     kind: str
@@ -29,22 +34,36 @@ class Competitor:
     magnitudes: tuple[float, ...] = ()
     fitness: float | None = None
 
+    @property
+    def title(self) -> str:
+        """What it is called in a table."""
+        return self.expression if self.kind == "evolved" else ALONE_TEXT if self.name == ALONE else self.name
+
 
 @dataclass(frozen=True)
 class RaceResult:
-    """An entry's results over the race's seeds: means, and half-widths of 95 % intervals (Student's t)."""
+    """A competitor's results over the race's seeds: for each measure, and ``test_`` each measure, the mean and the
+    half-width of its 95 % interval (Student's t). ``difference``: the same of the deciding measure to ``kd``, seed by
+    seed. ``reason``: why there is none."""
 
     entry: Competitor
     seeds: int
-    accuracy: float = math.nan
-    accuracy_interval: float = math.nan
-    cross_entropy: float = math.nan
-    test_accuracy: float = math.nan
-    test_interval: float = math.nan
-    difference_to_kd: float = math.nan
-    difference_interval: float = math.nan
+    values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    difference: tuple[float, float] = UNKNOWN
     reason: str = ""
-    accuracies: tuple[float, ...] = field(default=(), repr=False)
+
+    def value(self, name: str) -> tuple[float, float]:
+        """Mean and half-width of a measure; NaN where it was not measured."""
+        return self.values.get(name, UNKNOWN)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything in one level, for files and data frames; what was not measured is None."""
+        numbers = {**self.values, "difference_to_kd": self.difference}
+        flat = {name: mean for name, (mean, _) in numbers.items()}
+        flat |= {f"{name}_interval": half for name, (_, half) in numbers.items()}
+        own = {name: getattr(self.entry, name) for name in ("name", "kind", "expression", "magnitudes", "fitness")}
+        rest = {"seeds": self.seeds, "reason": self.reason or None}
+        return own | rest | {name: None if math.isnan(value) else value for name, value in flat.items()}
 
 
 def race_seed(seed: int, index: int) -> int:
@@ -58,34 +77,30 @@ def entries(database: Database, settings: RunSettings) -> list[Competitor]:
     alone. For each that failed in the race the next one is taken."""
     published = {digest(expression) for expression in zoo.values()}
     evaluations = database.evaluations()
-    ranked = front(evaluations, settings.search.objectives) or evaluations
-    failed = {found.name for found in database.measurements("race") if found.reason}
+    failed = {measurement.name for measurement in database.measurements("race") if measurement.reason}
     evolved: list[Competitor] = []
-    for e in ranked:
-        if e.fitness is None or e.equivalent_to or e.digest in published:
+    for e in front(evaluations, settings.search.objectives) or evaluations:
+        if e.status is not Status.TRAINED or e.digest in published:
             continue
         standing = sum(entry.name not in failed for entry in evolved)
         if standing == settings.plan.race_top or len(evolved) == MOST_TRIED * settings.plan.race_top:
             break
         evolved.append(Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness))
-    known = tuned_zoo(database)
-    chosen = sorted(known.values(), key=lambda entry: (entry.fitness is None, entry.fitness, entry.name))
+    tuned = sorted(tuned_zoo(database).values(), key=lambda entry: (entry.fitness is None, entry.fitness, entry.name))
     if settings.plan.race_zoo is not None:
-        chosen = [e for index, e in enumerate(chosen) if index < settings.plan.race_zoo or e.name == "kd"]
-    return [*evolved, *chosen, Competitor(CROSS_ENTROPY, "baseline", fitness=1.0)]
+        tuned = [e for index, e in enumerate(tuned) if index < settings.plan.race_zoo or e.name == "kd"]
+    return [*evolved, *tuned, Competitor(ALONE, "baseline", fitness=1.0)]
 
 
 def tuned_zoo(database: Database) -> dict[str, Competitor]:
     """Each published method at the magnitude that gave the best proxy."""
     best: dict[str, Competitor] = {}
-    for found in database.measurements("zoo"):
-        if found.reason:
+    for measurement in database.measurements("zoo"):
+        if measurement.reason:
             continue
-        fitness = found.metrics["fitness"]
-        known = best.get(found.name)
-        if known is None or known.fitness is None or fitness < known.fitness:
-            expression = str(zoo[found.name])
-            best[found.name] = Competitor(found.name, "zoo", expression, found.magnitudes, fitness)
+        name, fitness = measurement.name, measurement.metrics["fitness"]
+        if name not in best or fitness < (best[name].fitness or math.inf):
+            best[name] = Competitor(name, "zoo", str(zoo[name]), measurement.magnitudes, fitness)
     return best
 
 
@@ -115,48 +130,48 @@ def run_race(
 
     def keep(index: int, outcome: Outcome) -> None:
         entry, seed = todo[index]
-        found = StoredMeasurement("race", entry.name, seed, 1.0, outcome.reason, outcome.metrics, outcome.magnitudes)
-        database.add_measurement(found, outcome.seconds, outcome.step_milliseconds)
+        row = StoredMeasurement("race", entry.name, seed, 1.0, outcome.reason, outcome.metrics, outcome.magnitudes)
+        database.add_measurement(row, outcome.seconds, outcome.step_milliseconds)
 
     evaluate(requests, keep)
 
 
-def standings(database: Database, competitors: Sequence[Competitor]) -> list[RaceResult]:
-    """The race's table, best mean validation accuracy first (equal ones by cross-entropy). Test accuracy is reported
-    beside it and decides nothing."""
+def standings(database: Database, settings: RunSettings) -> list[RaceResult]:
+    """The race's table, the best mean of the family's deciding measure first (equal ones by the one that breaks ties).
+    What was measured on test images is reported beside it and decides nothing."""
     by_name: dict[str, dict[int, StoredMeasurement]] = {}
-    for found in database.measurements("race"):
-        by_name.setdefault(found.name, {})[found.seed] = found
-    kd = by_name.get("kd", {})
-    table = [_standing(entry, by_name.get(entry.name, {}), kd) for entry in competitors]
-    worst = math.inf
-    return sorted(
-        table,
-        key=lambda s: (-s.accuracy, s.cross_entropy) if not math.isnan(s.accuracy) else (worst, worst),
-    )
+    for measurement in database.measurements("race"):
+        by_name.setdefault(measurement.name, {})[measurement.seed] = measurement
+    kd, family = by_name.get("kd", {}), settings.family
+    table = [_result(entry, by_name.get(entry.name, {}), kd, family) for entry in entries(database, settings)]
+    ranking = [family.measure_of(name) for name in (family.decides, family.breaks_ties)]
+    return sorted(table, key=lambda result: [measure.key(result.value(measure.name)[0]) for measure in ranking])
 
 
-def _standing(entry: Competitor, found: dict[int, StoredMeasurement], kd: dict[int, StoredMeasurement]) -> RaceResult:
-    good = {seed: one.metrics for seed, one in sorted(found.items()) if not one.reason}
-    bad = [one.reason for one in found.values() if one.reason]
-    if not good or bad:
-        return RaceResult(entry, len(found), reason=bad[0] if bad else "not raced yet")
-    accuracies = [one["accuracy"] for one in good.values()]
-    tests = [one["test_accuracy"] for one in good.values() if "test_accuracy" in one]
+def _result(
+    entry: Competitor,
+    measured: Mapping[int, StoredMeasurement],
+    kd: Mapping[int, StoredMeasurement],
+    family: TaskFamily,
+) -> RaceResult:
+    reasons = [measurement.reason for measurement in measured.values() if measurement.reason]
+    if reasons or not measured:
+        return RaceResult(entry, len(measured), reason=reasons[0] if reasons else "not raced yet")
+    metrics = {seed: measurement.metrics for seed, measurement in sorted(measured.items())}
+    names = [prefix + measure.name for prefix in ("", TEST) for measure in family.measures]
+    samples = {name: [m[name] for m in metrics.values() if name in m] for name in names}
     paired = [
-        one["accuracy"] - kd[seed].metrics["accuracy"]
-        for seed, one in good.items()
+        m[family.decides] - kd[seed].metrics[family.decides]
+        for seed, m in metrics.items()
         if seed in kd and not kd[seed].reason
     ]
     return RaceResult(
         entry,
-        len(good),
-        statistics.fmean(accuracies),
-        interval(accuracies),
-        statistics.fmean(one["cross_entropy"] for one in good.values()),
-        statistics.fmean(tests) if tests else math.nan,
-        interval(tests),
-        statistics.fmean(paired) if paired else math.nan,
-        interval(paired),
-        accuracies=tuple(accuracies),
+        len(metrics),
+        {name: _mean(values) for name, values in samples.items() if values},
+        _mean(paired) if paired else UNKNOWN,
     )
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    return statistics.fmean(values), interval(values)

@@ -7,8 +7,8 @@ import contextlib
 import math
 import platform
 import statistics
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,24 @@ from typing import Any
 import torch
 
 import kdzero_gp.compiler as language
-from kdzero_gp.common import cores
+from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
+from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
+from kdzero_gp.families import TaskFamily
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.evaluator import Outcome, Request, Screening
+from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import Fingerprints
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
-from kdzero_gp.search.prepare import BENCH, TEACHER, baseline_seed, prepare
-from kdzero_gp.search.race import CROSS_ENTROPY, Competitor, RaceResult, entries, run_race, standings, unraced
+from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
+from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.version import __version__
-from kdzero_gp.workers.evaluations import Executor
 from primitives import MAGNITUDES
 
 WINNER = "distiller.py"
@@ -41,39 +43,11 @@ FRONT = "front"
 
 
 @dataclass
-class Machine:
-    """Where and how a run computes; its results do not depend on it on one kind of device."""
-
-    workers: int | None = None
-    device: str = "auto"
-    timeout: float = 600.0
-
-    def __post_init__(self) -> None:
-        if self.workers is not None and self.workers < 1:
-            raise SettingError(f"--workers must be at least 1, got {self.workers}")
-        if not self.timeout > 0:
-            raise SettingError(f"--timeout must be more than 0 seconds, got {self.timeout:g}")
-
-    def resolved_device(self) -> str:
-        """``cpu`` or ``cuda``. Raises ``SettingError`` for a device that is not there."""
-        if self.device == "auto":
-            return "cuda" if torch.cuda.is_available() else "cpu"
-        if self.device == "cuda" and not torch.cuda.is_available():
-            raise SettingError("--device cuda: torch sees no CUDA device; use --device cpu")
-        if self.device not in ("cpu", "cuda"):
-            raise SettingError(f"--device must be auto, cpu or cuda, got {self.device!r}")
-        return self.device
-
-    def resolved_workers(self, device: str) -> int:
-        """The number of worker processes: by default one for each core, or one on a GPU."""
-        return self.workers or (1 if device == "cuda" else cores())
-
-
-@dataclass
 class RunResult:
     """What a finished run has to say: the race's table and the exported winner."""
 
     folder: Path
+    family: TaskFamily
     table: list[RaceResult]
     winner: RaceResult | None
     exported: Path | None
@@ -86,7 +60,10 @@ def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progr
         if folder.is_dir() and (folder / DATABASE).exists():
             raise RunError(f"{folder} already holds a run; resume it with: kdzero-gp resume {folder}")
         raise RunError(f"{folder} exists and is no run of kdzero-gp; choose another --out")
-    machine.resolved_device()
+    settings = replace(
+        settings, precision=machine.precision or settings.precision, threads=machine.threads or settings.threads
+    )
+    machine.resolved()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -95,7 +72,7 @@ def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progr
         try:
             return Work(folder, database, settings, machine, progress or Progress()).run()
         except Exception:
-            if not any((folder / name).exists() for name in (TEACHER, BENCH)):
+            if not any((folder / name).exists() for name in (TEACHER, PROXY_TASK)):
                 database.discard()
                 with contextlib.suppress(OSError):
                     folder.rmdir()
@@ -111,7 +88,26 @@ def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> 
     """Go on with an interrupted run, or repeat the end of a finished one."""
     with Database.open(folder) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
+        _must_compute_alike(folder, machine, computed_as(settings, database.fact("bench") or {}))
         return Work(folder, database, settings, machine, progress or Progress()).run()
+
+
+def computed_as(settings: RunSettings, bench: Mapping[str, Any]) -> RunSettings:
+    """The settings with the precision and the threads that the run chose, once it has."""
+    if "precision" not in bench:
+        return settings
+    return replace(settings, precision=bench["precision"], threads=bench.get("threads", settings.threads))
+
+
+def _must_compute_alike(folder: Path, machine: Machine, settings: RunSettings) -> None:
+    """What can change the digits of a result stays as it was when the run started. Raises SettingError."""
+    for name in ("precision", "threads"):
+        asked, used = getattr(machine, name), getattr(settings, name)
+        if asked is not None and asked != used:
+            raise SettingError(
+                f"{folder} computes with --{name} {used or 'of its own choice'}, so that --{name} {asked} would change "
+                "its results; leave it out, or start a new run with it"
+            )
 
 
 def _versions() -> dict[str, str]:
@@ -125,8 +121,8 @@ class Work:
         self.folder = folder
         self.database = database
         self.settings = settings
-        self.device = machine.resolved_device()
-        self.workers = machine.resolved_workers(self.device)
+        self.device = machine.resolved().type
+        self.workers = machine.resolved_workers()
         self.timeout = machine.timeout
         self.progress = progress
         self.duplicates = 0
@@ -135,22 +131,24 @@ class Work:
     def run(self) -> RunResult:
         """The run as a list of verbs."""
         self.bench = self._prepare()
-        self.shapes: PairShapes = pair_shapes(self.bench.student_shapes, self.bench.teacher_shapes)
+        self.shapes: PairShapes = pair_shapes(
+            self.bench.student_shapes, self.bench.teacher_shapes, self.bench.family.knowledge
+        )
         self.grammar = Grammar(self.settings.space, self.shapes.types)
         self.fingerprints = Fingerprints(self.folder / FINGERPRINTS)
-        bench, fingerprints = self.folder / BENCH, self.fingerprints.path
+        bench, fingerprints = self.folder / PROXY_TASK, self.fingerprints.path
         with Executor(bench, self.workers, self.device, self.timeout, fingerprints) as self.executor:
             self._measure_baseline()
             self.measure_zoo()
             self._evolve()
-            competitors = self._race()
+            self._race()
         self.fingerprints.discard()
-        return self._finish(competitors)
+        return self._finish()
 
     def _prepare(self) -> ProxyTask:
         bench = prepare(self.folder, self.settings, torch.device(self.device), self.progress)
-        self.database.set_fact("bench", bench.facts | {
-            "precision": bench.precision, "channels_last": bench.channels_last,
+        self.database.set_fact("bench", {f"teacher_{name}": value for name, value in bench.teacher.items()} | {
+            "precision": str(bench.precision), "threads": bench.threads,
             "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes,
         })  # fmt: skip
         return bench
@@ -158,7 +156,10 @@ class Work:
     # --- evaluations ----------------------------------------------------------------------------------------
 
     def _source(self, expression: Expression | str, magnitudes: Sequence[float] | None = None) -> str:
-        return source_of(expression, self.bench.student_shapes, self.bench.teacher_shapes, magnitudes)
+        bench = self.bench
+        return source_of(
+            expression, bench.student_shapes, bench.teacher_shapes, magnitudes, knowledge=bench.family.knowledge
+        )
 
     def _all(self, requests: Sequence[Request], keep: Callable[[int, Outcome], None]) -> None:
         """Evaluate in parallel; ``keep`` gets each outcome in order and must commit it."""
@@ -173,12 +174,12 @@ class Work:
         """Proxy trainings by cross-entropy alone, which fitness is relative to, and their state at the first rung."""
         count, seed = self.settings.plan.baseline_seeds, self.settings.search.seed
         seeds = [baseline_seed(seed, index) for index in range(count)]
-        todo = [s for s in seeds if self.database.measurement("baseline", CROSS_ENTROPY, s, 1.0) is None]
+        todo = [s for s in seeds if self.database.measurement("baseline", ALONE, s, 1.0) is None]
 
         def keep(index: int, outcome: Outcome) -> None:
             metrics = outcome.metrics | {f"short_{name}": value for name, value in outcome.short.items()}
-            found = StoredMeasurement("baseline", CROSS_ENTROPY, todo[index], 1.0, outcome.reason, metrics, ())
-            self.database.add_measurement(found, outcome.seconds, outcome.step_milliseconds)
+            row = StoredMeasurement("baseline", ALONE, todo[index], 1.0, outcome.reason, metrics, ())
+            self.database.add_measurement(row, outcome.seconds, outcome.step_milliseconds)
 
         self.progress.begin("baseline", count)
         self.progress.advance(count - len(todo))
@@ -191,10 +192,10 @@ class Work:
         means = {name: statistics.fmean(metrics[name] for metrics in good) for name in good[0]}
         self.baseline = {name: value for name, value in means.items() if not name.startswith("short_")}
         self.short_baseline = {name.removeprefix("short_"): v for name, v in means.items() if name.startswith("short_")}
-        self.progress.note(
-            f"cross-entropy alone: validation accuracy {100 * means['accuracy']:.2f} %, cross-entropy "
-            f"{means['cross_entropy']:.4f} after one proxy training"
+        values = ", ".join(
+            f"{measure.heading} {measure.text(means[measure.name])}" for measure in self.settings.family.measures
         )
+        self.progress.note(f"{ALONE_TEXT}: validation {values} after one proxy training")
 
     def measure_zoo(self) -> None:
         """Tune every published method: one proxy for each listed factor."""
@@ -207,8 +208,8 @@ class Work:
         def keep(index: int, outcome: Outcome) -> None:
             name, factor = todo[index]
             metrics = dict(outcome.metrics) if outcome.reason else outcome.metrics | {"fitness": self._fitness(outcome)}
-            found = StoredMeasurement("zoo", name, seed, factor, outcome.reason, metrics, outcome.magnitudes)
-            self.database.add_measurement(found, outcome.seconds, outcome.step_milliseconds)
+            row = StoredMeasurement("zoo", name, seed, factor, outcome.reason, metrics, outcome.magnitudes)
+            self.database.add_measurement(row, outcome.seconds, outcome.step_milliseconds)
 
         mode = "absolute" if self.settings.magnitude == "absolute" else "joint"
         self.progress.begin("published methods", len(todo))
@@ -227,18 +228,18 @@ class Work:
             return []
         fitting = {name: zoo[name] for name in zoo if self._fits(zoo[name])}
         if self.settings.magnitude == "relative":
-            known = self.database.fact("relative_zoo")
-            if known is None:
-                known = self._relative_zoo(fitting)
-                self.database.set_fact("relative_zoo", known)
-            fitting = {name: language.parse(known[name], self.shapes.types) for name in fitting if name in known}
+            texts = self.database.fact("relative_zoo")
+            if texts is None:
+                texts = self._relative_zoo(fitting)
+                self.database.set_fact("relative_zoo", texts)
+            fitting = {name: language.parse(texts[name], self.shapes.types) for name in fitting if name in texts}
         return [expression for expression in fitting.values() if self.grammar.contains(expression)]
 
     def _relative_zoo(self, methods: dict[str, Expression]) -> dict[str, str]:
         """The published methods with relative magnitudes: each term's share of the gradient, snapped to the list.
         Methods without a gradient on this pair are left out."""
         norms = self.executor.term_norms([self._source(expression) for expression in methods.values()])
-        found = {}
+        texts = {}
         for (name, expression), norm in zip(methods.items(), norms, strict=True):
             if not norm["total"] > 0:
                 continue
@@ -248,17 +249,17 @@ class Work:
             whole = terms_now[0]
             for term in terms_now[1:]:
                 whole = Expression("add", (whole, term))
-            found[name] = str(language.canonical(whole))
-        return found
+            texts[name] = str(language.canonical(whole))
+        return texts
 
     def _keep_birth(self, birth: Birth) -> None:
         b = birth
         row = StoredBirth(b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)
         self.database.add_births([row])
         self.duplicates += birth.duplicate_of is not None
-        verdict = self.search.verdicts[birth.digest]
-        if not verdict.rejected:
-            self.best = min(self.best, verdict.fitness)
+        score = self.search.scores[birth.digest]
+        if score.measured:
+            self.best = min(self.best, score.fitness)
         best = self.best if math.isfinite(self.best) else math.nan
         self.progress.advance(best=best, **self.judge.counts, duplicate=self.duplicates)
 
@@ -285,8 +286,8 @@ class Work:
 
     # --- the end --------------------------------------------------------------------------------------------
 
-    def _race(self) -> list[Competitor]:
-        """Race until as many evolved distillers as wanted came through; returns all competitors."""
+    def _race(self) -> None:
+        """Race until as many evolved distillers as wanted came through."""
         competitors = entries(self.database, self.settings)
         while todo := unraced(self.database, self.settings, competitors):
             total = len(competitors) * self.settings.plan.race_seeds
@@ -295,21 +296,20 @@ class Work:
             run_race(self.database, self._source, self._all, todo)
             self.progress.end()
             competitors = entries(self.database, self.settings)
-        return competitors
 
-    def _finish(self, competitors: Sequence[Competitor]) -> RunResult:
-        table = standings(self.database, competitors)
+    def _finish(self) -> RunResult:
+        table = standings(self.database, self.settings)
         winner = next((s for s in table if s.entry.kind == "evolved" and not s.reason), None)
         exported = None
         if winner is not None:
             exported = self.folder / WINNER
             export_entry(self.folder, self.database, winner.entry, exported)
-        for number, found in enumerate(front(self.database.evaluations(), self.settings.search.objectives), 1):
-            entry = Competitor(found.digest, "evolved", found.expression, found.magnitudes, found.fitness)
+        for number, e in enumerate(front(self.database.evaluations(), self.settings.search.objectives), 1):
+            entry = Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
             (self.folder / FRONT).mkdir(exist_ok=True)
             export_entry(self.folder, self.database, entry, self.folder / FRONT / f"distiller_{number}.py")
         self.database.set_fact("finished", True)
-        return RunResult(self.folder, table, winner, exported)
+        return RunResult(self.folder, self.settings.family, table, winner, exported)
 
 
 @lru_cache(maxsize=1024)
@@ -328,14 +328,14 @@ def export_entry(folder: Path, database: Database, entry: Competitor, path: Path
     facts: dict[str, Any] = {
         "kind": entry.kind,
         "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
-        "fitness": f"{entry.fitness:.6g} (cross-entropy alone: 1)" if entry.fitness is not None else "none",
+        "fitness": f"{entry.fitness:.6g} ({ALONE_TEXT}: 1)" if entry.fitness is not None else "none",
         "run": f"{folder.name}, seed {settings.search.seed}, space {settings.space}",
         "versions": ", ".join(f"{k} {v}" for k, v in database.fact("versions").items()),
     }
     if values:
-        facts["race"] = (
-            f"mean validation accuracy {statistics.fmean(v['accuracy'] for v in values):.4f}, {len(values)} seeds"
-        )
+        measure = settings.family.deciding
+        mean = statistics.fmean(v[measure.name] for v in values)
+        facts["race"] = f"mean validation {measure.heading} {measure.text(mean)}, {len(values)} seeds"
     language.export(
         path,
         entry.expression,

@@ -6,13 +6,29 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.errors import RunError
+import filelock
 
-SCHEMA_VERSION = 2
+from kdzero_gp.errors import RunError
+from kdzero_gp.search.migration import OLDEST, migrated
+from kdzero_gp.search.rows import (
+    TABLES,
+    Row,
+    Status,
+    StoredBirth,
+    StoredCost,
+    StoredEvaluation,
+    StoredMeasurement,
+    columns,
+    row_of,
+    stored_values,
+)  # fmt: skip
+
+__all__ = ["Database", "Status", "StoredBirth", "StoredCost", "StoredEvaluation", "StoredMeasurement"]
+
+SCHEMA_VERSION = 3
 DATABASE = "run.sqlite"
 LOCK = "lock"
 _APPLICATION_ID = 0x6B647A67  # 'kdzg', so that a foreign database is told apart
@@ -23,7 +39,7 @@ CREATE TABLE births (
     number INTEGER PRIMARY KEY, generation INTEGER NOT NULL, operator TEXT NOT NULL, parents TEXT NOT NULL,
     expression TEXT NOT NULL, digest TEXT NOT NULL, duplicate_of INTEGER);
 CREATE TABLE evaluations (
-    digest TEXT PRIMARY KEY, expression TEXT NOT NULL, fitness REAL, reason TEXT NOT NULL,
+    digest TEXT PRIMARY KEY, expression TEXT NOT NULL, status TEXT NOT NULL, fitness REAL, reason TEXT NOT NULL,
     metrics TEXT NOT NULL, magnitudes TEXT NOT NULL, screen TEXT NOT NULL, equivalent_to TEXT NOT NULL,
     short TEXT NOT NULL, fingerprint BLOB NOT NULL);
 CREATE TABLE measurements (
@@ -37,65 +53,26 @@ CREATE INDEX births_by_digest ON births (digest);
 """
 
 
-@dataclass(frozen=True)
-class StoredBirth:
-    """One row of ``births``."""
-
-    number: int
-    generation: int
-    operator: str
-    parents: tuple[int, ...]
-    expression: str
-    digest: str
-    duplicate_of: int | None
-
-
-@dataclass(frozen=True)
-class StoredEvaluation:
-    """One row of ``evaluations``: a distiller's fitness (None when it was rejected, by ``screen`` or, where that is
-    empty, by its training), metrics and magnitudes.
-
-    ``equivalent_to``: the digest of an earlier distiller with the same gradient, whose fitness and metrics these are.
-    ``short``: what was learnt before the end of the proxy (see ``Outcome``). ``fingerprint``: the gradient folded,
-    float32.
-    """
-
-    digest: str
-    expression: str
-    fitness: float | None
-    reason: str
-    metrics: dict[str, float]
-    magnitudes: tuple[float, ...]
-    screen: str = ""
-    equivalent_to: str = ""
-    short: dict[str, float] = field(default_factory=dict)
-    fingerprint: bytes = b""
-
-
-@dataclass(frozen=True)
-class StoredMeasurement:
-    """One row of ``measurements``: a training outside the evolution, such as a zoo baseline or a race."""
-
-    kind: str
-    name: str
-    seed: int
-    factor: float
-    reason: str
-    metrics: dict[str, float]
-    magnitudes: tuple[float, ...]
-
-
 class Database:
     """The database of one run folder.
 
     ``Database.create`` makes a new one, ``Database.open`` opens one for writing (one process at a time) and
     ``Database.read`` for reading, also while another process writes. All raise ``RunError`` with the remedy.
+    ``version`` is the schema that the file has; older ones can be read, not written.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, lock: Any = None):
-        self.connection = connection
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        path: Path,
+        lock: filelock.BaseFileLock | None = None,
+        version: int = SCHEMA_VERSION,
+    ):
+        connection.row_factory = sqlite3.Row
+        self._connection = connection
         self.path = path
         self._lock = lock
+        self.version = version
 
     @classmethod
     def create(cls, folder: Path, facts: Mapping[str, Any] | None = None) -> Database:
@@ -125,18 +102,23 @@ class Database:
     @classmethod
     def open(cls, folder: Path) -> Database:
         """The database of an existing run, for writing."""
-        found = cls.read(folder)
-        found.close()
+        with cls.read(folder) as database:
+            path, version = database.path, database.version
+        if version != SCHEMA_VERSION:
+            raise RunError(
+                f"{folder} was made by an earlier kdzero-gp (schema {version}): it can be read but not gone on with; "
+                "resume it with the version that made it, or start anew in another folder"
+            )
         lock = _lock(folder)
         try:
-            return cls(_connect(found.path), found.path, lock)
+            return cls(_connect(path), path, lock)
         except BaseException:
             _give_up(lock)
             raise
 
     @classmethod
     def read(cls, folder: Path) -> Database:
-        """The database of an existing run, for reading."""
+        """The database of an existing run, for reading; one of an earlier version as a copy in memory."""
         path = folder / DATABASE
         if not path.is_file():
             raise RunError(
@@ -149,19 +131,22 @@ class Database:
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
             if application != _APPLICATION_ID:
                 raise RunError(f"{path} is not a database of kdzero-gp; choose another folder")
-            if version != SCHEMA_VERSION:
+            if not OLDEST <= version <= SCHEMA_VERSION:
                 raise RunError(
-                    f"{path} has schema version {version} and this kdzero-gp reads {SCHEMA_VERSION}; "
+                    f"{path} has schema version {version} and this kdzero-gp reads {OLDEST} to {SCHEMA_VERSION}; "
                     "use the version that made it"
                 )
+            if version < SCHEMA_VERSION:
+                with contextlib.closing(connection), _sentences(path):
+                    connection = migrated(connection)
         except BaseException:
             connection.close()
             raise
-        return cls(connection, path)
+        return cls(connection, path, version=version)
 
     def close(self) -> None:
         """Close the connection and give up the writer's lock."""
-        self.connection.close()
+        self._connection.close()
         _give_up(self._lock)
 
     def discard(self) -> None:
@@ -178,13 +163,26 @@ class Database:
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def _write(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
-        with _sentences(self.path), self.connection:
-            self.connection.executemany(statement, rows)
+    def insert(self, rows: Sequence[Any], replacing: bool = False) -> None:
+        """Write rows of any table, in a ``transaction`` of the caller's."""
+        for row in rows:
+            names = columns(type(row))
+            places = ", ".join(f":{name}" for name in names)
+            verb = "INSERT OR REPLACE" if replacing else "INSERT"
+            statement = f"{verb} INTO {TABLES[type(row)]} ({', '.join(names)}) VALUES ({places})"
+            self._connection.execute(statement, stored_values(row))
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Everything that is written in the block is committed at its end, or nothing of it."""
+        with _sentences(self.path), self._connection:
+            yield
 
     def set_fact(self, name: str, value: Any) -> None:
         """Keep a JSON value under a name."""
-        self._write("INSERT OR REPLACE INTO facts VALUES (?, ?)", [(name, json.dumps(value, sort_keys=True))])
+        with self.transaction():
+            row = (name, json.dumps(value, sort_keys=True))
+            self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
 
     def add_births(self, births: Sequence[StoredBirth]) -> None:
         """Append births. One that is there already must be equal: a run never changes its past."""
@@ -198,110 +196,84 @@ class Database:
                     f"birth {birth.number} of this run was {old.expression} and is now {birth.expression}; "
                     "resume with the version of kdzero-gp that started the run"
                 )
-        self._write(
-            "INSERT INTO births VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (b.number, b.generation, b.operator, json.dumps(b.parents), b.expression, b.digest, b.duplicate_of)
-                for b in new
-            ],
-        )  # fmt: skip
+        with self.transaction():
+            self.insert(new)
 
     def add_evaluation(
         self,
-        found: StoredEvaluation,
+        evaluation: StoredEvaluation,
         seconds: float,
         step_milliseconds: float,
         stages: Mapping[str, float] | None = None,
     ) -> None:
         """Append an evaluation and what it cost, also by stage."""
-        row = (
-            found.digest,
-            found.expression,
-            found.fitness,
-            found.reason,
-            _dump(found.metrics),
-            _dump(found.magnitudes),
-            found.screen,
-            found.equivalent_to,
-            _dump(found.short),
-            found.fingerprint,
-        )
-        with _sentences(self.path), self.connection:
-            self.connection.execute("INSERT OR REPLACE INTO evaluations VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", row)
-            self._cost("evaluation", found.digest, seconds, step_milliseconds, stages or {})
+        with self.transaction():
+            self.insert([evaluation], replacing=True)
+            self.insert([StoredCost("evaluation", evaluation.digest, seconds, step_milliseconds, dict(stages or {}))])
 
-    def add_measurement(self, found: StoredMeasurement, seconds: float, step_milliseconds: float) -> None:
+    def add_measurement(self, measurement: StoredMeasurement, seconds: float, step_milliseconds: float) -> None:
         """Append a measurement and what it cost."""
-        row = (
-            found.kind,
-            found.name,
-            found.seed,
-            found.factor,
-            found.reason,
-            _dump(found.metrics),
-            _dump(found.magnitudes),
-        )
-        with _sentences(self.path), self.connection:
-            self.connection.execute("INSERT OR REPLACE INTO measurements VALUES (?, ?, ?, ?, ?, ?, ?)", row)
-            self._cost(found.kind, found.name, seconds, step_milliseconds, {})
-
-    def _cost(
-        self, kind: str, name: str, seconds: float, step_milliseconds: float, stages: Mapping[str, float]
-    ) -> None:
-        row = (kind, name, seconds, step_milliseconds, _dump(stages))
-        self.connection.execute("INSERT INTO costs VALUES (?, ?, ?, ?, ?)", row)
+        with self.transaction():
+            self.insert([measurement], replacing=True)
+            self.insert([StoredCost(measurement.kind, measurement.name, seconds, step_milliseconds)])
 
     # --- reading --------------------------------------------------------------------------------------------
 
     def fact(self, name: str, default: Any = None) -> Any:
         """The value kept under a name."""
-        row = self._rows("SELECT value FROM facts WHERE name = ?", name)
-        return json.loads(row[0][0]) if row else default
+        rows = self._select("SELECT value FROM facts WHERE name = ?", name)
+        return json.loads(rows[0]["value"]) if rows else default
 
     def birth(self, number: int) -> StoredBirth | None:
         """One birth by its number."""
-        rows = self._rows("SELECT * FROM births WHERE number = ?", number)
-        return _birth(rows[0]) if rows else None
+        return next(iter(self._rows(StoredBirth, "WHERE number = ?", number)), None)
 
     def births(self) -> list[StoredBirth]:
         """All births in order."""
-        return [_birth(row) for row in self._rows("SELECT * FROM births ORDER BY number")]
+        return self._rows(StoredBirth, "ORDER BY number")
 
     def evaluation(self, digest: str) -> StoredEvaluation | None:
         """One evaluation by the digest of its distiller."""
-        rows = self._rows("SELECT * FROM evaluations WHERE digest = ?", digest)
-        return _evaluation(rows[0]) if rows else None
+        return next(iter(self._rows(StoredEvaluation, "WHERE digest = ?", digest)), None)
 
     def evaluations(self) -> list[StoredEvaluation]:
-        """All evaluations, the fittest first, the rejected last."""
-        order = "SELECT * FROM evaluations ORDER BY fitness IS NULL, fitness, digest"
-        return [_evaluation(row) for row in self._rows(order)]
+        """All evaluations, the fittest first, those without a fitness last."""
+        return self._rows(StoredEvaluation, "ORDER BY fitness IS NULL, fitness, digest")
 
     def measurement(self, kind: str, name: str, seed: int, factor: float) -> StoredMeasurement | None:
         """One measurement by its key."""
-        where = "kind = ? AND name = ? AND seed = ? AND factor = ?"
-        rows = self._rows(f"SELECT * FROM measurements WHERE {where}", kind, name, seed, factor)
-        return _measurement(rows[0]) if rows else None
+        where = "WHERE kind = ? AND name = ? AND seed = ? AND factor = ?"
+        return next(iter(self._rows(StoredMeasurement, where, kind, name, seed, factor)), None)
 
     def measurements(self, kind: str) -> list[StoredMeasurement]:
         """All measurements of one kind, by name, seed and factor."""
-        order = "SELECT * FROM measurements WHERE kind = ? ORDER BY name, seed, factor"
-        return [_measurement(row) for row in self._rows(order, kind)]
+        return self._rows(StoredMeasurement, "WHERE kind = ? ORDER BY name, seed, factor", kind)
 
     def costs(self, kind: str) -> list[tuple[float, float]]:
         """Seconds and milliseconds a step of all trainings of one kind."""
-        return [(s, m) for s, m in self._rows("SELECT seconds, step_milliseconds FROM costs WHERE kind = ?", kind)]
+        rows = self._rows(StoredCost, "WHERE kind = ? ORDER BY rowid", kind)
+        return [(cost.seconds, cost.step_milliseconds) for cost in rows]
+
+    def seconds(self, kind: str) -> dict[str, float]:
+        """The seconds of the last training of each name of one kind."""
+        rows = self._rows(StoredCost, "WHERE kind = ? ORDER BY rowid", kind)
+        return {cost.name: cost.seconds for cost in rows}
 
     def stages(self) -> dict[str, tuple[int, float]]:
         """How many evaluations went through each screen and training, and their seconds together."""
-        statement = (
-            "SELECT key, count(*), sum(value) FROM costs, json_each(stages) WHERE kind = 'evaluation' GROUP BY key"
+        rows = self._select(
+            "SELECT key, count(*) AS count, sum(value) AS seconds FROM costs, json_each(stages) "
+            "WHERE kind = 'evaluation' GROUP BY key"
         )
-        return {name: (count, seconds) for name, count, seconds in self._rows(statement)}
+        return {row["key"]: (row["count"], row["seconds"]) for row in rows}
 
-    def _rows(self, statement: str, *values: Any) -> list[Any]:
+    def _rows(self, kind: type[Row], rest: str, *values: Any) -> list[Row]:
+        selected = self._select(f"SELECT {', '.join(columns(kind))} FROM {TABLES[kind]} {rest}", *values)
+        return [row_of(kind, dict(row)) for row in selected]
+
+    def _select(self, statement: str, *values: Any) -> list[sqlite3.Row]:
         with _sentences(self.path):
-            return self.connection.execute(statement, values).fetchall()
+            return self._connection.execute(statement, values).fetchall()
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -335,46 +307,19 @@ def _sentences(path: Path) -> Iterator[None]:
         raise RunError(f"cannot use {path}: {error}; check the disk's space and permissions, then resume") from None
 
 
-def _lock(folder: Path) -> Any:
+def _lock(folder: Path) -> filelock.BaseFileLock:
     """The writer's lock: held while the object lives, given up when the process ends, however it ends."""
+    lock = filelock.FileLock(folder / LOCK, timeout=0)
     try:
-        import fcntl
-    except ImportError:  # no such locks on this system: SQLite's own still protect each transaction
-        return None
-    handle = None
-    try:
-        handle = (folder / LOCK).open("w")
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        _give_up(handle)
-        if isinstance(error, BlockingIOError):
-            raise RunError(f"another process is working on {folder}; wait for it, or stop it and resume") from None
-        raise RunError(f"cannot write in {folder}: {error.strerror}; check its space and permissions") from None
-    return handle
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunError(f"another process is working on {folder}; wait for it, or stop it and resume") from None
+    except (OSError, NotImplementedError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write in {folder}: {reason}; check its space and permissions") from None
+    return lock
 
 
-def _give_up(lock: Any) -> None:
+def _give_up(lock: filelock.BaseFileLock | None) -> None:
     if lock is not None:
-        lock.close()
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
-
-
-def _birth(row: tuple[Any, ...]) -> StoredBirth:
-    number, generation, operator, parents, expression, digest, duplicate_of = row
-    return StoredBirth(number, generation, operator, tuple(json.loads(parents)), expression, digest, duplicate_of)
-
-
-def _evaluation(row: tuple[Any, ...]) -> StoredEvaluation:
-    digest, expression, fitness, reason, metrics, magnitudes, screen, equivalent_to, short, fingerprint = row
-    return StoredEvaluation(
-        digest, expression, fitness, reason, json.loads(metrics), tuple(json.loads(magnitudes)), screen, equivalent_to,
-        json.loads(short), fingerprint,
-    )  # fmt: skip
-
-
-def _measurement(row: tuple[Any, ...]) -> StoredMeasurement:
-    kind, name, seed, factor, reason, metrics, magnitudes = row
-    return StoredMeasurement(kind, name, seed, factor, reason, json.loads(metrics), tuple(json.loads(magnitudes)))
+        lock.release(force=True)

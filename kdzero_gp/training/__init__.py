@@ -1,7 +1,7 @@
 """Training for real: a network alone, a student with a distiller, several distillers compared fairly."""
 
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.engine.recipe import TrainingRecipe, load_recipe
+from kdzero_gp.engine.recipe import Recipe, load_recipe
 from kdzero_gp.training.api import Pair, distill, train
 from kdzero_gp.training.compare import Comparison, compare
 from kdzero_gp.training.distillers import Distiller, NamedDistiller
@@ -16,7 +16,7 @@ __all__ = [
     "Pair",
     "PairDescription",
     "TrainingResult",
-    "TrainingRecipe",
+    "Recipe",
     "compare",
     "describe_pair",
     "distill",

@@ -9,14 +9,16 @@ from typing import Any
 
 import torch
 
+from kdzero_gp import tasks
 from kdzero_gp.compiler import Expression
-from kdzero_gp.engine.batches import open_images
+from kdzero_gp.engine.batches import resized
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.engine.recipe import load_recipe
 from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
 from kdzero_gp.training.distillers import Distiller, NamedDistiller, resolve
-from kdzero_gp.training.pair import resized, tapped
+from kdzero_gp.training.opening import open_batches
+from kdzero_gp.training.pair import tapped
 from kdzero_gp.training.run import run
 from kdzero_gp.training.settings import Settings, TrainingResult
 
@@ -60,10 +62,10 @@ class Pair:
     def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
         """What the student and the teacher expose on the data, without the batch axis. Raises KdzeroError."""
         recipe = self.settings().recipe
-        images = open_images(self.task, self.data, recipe, torch.device("cpu"), torch.contiguous_format)
-        student = tapped(self.student, images.classes, images.example, self.student_taps)
-        seen = resized(images.example, recipe.teacher_image_size)
-        return student.shapes, tapped(self.teacher, images.classes, seen, self.teacher_taps).shapes
+        batches, family = open_batches(self.task, self.data, recipe, torch.device("cpu")), tasks.get(self.task).family
+        student = tapped(self.student, batches.classes, batches.example, self.student_taps, family=family)
+        seen = resized(batches.example, recipe.teacher_image_size)
+        return student.shapes, tapped(self.teacher, batches.classes, seen, self.teacher_taps, family=family).shapes
 
     def resolve(self, *distillers: str | Path | Expression | NamedDistiller) -> list[Distiller]:
         """The distillers as they are for this pair. Raises SettingError or ExpressionError for one that is none."""

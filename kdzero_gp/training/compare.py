@@ -12,18 +12,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.common import cores, interval
+from kdzero_gp import tasks
+from kdzero_gp.common import interval
 from kdzero_gp.compiler import Expression
-from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import SettingError
+from kdzero_gp.families import Measure, TaskFamily
+from kdzero_gp.files import atomic_write
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.api import Pair
 from kdzero_gp.training.distillers import Distiller, NamedDistiller
+from kdzero_gp.training.jobs import Job, results
 from kdzero_gp.training.run import share
 from kdzero_gp.training.settings import TrainingResult
-from kdzero_gp.workers.trainings import Job, results
 
 CROSS_ENTROPY = "ce"
 REFERENCE = "kd"
@@ -36,9 +38,10 @@ TUNING_SEED = 1_000_000
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One distiller: its tuned factor and, over the seeds, means with half-widths of 95 % intervals (Student's t).
+    """One distiller: its tuned factor and, over the seeds, means with half-widths of 95 % intervals (Student's t) of
+    the family's deciding measure.
 
-    ``difference`` is the mean of the paired differences in test accuracy to ``kd``; ``milliseconds`` of a step and
+    ``difference`` is the mean of the paired differences on test images to ``kd``; ``milliseconds`` of a step and
     ``megabytes`` at the peak are means. ``reason`` says why there are no numbers.
     """
 
@@ -61,10 +64,12 @@ class ComparisonRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The table, best mean test accuracy first, and the folder of everything behind it."""
+    """The table, the best mean on test images first, by the measure that decides; and the folder of everything behind
+    it."""
 
     folder: Path
     rows: tuple[ComparisonRow, ...]
+    measure: Measure
 
 
 def compare(
@@ -76,7 +81,6 @@ def compare(
     factors: Sequence[float] = FACTORS,
     tune_epochs: int | None = None,
     seed: int = 0,
-    workers: int | None = None,
     machine: Machine | None = None,
     progress: Progress | None = None,
 ) -> Comparison:
@@ -84,21 +88,21 @@ def compare(
 
     First every distiller's magnitude is tuned: one training of ``tune_epochs`` epochs (default: a quarter of the
     recipe's) for each of ``factors`` times the joint relative magnitude (of an expression: times each term's own
-    relative magnitude), judged by the last epoch's validation accuracy. All have the same grid and budget. Then come
-    the trainings that are compared; test images are read at the end of each of these. ``workers`` processes (default:
-    one for each core, one on a GPU) train at once, with one thread each on a CPU; results do not depend on their
+    relative magnitude), judged by the last epoch's validation images. All have the same grid and budget. Then come
+    the trainings that are compared; test images are read at the end of each of these. the machine's
+    ``workers`` train at once, with one thread each on a CPU; results do not depend on their
     number.
 
     Writes ``compare.json``, ``compare.csv`` (one line for each training) and ``compare.png`` into ``out``. The same
     call goes on where an interrupted one stopped; more seeds or distillers add to what is there. Raises KdzeroError.
     """
-    if seeds < 1 or not factors or (workers is not None and workers < 1):
-        raise SettingError("compare needs at least one of --seeds, --factors and --workers")
+    if seeds < 1 or not factors:
+        raise SettingError("--seeds must be at least 1 and --factors at least one number")
     machine = machine or Machine()
     on_cpu = machine.resolved().type == "cpu"
     work = _ComparisonRun(pair, pair.resolve(REFERENCE, *distillers), Path(out), seed, progress or Progress())
     work.machine = replace(machine, threads=machine.threads or 1) if on_cpu else machine
-    work.workers = workers or (cores() if on_cpu else 1)
+    work.workers = machine.resolved_workers()
     return work.run(seeds, tuple(float(factor) for factor in factors), tune_epochs)
 
 
@@ -107,7 +111,7 @@ class _ComparisonRun:
     workers: int
 
     def __init__(self, pair: Pair, distillers: list[Distiller], folder: Path, seed: int, progress: Progress):
-        self.pair = pair
+        self.pair, self.family = pair, tasks.get(pair.task).family
         self.distillers = _distinct(distillers)
         self.folder = folder
         self.seed = seed
@@ -121,15 +125,15 @@ class _ComparisonRun:
                                    "factors": list(factors), "tune_epochs": epochs}  # fmt: skip
         files.claim(self.folder, "comparison", facts)
         tuned = self._tune(factors, epochs)
-        best = {name: _best(found) for name, found in tuned.items()}
+        best = {name: _best(found, self.family) for name, found in tuned.items()}
         outer = [name for name, factor in best.items() if len(factors) > 2 and factor in (min(factors), max(factors))]
         if outer:
             self.progress.note(f"best at an end of the grid, which might go further with --factors: {', '.join(outer)}")
         trained = self._train(seeds, best)
-        rows = table(trained, best)
+        rows = table(trained, best, self.family.deciding)
         self._write(facts, tuned, trained, rows)
         (self.folder / files.TEACHER).unlink(missing_ok=True)
-        return Comparison(self.folder, tuple(rows))
+        return Comparison(self.folder, tuple(rows), self.family.deciding)
 
     def _share(self) -> None:
         """The teacher is asked once for all trainings, where the recipe allows that."""
@@ -199,16 +203,16 @@ class _ComparisonRun:
             "trainings": {name: {str(s): r.as_dict() for s, r in found.items()} for name, found in trained.items()},
             "table": [row.as_dict() for row in rows],
         }
-        write_whole(self.folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False))
+        atomic_write(self.folder / "compare.json", json.dumps(content, indent=1, ensure_ascii=False))
         factor = {row.name: row.factor for row in rows}
         lines = [
-            {"distiller": name, "seed": seed, "factor": factor.get(name)}
-            | {key: value for key, value in result.as_dict().items() if key != "magnitudes"}
+            {"distiller": name, "seed": seed, "factor": factor.get(name)} | result.row()
             for name, found in trained.items()
             for seed, result in found.items()
         ]
         files.write_log(self.folder, lines, "compare.csv")
-        draw(rows, self.folder / "compare.png", f"{self.pair.teacher} → {self.pair.student}, {self.pair.task}")
+        title = f"{self.pair.teacher} → {self.pair.student}, {self.pair.task}"
+        draw(rows, self.family.deciding, self.folder / "compare.png", title)
 
 
 def _distinct(distillers: list[Distiller]) -> list[Distiller]:
@@ -232,48 +236,54 @@ def _slug(distiller: Distiller) -> str:
     return f"{name}-{hashlib.sha256(distiller.source.encode()).hexdigest()[:8]}"
 
 
-def _best(found: dict[float, TrainingResult]) -> float | None:
-    """The factor with the best last validation accuracy (equal ones by cross-entropy); None when all failed."""
+def _best(found: dict[float, TrainingResult], family: TaskFamily) -> float | None:
+    """The factor that did best on validation images after the last epoch; None when all failed."""
 
-    def rank(factor: float) -> tuple[float, float]:
-        result = found[factor]
-        return result.last_validation_accuracy or 0.0, -(result.last_validation_cross_entropy or 0.0)
+    def rank(factor: float) -> list[float]:
+        values = found[factor].last_validation
+        order = (family.decides, family.breaks_ties)
+        return [family.measure_of(name).key(values.get(name, math.nan)) for name in order]
 
     usable = [factor for factor in sorted(found) if not found[factor].reason]
-    return max(usable, key=rank) if usable else None
+    return min(usable, key=rank) if usable else None
 
 
-def table(trained: dict[str, dict[int, TrainingResult]], factors: dict[str, float | None]) -> list[ComparisonRow]:
-    """The rows, best mean test accuracy first; what has no numbers comes last."""
+def table(
+    trained: dict[str, dict[int, TrainingResult]], factors: dict[str, float | None], measure: Measure
+) -> list[ComparisonRow]:
+    """The rows, the best mean on test images first; what has no numbers comes last."""
     kd = trained.get(REFERENCE, {})
-    rows = [_row(name, factors.get(name), found, kd) for name, found in trained.items()]
-    return sorted(rows, key=lambda row: -row.test if row.test == row.test else math.inf)
+    rows = [_row(name, factors.get(name), found, kd, measure.name) for name, found in trained.items()]
+    return sorted(rows, key=lambda row: measure.key(row.test))
 
 
 def _row(
-    name: str, factor: float | None, found: dict[int, TrainingResult], kd: dict[int, TrainingResult]
+    name: str,
+    factor: float | None,
+    found: dict[int, TrainingResult],
+    kd: dict[int, TrainingResult],
+    measure: str,
 ) -> ComparisonRow:
     bad = [result.reason for result in found.values() if result.reason]
     if bad or not found:
-        return ComparisonRow(
-            name, factor, len(found), reason=bad[0] if bad else "no factor of the grid could be trained"
-        )
-    tests = [result.test_accuracy for result in found.values()]
-    validation = [r.validation_accuracy for r in found.values() if r.validation_accuracy is not None]
+        reason = bad[0] if bad else "no factor of the grid could be trained"
+        return ComparisonRow(name, factor, len(found), reason=reason)
+    tests = [result.test[measure] for result in found.values()]
+    validation = [result.validation[measure] for result in found.values() if result.validation]
     paired = [
-        result.test_accuracy - kd[seed].test_accuracy
+        result.test[measure] - kd[seed].test[measure]
         for seed, result in found.items()
         if name != REFERENCE and seed in kd and not kd[seed].reason
     ]
     return ComparisonRow(
-        name,
-        factor,
-        len(found),
-        statistics.fmean(tests),
-        interval(tests),
-        statistics.fmean(validation) if validation else math.nan,
-        statistics.fmean(paired) if paired else math.nan,
-        interval(paired),
-        statistics.fmean(result.step_milliseconds for result in found.values()),
-        statistics.fmean(result.peak_megabytes for result in found.values()),
+        name=name,
+        factor=factor,
+        seeds=len(found),
+        test=statistics.fmean(tests),
+        interval=interval(tests),
+        validation=statistics.fmean(validation) if validation else math.nan,
+        difference=statistics.fmean(paired) if paired else math.nan,
+        difference_interval=interval(paired),
+        milliseconds=statistics.fmean(result.step_milliseconds or math.nan for result in found.values()),
+        megabytes=statistics.fmean(result.peak_megabytes or math.nan for result in found.values()),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +15,8 @@ from kdzero_gp.compiler.rendering import magnitudes_source
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.errors import KdzeroError, SettingError
 
-MAGNITUDE_MODES = ("relative", "absolute", "joint")
 # What the training calls of a distiller; files that kdzero-gp exports have it all.
-NEEDED = ("prepare", "terms", "loss", "magnitudes")
+NEEDED = ("KNOWLEDGE", "MAGNITUDES", "prepare", "terms", "loss", "magnitudes")
 _TRIED_BATCH = 8
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -121,6 +120,12 @@ def _try(name: str, distiller: nn.Module, student: Shapes, teacher: Shapes) -> N
 
 
 def with_magnitudes(source: str, magnitudes: Sequence[float]) -> str:
-    """The source of a distiller with these final magnitudes."""
-    line = f"    MAGNITUDES = {magnitudes_source(magnitudes)}"
-    return re.sub(r"^    MAGNITUDES = .*$", lambda _: line, source, count=1, flags=re.MULTILINE)
+    """The source of a distiller with these final magnitudes in place of its own."""
+    tree = ast.parse(source)
+    distiller = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Distiller")
+    line = next(
+        node for node in distiller.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MAGNITUDES"
+    )
+    lines = source.splitlines(keepends=True)
+    lines[line.lineno - 1 : line.end_lineno] = [f"    MAGNITUDES = {magnitudes_source(magnitudes)}\n"]
+    return "".join(lines)

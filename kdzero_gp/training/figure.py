@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from kdzero_gp.families import Measure
+
 if TYPE_CHECKING:
     from kdzero_gp.training.compare import ComparisonRow
 
@@ -14,30 +16,30 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 40
 
 
-def draw(rows: Sequence[ComparisonRow], path: Path, title: str) -> None:
-    """Mean test accuracy with its 95 % interval for each distiller, best on top, as a PNG. Rows without numbers are
+def draw(rows: Sequence[ComparisonRow], measure: Measure, path: Path, title: str) -> None:
+    """Mean on test images with its 95 % interval for each distiller, best on top, as a PNG. Rows without numbers are
     left out."""
     from io import BytesIO
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from kdzero_gp.compiler.loading import write_whole
+    from kdzero_gp.files import atomic_write
 
     shown = [row for row in rows if not row.reason][::-1]
     figure = Figure(figsize=(7.0, 1.2 + 0.35 * max(1, len(shown))), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     for place, row in enumerate(shown):
-        width = 0.0 if math.isnan(row.interval) else 100 * row.interval
+        width = 0.0 if math.isnan(row.interval) else measure.scale * row.interval
         colour = "0.4" if row.name in ("ce", "kd") else "C0"
-        axes.errorbar(100 * row.test, place, xerr=width, fmt="o", color=colour, capsize=3)
+        axes.errorbar(measure.scale * row.test, place, xerr=width, fmt="o", color=colour, capsize=3)
     names = [row.name if len(row.name) <= _LONGEST_NAME else row.name[: _LONGEST_NAME - 1] + "…" for row in shown]
     axes.set_yticks(range(len(shown)), names)
-    axes.set_xlabel("test accuracy, %: mean and 95 % interval")
+    axes.set_xlabel(f"test {measure.heading}: mean and 95 % interval")
     axes.set_title(title, loc="left", fontsize="medium")
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.grid(axis="x", alpha=0.3)
     content = BytesIO()
     figure.savefig(content, format="png", dpi=150)
-    write_whole(path, content.getvalue())
+    atomic_write(path, content.getvalue())

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import platform
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,13 +19,15 @@ from typing import Any
 
 import torch
 
-from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.files import atomic_write
 from kdzero_gp.training.settings import TrainingResult
 from kdzero_gp.version import __version__
 
 SETTINGS = "settings.json"
 CHECKPOINT = "checkpoint.pt"
+# Raise it when a checkpoint holds something else than before.
+FORMAT = 2
 TEACHER = "teacher.pt"
 LOG = "log.csv"
 STUDENT = "student.safetensors"
@@ -54,7 +55,7 @@ def claim(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
-    write_whole(folder / SETTINGS, json.dumps({"kind": kind, "settings": settings}, indent=1, ensure_ascii=False))
+    atomic_write(folder / SETTINGS, json.dumps({"kind": kind, "settings": settings}, indent=1, ensure_ascii=False))
 
 
 def _known(folder: Path, kind: str) -> dict[str, Any] | None:
@@ -80,18 +81,11 @@ def _short(value: Any) -> str:
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:
     """Write a checkpoint, on the disk before it takes the place of the last one. Raises RunError where it cannot."""
     path = folder / CHECKPOINT
-    temporary = path.with_name(f".{CHECKPOINT}.{os.getpid()}.tmp")
+    remedy = "free space, then give the same command again"
     try:
-        with temporary.open("wb") as file:
-            torch.save(dict(state), file)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, RuntimeError) as error:
-        temporary.unlink(missing_ok=True)
-        # torch reports a full disk as an internal check that failed
-        reason = error.strerror if isinstance(error, OSError) else "the disk may be full"
-        raise RunError(f"cannot write {path}: {reason}; free space, then give the same command again") from None
+        atomic_write(path, lambda temporary: torch.save(dict(state) | {"format": FORMAT}, temporary), remedy)
+    except RuntimeError:  # torch reports a full disk as an internal check that failed
+        raise RunError(f"cannot write {path}: the disk may be full; {remedy}") from None
 
 
 def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None:
@@ -104,6 +98,8 @@ def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None
     except Exception as error:
         first = (str(error).splitlines() or [""])[0]
         raise RunError(f"{path} is damaged ({first}); delete it to train from the beginning") from None
+    if found.get("format") != FORMAT:
+        raise RunError(f"{path} was written by another version of kdzero-gp; delete it to train from the beginning")
     return found
 
 
@@ -113,14 +109,14 @@ def write_log(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = LOG) 
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write_whole(folder / name, text.getvalue())
+    atomic_write(folder / name, text.getvalue())
 
 
 def write_result(folder: Path, result: TrainingResult, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Write the end of a training; what it went on from is of no use then."""
     versions = {"kdzero_gp": __version__, "torch": torch.__version__, "python": platform.python_version()}
     content = result.as_dict() | {"settings": settings, "machine": facts, "versions": versions}
-    write_whole(folder / RESULT, json.dumps(content, indent=1, ensure_ascii=False))
+    atomic_write(folder / RESULT, json.dumps(content, indent=1, ensure_ascii=False))
     for name in (CHECKPOINT, TEACHER):
         (folder / name).unlink(missing_ok=True)
 
@@ -133,7 +129,7 @@ def read_result(folder: Path) -> TrainingResult | None:
     try:
         return TrainingResult.from_dict(json.loads(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
-        raise RunError(f"{path} is damaged; delete it and give the same command again") from None
+        raise RunError(f"{path} is damaged or of another version; delete it and give the same command again") from None
 
 
 class Board:

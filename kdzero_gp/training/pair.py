@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.shapes import Adapter, PairShapes, adapters
-from kdzero_gp.models import build
+from kdzero_gp.engine.batches import resized
+from kdzero_gp.families import TaskFamily
+from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models.taps import Tapped
 
 # One seed for looking at networks; nothing that is looked at depends on their weights.
@@ -55,23 +56,21 @@ class PairDescription:
         return asdict(self)
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """Images NxCxHxW at ``size`` pixels a side (0, or their own size: as they are), bilinear with antialiasing."""
-    if size in (0, images.shape[-1]):
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
-
-
 def tapped(
-    network: str | nn.Module, classes: int, example: Tensor, taps: Mapping[str, str] | None = None, seed: int = _LOOKING
-) -> Tapped:
+    network: str | nn.Module,
+    classes: int,
+    example: Tensor,
+    taps: Mapping[str, str] | None = None,
+    seed: int = _LOOKING,
+    family: TaskFamily = CLASSIFICATION,
+) -> Any:
     """A network, by name with new weights drawn from ``seed`` or given, tapped for images like ``example``. Raises
     ModelError for what does not exist or has no usable layers."""
     if isinstance(network, str):
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            network = build(network, classes, example.shape[1])
-    return Tapped(network, example, taps or None)
+            network = family.build(network, classes, example.shape[1])
+    return family.tap(network, example, taps or None)
 
 
 def describe_pair(

@@ -5,31 +5,34 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Collection, Iterable
-from dataclasses import astuple, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from kdzero_gp.common import cores, count_parameters
+from kdzero_gp import tasks
+from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import load_source
-from kdzero_gp.compiler.loading import write_whole
-from kdzero_gp.engine.batches import Images, open_images
-from kdzero_gp.engine.loop import Trainer, measured
-from kdzero_gp.engine.machine import Machine, computing_as, forget_peak, peak_megabytes
+from kdzero_gp.engine.batches import Batches, resized
+from kdzero_gp.engine.checks import check_teacher
+from kdzero_gp.engine.loop import CHECK_EVERY, Diverged, Trainer
+from kdzero_gp.engine.machine import Machine, computing_as, default_threads, forget_peak, peak_megabytes
 from kdzero_gp.engine.magnitudes import final_magnitudes
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.precision import SMALLEST_SIZE, label, precision_for
-from kdzero_gp.engine.resident import Diverged
-from kdzero_gp.engine.teacher import Teacher, asked, keep, kept, outputs
+from kdzero_gp.engine.precision import SMALLEST_SIZE, precision_for
+from kdzero_gp.engine.teacher import KeptTeacher, LiveTeacher, Teacher, ask, keep, kept
 from kdzero_gp.errors import ModelError
+from kdzero_gp.families import TaskFamily
+from kdzero_gp.files import atomic_write
 from kdzero_gp.models import names
-from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.distillers import with_magnitudes
-from kdzero_gp.training.pair import resized, tapped
+from kdzero_gp.training.opening import open_batches
+from kdzero_gp.training.pair import tapped
 from kdzero_gp.training.settings import Settings, TrainingResult
 
 # Images on which a teacher is checked before it teaches.
@@ -57,70 +60,119 @@ def run(
     if known is not None:
         return known
     size = settings.recipe.image_size or (1 if settings.task == "digits" else SMALLEST_SIZE)
-    threads = machine.threads or (1 if size < SMALLEST_SIZE else cores())
+    checkpoint = files.load_checkpoint(folder, device)
+    if checkpoint is not None:  # an equal end needs equal arithmetic
+        machine = replace(machine, precision=checkpoint["precision"], threads=checkpoint["threads"])
+    threads = machine.threads or default_threads(size)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(threads):
         forget_peak(device)
-        training = _Training(settings, folder, machine, progress or Progress(), shared)
-        facts = {"device": str(device), "threads": threads, "precision": label(training.precision)}
-        return training.run(tensorboard, facts)
+        machine = replace(machine, threads=threads)
+        training = _Training(settings, folder, machine, progress or Progress(), shared, checkpoint)
+        chosen = {"device": str(device), "threads": threads, "precision": str(training.opened.precision)}
+        return training.run(tensorboard, chosen)
 
 
-def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machine, progress: Progress) -> Precision:
+def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machine, progress: Progress) -> str:
     """What trainings with these distillers can have in common, found once: the precision, and the teacher's outputs
     kept at ``path``, where they can be (see ``teacher.keep``). Raises KdzeroError."""
     device = machine.resolved()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(cores()):
-        images, _, precision = _opened(settings, device, machine)
-        network = _load_teacher(settings, images, device, precision)
-        names = set().union(*(asked(load_source(source), network.shapes) for source in sources))
-        _keep(network, names, images, precision, path, progress)
-    return precision
+    threads = machine.threads or 1
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(threads):
+        opened = Opened(settings, machine)
+        network = _load_teacher(settings, opened)
+        wanted = set().union(*(load_source(source).KNOWLEDGE for source in sources))
+        _keep(network, wanted, opened, path, progress)
+    return str(opened.precision)
+
+
+class Opened:
+    """The data, the new student and how it computes."""
+
+    def __init__(self, settings: Settings, machine: Machine):
+        self.device = machine.resolved()
+        self.family: TaskFamily = tasks.get(settings.task).family
+        self.batches: Batches = open_batches(
+            settings.task, settings.data, settings.recipe, self.device, validate=settings.validate,
+            readers=machine.readers,
+        )  # fmt: skip
+        classes, example = self.batches.classes, self.batches.example
+        student = tapped(settings.student, classes, example, settings.student_taps, settings.seed, self.family)
+        self.student = student.to(self.device)
+        if machine.precision is not None:
+            self.precision = Precision.parse(machine.precision)
+        else:
+            _, labels = next(iter(self.batches.evaluation("train")))
+            self.precision = precision_for(settings.student, self.student, self.family, example, labels)
+        self.batches.precision = self.precision
+        self.student.to(memory_format=self.precision.memory_format)
+
+    @torch.no_grad()
+    def measure(self, network: Any, part: str, most: int | None = None) -> dict[str, float]:
+        """The family's measures of a tapped network, or a function like one, on (the first ``most``) images of a
+        part; none where it has no images."""
+        if not getattr(self.batches, part):
+            return {}
+
+        def computed() -> Iterable[tuple[dict[str, Tensor], Tensor]]:
+            count = 0
+            for images, labels in self.batches.evaluation(part):
+                yield network(images), labels
+                count += len(labels)
+                if most is not None and count >= most:
+                    return
+
+        return self.family.measure(computed())
 
 
 class _Training:
-    def __init__(self, settings: Settings, folder: Path, machine: Machine, progress: Progress, shared: Path | None):
-        self.settings = settings
-        self.recipe = settings.recipe
-        self.folder = folder
-        self.device = machine.resolved()
-        self.progress = progress
-        self.shared = shared
+    def __init__(
+        self, settings: Settings, folder: Path, machine: Machine, progress: Progress, shared: Path | None,
+        checkpoint: dict[str, Any] | None,
+    ):  # fmt: skip
+        self.settings, self.recipe, self.folder, self.shared = settings, settings.recipe, folder, shared
+        self.machine, self.progress, self.checkpoint = machine, progress, checkpoint
         self.begin = time.perf_counter()
-        self.checkpoint = files.load_checkpoint(folder, self.device)
-        if self.checkpoint is not None:
-            machine = replace(machine, precision=Precision(*self.checkpoint["precision"]))
-        self.images, student, self.precision = _opened(settings, self.device, machine)
-        self.student = student.to(memory_format=self.precision.memory_format)
-        self.teacher_accuracy: float | None = None
+        self.opened = Opened(settings, machine)
+        self.student, self.family = self.opened.student, self.opened.family
+        self.teacher_measures: dict[str, float] = {}
         self.teacher = self._teacher() if settings.source else None
-        self.trainer = Trainer(self.student, self.images, self.precision, self.teacher)
+        self.trainer = Trainer(self.student, self.family, self.opened.batches, self.opened.precision, self.teacher)
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
+        self.last: dict[str, float] = {}
         self.spent = {"seconds": 0.0, "steps": 0, "training": 0.0, "peak": 0.0}
         self.magnitudes: tuple[float, ...] = ()
 
     def _teacher(self) -> Teacher:
-        settings, images, precision = self.settings, self.images, self.precision
-        network = _load_teacher(settings, images, self.device, precision)
+        settings, opened = self.settings, self.opened
+        network = _load_teacher(settings, opened)
         torch.manual_seed(settings.seed)  # the adapters' first weights
-        distiller = load_source(settings.source).to(self.device).train()
-        self.teacher_accuracy = _checked(network, images, precision, settings.teacher)
-        teacher = Teacher(network, distiller, images, precision)
-        names = asked(distiller, network.shapes)
+        distiller = load_source(settings.source).to(opened.device).train()
+        part = "validation" if opened.batches.validation else "train"
+        measures = opened.measure(lambda images: self._ask(network, images), part, CHECKED_IMAGES)
+        self.teacher_measures = measures
+        labels = next(iter(opened.batches.evaluation(part)))[1]
+        named = {f"{part}_{name}": value for name, value in measures.items()}
+        check_teacher(self.family, named, {part: labels}, opened.batches.classes, settings.teacher, self.progress)
         path = self.shared if self.shared and self.shared.exists() else self.folder / files.TEACHER
         # a single epoch asks a live teacher no more often
-        if (path.exists() or self.recipe.epochs > 1) and _keep(network, names, images, precision, path, self.progress):
-            teacher.kept = kept(path, names, self.device)
-        return teacher
+        repeated = path.exists() or self.recipe.epochs > 1
+        if repeated and _keep(network, distiller.KNOWLEDGE, opened, path, self.progress):
+            labels = torch.cat([labels for _, labels in opened.batches.evaluation("train")])
+            return KeptTeacher(distiller, self.family, kept(path, distiller.KNOWLEDGE, opened.device), labels)
+        return LiveTeacher(distiller, self.family, network, opened.batches, opened.precision)
 
-    def run(self, tensorboard: bool, facts: dict[str, Any]) -> TrainingResult:
+    def _ask(self, network: Any, images: Tensor) -> dict[str, Tensor]:
+        return ask(network, images, self.opened.batches, self.opened.precision)
+
+    def run(self, tensorboard: bool, chosen: dict[str, Any]) -> TrainingResult:
         """The training as a list of verbs."""
         first = self._start_or_restore()
         board = files.Board(self.folder, tensorboard, first)
-        self.progress.begin(f"training {self.settings.student}", self.recipe.epochs * self.images.steps)
-        self.progress.advance(first * self.images.steps)
+        self.progress.begin(f"training {self.settings.student}", self.trainer.steps)
+        self.progress.advance(first * self.opened.batches.steps)
         try:
-            for epoch in range(first, self.recipe.epochs):
+            for epoch in range(first, self.trainer.epochs):
                 board.add(self._epoch(epoch))
             result = self._finish()
         except Diverged as reason:
@@ -128,7 +180,7 @@ class _Training:
         finally:
             self.progress.end()
             board.close()
-        files.write_result(self.folder, result, self.settings.as_dict(), facts)
+        files.write_result(self.folder, result, self.settings.as_dict(), chosen)
         return result
 
     def _start_or_restore(self) -> int:
@@ -137,95 +189,98 @@ class _Training:
         if state is None:
             if self.teacher is not None:
                 self.magnitudes = final_magnitudes(
-                    self.settings.magnitude, self.settings.factor, self.student, self.teacher, self.images,
-                    self.precision, self.settings.seed,
+                    self.settings.magnitude, self.settings.factor, self.student, self.teacher, self.opened.batches,
+                    self.opened.precision, self.settings.seed,
                 )  # fmt: skip
         else:
-            self.trainer.restore(state)
+            self.trainer.load_state_dict(state)
             self.rows, self.best, self.spent = state["rows"], state["best"], state["spent"]
+            self.last = state["last"]
             self.magnitudes = tuple(state["magnitudes"])
             self.progress.note(f"going on after epoch {len(self.rows)}")
         if self.teacher is not None:
-            self.teacher.distiller.magnitudes = self.magnitudes  # type: ignore[assignment]
-            write_whole(self.folder / files.DISTILLER, with_magnitudes(self.settings.source, self.magnitudes))
+            self.teacher.distiller.magnitudes = self.magnitudes
+            atomic_write(self.folder / files.DISTILLER, with_magnitudes(self.settings.source, self.magnitudes))
         return len(self.rows)
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
         """One epoch, its measurements and the checkpoint after it."""
-        found = self.trainer.epoch(self.settings.seed, epoch, lambda n, loss: self.progress.advance(n, loss=loss))
-        row = {"epoch": epoch + 1, "learning_rate": self.trainer.optimizer.param_groups[0]["lr"],
-               "loss": found["loss"], "cross_entropy": found["cross_entropy"]}  # fmt: skip
-        now = measured(self.student.eval(), self.images, "validation")
-        row |= {"validation_accuracy": now.get("accuracy"), "validation_cross_entropy": now.get("cross_entropy")}
-        row["seconds"] = found["seconds"]
+        begin, sums = time.perf_counter(), torch.zeros(2, device=self.opened.device)
+        first, last = epoch * self.opened.batches.steps, self.trainer.steps - 1
+
+        def on_step(step: int, own: Tensor, distilled: Tensor | None) -> None:
+            loss = own if distilled is None else own + distilled
+            sums.add_(torch.stack([loss, own]))
+            taken = step - first + 1
+            if taken % CHECK_EVERY == 0 or taken == self.opened.batches.steps or step == last:
+                self.progress.advance((taken - 1) % CHECK_EVERY + 1, loss=loss.item())
+
+        self.trainer.epoch(self.settings.seed, epoch, on_step)
+        steps = min(self.trainer.steps - first, self.opened.batches.steps)
+        seconds = time.perf_counter() - begin
+        loss, own = (sums / steps).tolist()
+        rate = self.recipe.rate(first + steps - 1, self.opened.batches.steps)
+        measures = self.opened.measure(self.student.eval(), "validation")
+        row = {"epoch": epoch + 1, "learning_rate": rate, "loss": loss, self.family.loss: own}
+        row |= {f"validation_{measure.name}": measures.get(measure.name) for measure in self.family.measures}
+        row["seconds"] = seconds
         self.rows.append(row)
-        if not now or self._is_best(row):
-            weights = {} if not now else copy.deepcopy(self.student.network.state_dict())
-            self.best = {"row": row, "weights": weights}
-        self.spent["steps"] += self.images.steps
-        self.spent["training"] += found["seconds"]
+        if not measures or self._is_best(measures):
+            weights = {} if not measures else copy.deepcopy(self.student.network.state_dict())
+            self.best = {"epoch": epoch + 1, "measures": measures, "weights": weights}
+        self.last = measures
+        self.spent["steps"] += steps
+        self.spent["training"] += seconds
         self._spend()
-        state = self.trainer.state() | {"rows": self.rows, "best": self.best, "spent": self.spent}
-        state |= {"magnitudes": list(self.magnitudes), "precision": astuple(self.precision)}
-        files.save_checkpoint(self.folder, state)
-        files.write_log(self.folder, self.rows)
+        self._save()
         return row
 
-    def _is_best(self, row: dict[str, Any]) -> bool:
-        def rank(one: dict[str, Any]) -> tuple[float, float]:
-            return one["validation_accuracy"], -one["validation_cross_entropy"]
+    def _save(self) -> None:
+        state = self.trainer.state_dict() | {"rows": self.rows, "best": self.best, "spent": self.spent}
+        state |= {"magnitudes": list(self.magnitudes), "last": self.last, "threads": self.machine.threads}
+        files.save_checkpoint(self.folder, state | {"precision": str(self.opened.precision)})
+        files.write_log(self.folder, self.rows)
 
-        return not self.best or rank(row) > rank(self.best["row"])
+    def _is_best(self, measures: dict[str, float]) -> bool:
+        def rank(values: dict[str, float]) -> list[float]:
+            order = (self.family.decides, self.family.breaks_ties)
+            return [self.family.measure_of(name).key(values[name]) for name in order]
+
+        return not self.best or rank(measures) < rank(self.best["measures"])
 
     def _spend(self) -> None:
         now = time.perf_counter()
         self.spent["seconds"] += now - self.begin
         self.begin = now
-        self.spent["peak"] = max(self.spent["peak"], peak_megabytes(self.device))
+        self.spent["peak"] = max(self.spent["peak"], peak_megabytes(self.opened.device))
 
     def _finish(self) -> TrainingResult:
         """Final weights: the best by validation, or the last. The test images are read here and nowhere else."""
         if self.best["weights"]:
             self.student.network.load_state_dict(self.best["weights"])
-        test = measured(self.student.eval(), self.images, "test")
+        test = self.opened.measure(self.student.eval(), "test")
         parameters = count_parameters(self.student)
         save_weights(self.student.untap(), self.folder / files.STUDENT)
         self._spend()
-        row, last = self.best["row"], self.rows[-1]
         return TrainingResult(
-            test["accuracy"],
-            row["validation_accuracy"],
-            row["validation_cross_entropy"],
-            last["validation_accuracy"],
-            last["validation_cross_entropy"],
-            row["epoch"],
-            self.recipe.epochs,
-            self.teacher_accuracy,
-            parameters,
-            self.magnitudes,
-            1000.0 * self.spent["training"] / self.spent["steps"],
-            self.spent["peak"],
-            self.spent["seconds"],
+            test=test,
+            validation=self.best["measures"],
+            last_validation=self.last,
+            teacher=self.teacher_measures,
+            best_epoch=self.best["epoch"],
+            epochs=self.recipe.epochs,
+            parameters=parameters,
+            magnitudes=self.magnitudes,
+            step_milliseconds=1000.0 * self.spent["training"] / self.spent["steps"],
+            peak_megabytes=self.spent["peak"],
+            seconds=self.spent["seconds"],
         )
 
 
-def _opened(settings: Settings, device: torch.device, machine: Machine) -> tuple[Images, Tapped, Precision]:
-    """The images, the new student and how it computes."""
-    images = open_images(
-        settings.task, settings.data, settings.recipe, device, torch.contiguous_format,
-        validate=settings.validate, readers=machine.readers,
-    )  # fmt: skip
-    student = tapped(settings.student, images.classes, images.example, settings.student_taps, settings.seed).to(device)
-    precision = machine.precision
-    if precision is None:
-        precision, _ = precision_for(settings.student, student, images.example, images.classes)
-    images.memory_format = precision.memory_format
-    return images, student, precision
-
-
-def _load_teacher(settings: Settings, images: Images, device: torch.device, precision: Precision) -> Tapped:
-    example = resized(images.example, settings.recipe.teacher_image_size)
-    network = tapped(settings.teacher, images.classes, example, settings.teacher_taps)
+def _load_teacher(settings: Settings, opened: Opened) -> Any:
+    batches = opened.batches
+    example = resized(batches.example, settings.recipe.teacher_image_size)
+    network = tapped(settings.teacher, batches.classes, example, settings.teacher_taps, family=opened.family)
     if settings.teacher_weights is not None:
         load_weights(network.network, settings.teacher_weights)
     elif settings.teacher.partition(":")[0] in (*names(), "timm", "torchvision"):  # a user's own may bring them
@@ -233,24 +288,10 @@ def _load_teacher(settings: Settings, images: Images, device: torch.device, prec
             f"the teacher {settings.teacher} has no weights; give --teacher-weights, for example those of "
             f"kdzero-gp train --model {settings.teacher}"
         )
-    return network.to(device).to(memory_format=precision.memory_format).eval()
+    return network.to(opened.device).to(memory_format=opened.precision.memory_format).eval()
 
 
-def _keep(
-    network: Tapped, wanted: Collection[str], images: Images, precision: Precision, path: Path, progress: Progress
-) -> bool:
-    if not path.exists() and images.recipe.cacheable:
+def _keep(network: Any, wanted: Collection[str], opened: Opened, path: Path, progress: Progress) -> bool:
+    if not path.exists() and opened.batches.recipe.cacheable:
         progress.note("asking the teacher about all images once: the recipe changes no image but by flips")
-    return keep(network, wanted, images, precision, path)
-
-
-def _checked(network: Tapped, images: Images, precision: Precision, name: str) -> float:
-    """The teacher's accuracy on some validation images. Raises ModelError when it only guesses."""
-    part = "validation" if images.validation else "train"
-    accuracy = measured(lambda batch: outputs(network, batch, images, precision), images, part, CHECKED_IMAGES)
-    if images.classes > 2 and accuracy["accuracy"] < 2.0 / images.classes:
-        raise ModelError(
-            f"the accuracy of the teacher {name} is {100 * accuracy['accuracy']:.2f} %, near guessing; the weights "
-            "belong to other classes or another normalisation: check --teacher-weights and --data"
-        )
-    return accuracy["accuracy"]
+    return keep(network, wanted, opened.batches, opened.precision, path)

@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kdzero_gp.engine.recipe import TrainingRecipe
+from kdzero_gp.engine.gradients import MAGNITUDE_MODES
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import SettingError
-from kdzero_gp.training.distillers import MAGNITUDE_MODES
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Settings:
 
     task: str
     student: str
-    recipe: TrainingRecipe
+    recipe: Recipe
     data: str | None = None
     student_taps: dict[str, str] = field(default_factory=dict)
     teacher: str = ""
@@ -47,35 +47,43 @@ class Settings:
         return found
 
 
+# The parts that a student is measured on, and the teacher.
+MEASURED = ("test", "validation", "last_validation", "teacher")
+
+
 @dataclass(frozen=True)
 class TrainingResult:
-    """How a training ended: shares of right answers (``test`` of the final weights, read once), the epoch that they
-    come from, and what it cost. ``reason`` says why there is no result. ``seconds`` count every start of it."""
+    """How a training ended. ``test`` are the measures of the final weights on the test images, read once;
+    ``validation`` those of the epoch that the final weights come from, and ``last_validation`` those of the last.
+    ``teacher`` are the teacher's; ``reason`` says why there is no result. ``seconds`` count every start of it."""
 
-    test_accuracy: float = float("nan")
-    validation_accuracy: float | None = None
-    validation_cross_entropy: float | None = None
-    last_validation_accuracy: float | None = None
-    last_validation_cross_entropy: float | None = None
+    test: dict[str, float] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
+    last_validation: dict[str, float] = field(default_factory=dict)
+    teacher: dict[str, float] = field(default_factory=dict)
     best_epoch: int = 0
-    epochs: int = 0
-    teacher_accuracy: float | None = None
+    epochs: float = 0
     parameters: int = 0
     magnitudes: tuple[float, ...] = ()
-    step_milliseconds: float = float("nan")
-    peak_megabytes: float = float("nan")
+    step_milliseconds: float | None = None
+    peak_megabytes: float | None = None
     seconds: float = 0.0
     reason: str = ""
 
     def as_dict(self) -> dict[str, Any]:
-        """As JSON keeps it; what was not measured is null."""
-        return {name: None if value != value else value for name, value in asdict(self).items()}
+        """As JSON keeps it."""
+        return asdict(self)
+
+    def row(self) -> dict[str, Any]:
+        """As one line of a table: the measures as ``test_accuracy`` and so on."""
+        flat = {f"{part}_{name}": v for part in MEASURED for name, v in getattr(self, part).items()}
+        return flat | {name: v for name, v in vars(self).items() if name not in (*MEASURED, "magnitudes")}
 
     @classmethod
     def from_dict(cls, stored: dict[str, Any]) -> TrainingResult:
-        """Read back what ``as_dict`` gave."""
+        """Read back what ``as_dict`` gave. Raises TypeError for what another version wrote."""
         names = {f.name for f in dataclasses.fields(cls)}
+        if not names <= stored.keys():
+            raise TypeError("fields are missing")
         values = {name: value for name, value in stored.items() if name in names}
-        for name in ("test_accuracy", "step_milliseconds", "peak_megabytes"):
-            values[name] = float("nan") if values.get(name) is None else values[name]
-        return cls(**values | {"magnitudes": tuple(values.get("magnitudes", ()))})
+        return cls(**values | {"magnitudes": tuple(values["magnitudes"])})

@@ -9,6 +9,7 @@ from typing import Any
 from kdzero_gp.analysis.statistics import fitness_over_generations
 from kdzero_gp.report.panels.pieces import Cell, both_widths, details, label, nothing, real, section, svg, table
 from kdzero_gp.report.panels.snapshot import Snapshot
+from kdzero_gp.search.storage import Status
 
 HEIGHT = 320.0
 LEFT, RIGHT, TOP, BOTTOM = 44.0, 12.0, 14.0, 34.0
@@ -21,6 +22,8 @@ LABEL_GAP = 15.0
 _QUANTITIES = ("q10", "q25", "median", "q75", "q90")
 
 Row = dict[str, Any]
+# What became of the births of a generation.
+COUNTS = (*(status.value for status in Status), "duplicates")
 
 
 def fitness_panel(snapshot: Snapshot) -> str:
@@ -68,7 +71,7 @@ def grouped(rows: Sequence[Row], most: int) -> list[Row]:
 
 def _together(rows: Sequence[Row]) -> Row:
     found: Row = {"generation": rows[0]["generation"], "until": rows[-1]["generation"]}
-    for name in ("births", "evaluated", "rejected", "duplicates"):
+    for name in ("births", *COUNTS):
         found[name] = sum(row[name] for row in rows)
     good = [row for row in rows if math.isfinite(row["median"])]
     for name in _QUANTITIES:
@@ -171,8 +174,7 @@ def _table(rows: Sequence[Row]) -> str:
         "median",
         "75 %",
         "90 %",
-        "rejected",
-        "duplicates",
+        *COUNTS,
     ]
     body = [
         [
@@ -180,7 +182,7 @@ def _table(rows: Sequence[Row]) -> str:
                  row["generation"]),
             Cell(f"{row['births']:,}", row["births"]),
             *(Cell(real(row[name], 3), row[name]) for name in ("best_so_far", *_QUANTITIES)),
-            *(Cell(f"{row[name]:,}", row[name]) for name in ("rejected", "duplicates")),
+            *(Cell(f"{row[name]:,}", row[name]) for name in COUNTS),
         ]
         for row in rows
     ]  # fmt: skip

@@ -31,8 +31,8 @@ def outcomes(flow: dict[str, int]) -> list[FlowOutcome]:
     reasons = [(n.removeprefix(_REJECTED), count) for n, count in flow.items() if n.startswith(_REJECTED)]
     kept, rest = reasons[:REASONS], reasons[REASONS:]
     found = [
-        FlowOutcome("evaluated", flow["evaluated"], "good"),
-        FlowOutcome("duplicates", flow["duplicates"], "plain"),
+        FlowOutcome("trained", flow["trained"], "good"),
+        *(FlowOutcome(name, flow[name], "plain") for name in ("equivalent", "predicted", "duplicates")),
     ]
     found += [FlowOutcome(name, count, "bad") for name, count in kept]
     if rest:
@@ -44,8 +44,8 @@ def outcomes(flow: dict[str, int]) -> list[FlowOutcome]:
 def flow_panel(snapshot: Snapshot) -> str:
     """Births on the left, what became of them on the right."""
     caption = (
-        "Each birth is a duplicate of an earlier one, or is evaluated by a short training, or is rejected for the "
-        "reason in orange. Badly typed trees are never born. The best few race."
+        "Each candidate is a duplicate of an earlier one, equivalent to one, trained, predicted, or rejected for the "
+        "reason in orange. Ill-typed trees cannot be generated. The best few race."
     )
     raced = {s.entry.name for s in snapshot.raced if s.entry.kind == "evolved"}
     flow = candidate_flow(snapshot.births, snapshot.evaluations, raced)
@@ -67,9 +67,9 @@ def flow_chart(flow: dict[str, int], width: float) -> str:
         body.append(_ribbon((BAR, left, height), (column, right, shown), outcome.kind))
         body.append(f'<rect class="flow {outcome.kind}" x="{column:g}" y="{right:.1f}" width="{BAR}" '
                     f'height="{shown:.1f}"/>')  # fmt: skip
-        room = last - column - 40 if outcome.name == "evaluated" and flow["raced"] else width - column - BAR - 8
+        room = last - column - 40 if outcome.name == "trained" and flow["raced"] else width - column - BAR - 8
         body.append(_outcome_label(column + BAR + 8, right + max(shown, ROW) / 2 + 4, outcome, births, room))
-        if outcome.name == "evaluated" and flow["raced"]:
+        if outcome.name == "trained" and flow["raced"]:
             body.append(_raced(flow["raced"], births, (column + BAR, right), last))
         left, right = left + height, right + max(shown, ROW) + GAP
     title = f"{births:,} births: " + ", ".join(f"{part.count:,} {part.name}" for part in parts)

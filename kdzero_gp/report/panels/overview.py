@@ -8,7 +8,7 @@ from kdzero_gp.analysis.statistics import candidate_flow
 from kdzero_gp.report.panels.pieces import duration, nothing, percent, points, real, text
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.report.panels.trees import distiller
-from kdzero_gp.search.race import RaceResult
+from kdzero_gp.search.race import TEST, RaceResult
 
 
 def overview(snapshot: Snapshot) -> str:
@@ -50,25 +50,27 @@ def verdict(snapshot: Snapshot) -> str:
         return f"No race yet. The best distiller so far has a fitness of {fitness}; cross-entropy alone has 1."
     seeds = f"{evolved.seeds} fresh seeds" if evolved.seeds != 1 else "one seed"
     words = (
-        f"Over {seeds} the best evolved distiller reaches <b>{_accuracy(evolved)} %</b> validation accuracy"
+        f"Over {seeds} the best evolved distiller reaches <b>{_decided(snapshot, evolved)}</b> validation "
+        f"{snapshot.settings.family.deciding.label}"
     )  # fmt: skip
     if published is None:
         return words + "."
     count = sum(standing.entry.kind == "evolved" for standing in raced)
-    words += f"; the best published method, {text(published.entry.name)}, reaches {_accuracy(published)} %."
-    if not math.isnan(evolved.difference_to_kd):
+    words += f"; the best published method, {text(published.entry.name)}, reaches {_decided(snapshot, published)}."
+    if not math.isnan(evolved.difference[0]):
         words += f" {_to_kd(evolved)}"
     if count > 1:
         words += f" The race chose it among {count} by this accuracy, which flatters it a little."
     return words
 
 
-def _accuracy(standing: RaceResult) -> str:
-    return percent(standing.accuracy, standing.accuracy_interval)
+def _decided(snapshot: Snapshot, standing: RaceResult) -> str:
+    deciding = snapshot.settings.family.deciding
+    return f"{deciding.text(*standing.value(deciding.name))} {deciding.unit}".rstrip()
 
 
 def _to_kd(evolved: RaceResult) -> str:
-    difference, half = evolved.difference_to_kd, evolved.difference_interval
+    difference, half = evolved.difference
     words = f"To Hinton’s <code>kd</code>, seed by seed: {points(difference, half)} points"
     if math.isnan(half):
         return words + "."
@@ -80,15 +82,16 @@ def _to_kd(evolved: RaceResult) -> str:
 def _tiles(snapshot: Snapshot) -> str:
     flow = candidate_flow(snapshot.births, snapshot.evaluations)
     evolved = next((s for s in snapshot.raced if s.entry.kind == "evolved"), None)
+    deciding = snapshot.settings.family.deciding
     seconds = [one for one, _ in snapshot.costs["evaluation"]]
     median = sorted(seconds)[len(seconds) // 2] if seconds else math.nan
     total = sum(one for costs in snapshot.costs.values() for one, _ in costs)
     tiles = [
-        ("validation accuracy", f"{percent(evolved.accuracy)} %" if evolved else "–"),
-        ("test accuracy", f"{percent(evolved.test_accuracy)} %" if evolved else "–"),
+        (f"validation {deciding.heading}", deciding.text(evolved.value(deciding.name)[0]) if evolved else "–"),
+        (f"test {deciding.heading}", deciding.text(evolved.value(TEST + deciding.name)[0]) if evolved else "–"),
         ("teacher, test accuracy", f"{percent(snapshot.bench.get('teacher_test_accuracy', math.nan))} %"),
         ("births", f"{flow['births']:,}"),
-        ("evaluated", f"{flow['evaluated']:,}"),
+        ("trained", f"{flow['trained']:,}"),
         ("a candidate, median", duration(median) if seconds else "–"),
         ("all trainings", duration(total) if total else "–"),
     ]

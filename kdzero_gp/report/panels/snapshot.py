@@ -9,8 +9,9 @@ from typing import Any
 
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
-from kdzero_gp.errors import KdzeroError, RunError
-from kdzero_gp.search.race import Competitor, RaceResult, entries, standings
+from kdzero_gp.errors import KdzeroError
+from kdzero_gp.search.race import Competitor, RaceResult, standings
+from kdzero_gp.search.ranking import ranking
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
 
@@ -56,30 +57,17 @@ class Snapshot:
 def read_snapshot(folder: Path) -> Snapshot:
     """Read a run, finished or not. Raises ``RunError`` where there is none."""
     with Database.read(folder) as database:
-        stored = database.fact("settings")
-        if stored is None:
-            raise RunError(f"{folder} has no settings yet; wait a moment, or start anew with: kdzero-gp evolve")
-        settings = RunSettings.from_dict(stored)
-        table = standings(database, entries(database, settings))  # reads and drops all rows, so before ours
+        settings = RunSettings.from_dict(database.fact("settings"))
+        table = standings(database, settings)  # reads and drops all rows, so before ours
+        top = [row.competitor for row in ranking(database, settings)[:TOP]]
         births = database.births()  # before the evaluations, so that every birth is judged
-        evaluations = [replace(found, metrics={}) for found in database.evaluations()]  # no panel needs them
+        evaluations = [replace(row, metrics={}) for row in database.evaluations()]  # no panel needs them
         bench = database.fact("bench") or {}
         return Snapshot(
             folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,
-            evaluations, table, _top(table, evaluations), {kind: database.costs(kind) for kind in COST_KINDS},
+            evaluations, table, top, {kind: database.costs(kind) for kind in COST_KINDS},
             _knowledge(bench),
         )  # fmt: skip
-
-
-def _top(table: Sequence[RaceResult], evaluations: Sequence[StoredEvaluation]) -> list[Competitor]:
-    chosen = [s.entry for s in table if s.entry.kind == "evolved" and not s.reason]
-    known = {entry.name for entry in chosen}
-    for found in evaluations:
-        if len(chosen) >= TOP or found.fitness is None:
-            break
-        if found.digest not in known:
-            chosen.append(Competitor(found.digest, "evolved", found.expression, found.magnitudes, found.fitness))
-    return chosen[:TOP]
 
 
 def _knowledge(bench: Mapping[str, Any]) -> KnowledgeTypes | None:

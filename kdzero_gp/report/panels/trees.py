@@ -9,7 +9,7 @@ from kdzero_gp.draw import describe, to_svg
 from kdzero_gp.draw.formula import latex_parts
 from kdzero_gp.errors import KdzeroError
 from kdzero_gp.report.panels.mathml import to_mathml
-from kdzero_gp.report.panels.pieces import nothing, percent, real, scrolling, section, text
+from kdzero_gp.report.panels.pieces import nothing, real, scrolling, section, text
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.search.race import Competitor
 
@@ -29,9 +29,9 @@ def trees_panel(snapshot: Snapshot) -> str:
 
 
 def _numbers(snapshot: Snapshot, entry: Competitor) -> str:
-    standing = snapshot.standing(entry)
+    standing, deciding = snapshot.standing(entry), snapshot.settings.family.deciding
     raced = (
-        f"{percent(standing.accuracy, standing.accuracy_interval)} % in the race"
+        f"{deciding.text(*standing.value(deciding.name))} {deciding.unit} in the race"
         if standing is not None
         else "not raced"
     )

@@ -1,0 +1,240 @@
+"""The options of a search, each declared once: the command line, the settings and the command that repeats a run derive
+from this table."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from kdzero_gp.errors import SettingError
+
+# How an option is written: one value, on and off, names with commas, or NAME=VALUE again and again.
+FORMS = ("value", "flag", "names", "pairs")
+
+
+@dataclass(frozen=True)
+class Option:
+    """``field``: where its value stands in ``RunSettings`` (empty: it is no setting of the run). ``kind``: the type of
+    a value. ``always``: it stands in the repeating command also where it has its default."""
+
+    name: str
+    help: str
+    field: str = ""
+    kind: type = str
+    form: str = "value"
+    metavar: str | None = None
+    always: bool = False
+
+    @property
+    def key(self) -> str:
+        """The parameter's name in Python."""
+        return self.name.removeprefix("--").replace("-", "_")
+
+    @property
+    def from_task(self) -> bool:
+        """Whether the default is the task's."""
+        return self.field.startswith("plan.") or self.field in ("teacher", "student")
+
+
+# fmt: off
+OPTIONS = (
+    Option("--generations", "A generation is --pop births.", "search.generations", int, always=True),
+    Option("--pop", "Size of the population.", "search.population", int, always=True),
+    Option("--task", "digits, cifar10, cifar100, folder, or module:name of your own.", "task", always=True),
+    Option("--data", "Archive, image folder or zip of the task's images.", "data"),
+    Option("--teacher", "Built-in name, timm:NAME, torchvision:NAME or module:callable.", "teacher", always=True),
+    Option("--teacher-weights", "Safetensors file or state dict of the teacher.", "teacher_weights"),
+    Option("--teacher-tap", "Where to read a knowledge of the teacher; feat1, feat2, … are searched, too.",
+           "teacher_taps", form="pairs", metavar="NAME=LAYER"),
+    Option("--student", "As --teacher.", "student", always=True),
+    Option("--student-tap", "The same of the student.", "student_taps", form="pairs", metavar="NAME=LAYER"),
+    Option("--knowledge", "What distillers are made of, such as logits,feat,feat1 [default: logits, emb, feat, and "
+           "what a tap names].", "knowledge", form="names"),
+    Option("--space", "open: free trees; kdzero: the paper's template.", "space"),
+    Option("--magnitude", "relative: γ in units of the cross-entropy's gradient; absolute: as written.", "magnitude"),
+    Option("--seed-zoo", "Start with published distillers.", "seed_zoo", form="flag"),
+    Option("--seed", "Of everything random.", "search.seed", int, always=True),
+    Option("--tournament", "Size of the selection tournament.", "search.tournament", int),
+    Option("--sample-ratio", "Select as the paper's Algorithm 1: from this share of the population …",
+           "search.sample_ratio", float),
+    Option("--top-k", "… one of the best k.", "search.top_k", int),
+    Option("--removal", "Who leaves the population: oldest or worst.", "search.removal"),
+    Option("--objectives", "Two or more of the task's metrics (cross_entropy, calibrated, sharpness_gap, cka_gap), "
+           "step_time and memory: optimise all with NSGA-II. With step_time, a measurement, runs are not reproducible.",
+           "search.objectives", form="names"),
+    Option("--screens", "What a candidate must pass before its training and early in it: all, none, or some of "
+           "duplicate, finite, equivalence, rejection, surrogate, short.", "screens", form="names"),
+    Option("--shrink", "Draw operations whose descendants keep losing less often.", "search.shrink", form="flag"),
+    Option("--random-search", "Every birth is a new random tree: what evolution has to beat.", "search.random_search",
+           form="flag"),
+    Option("--in-flight", "Births bred before the oldest of them is judged [default: a quarter of --pop]; decides the "
+           "run, and how many workers can be busy.", "search.in_flight", int),
+    Option("--patience", "Stop after this many generations without a better distiller.", "search.patience", int),
+    Option("--training", "What the winner is for: long trainings, or short ones of a few epochs; decides the defaults "
+           "of --warm-epochs, --proxy-epochs, --short-bound and --weight [default: long]."),
+    Option("--images", "Training images of a proxy.", "plan.images", int),
+    Option("--validation-images", "Validation images.", "plan.validation_images", int),
+    Option("--warm-epochs", "Epochs without a teacher that the student has when proxies start.", "plan.warm.epochs",
+           float),
+    Option("--proxy-epochs", "Epochs of a proxy.", "plan.proxy.epochs", float),
+    Option("--proxy-trains", "whole: the student; last-stage: its last stage alone, on what the warm student's other "
+           "stages give, computed once; cheaper.", "plan.proxy_trains"),
+    Option("--surrogate-share", "Share of the candidates to train: the most promising and the most uncertain by the "
+           "surrogate; the others get a predicted fitness. 1 trains all.", "plan.surrogate_share", float),
+    Option("--short-bound", "Stop a candidate early whose gaps to the teacher are so many times those of cross-entropy "
+           "alone; inf stops none.", "plan.short_bound", float),
+    Option("--loss-memory", "MiB that a loss may keep for one batch.", "plan.loss_memory", float),
+    Option("--race-epochs", "Epochs of a training in the race.", "plan.race.epochs", float),
+    Option("--race-top", "Evolved distillers in the race.", "plan.race_top", int),
+    Option("--race-seeds", "Fresh seeds of the race.", "plan.race_seeds", int),
+    Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, sharpness_gap or cka_gap for "
+           "images to classes.", "plan.weights", float, "pairs", "NAME=SHARE"),
+    Option("--precision", "float32, or bfloat16, either with ,channels-last [default: the fastest, measured].",
+           "precision"),
+    Option("--threads", "Of torch, for what is not a worker's [default: chosen by the images' size].", "threads", int),
+    Option("--out", "The run's folder [default: runs/TASK-N].", kind=Path),
+)
+# An option, what it has no effect with, and what it has none without; only where the option is given.
+NO_EFFECT_WITH: dict[str, tuple[str, ...]] = {
+    "--tournament": ("--objectives", "--random-search", "--sample-ratio"),
+    "--sample-ratio": ("--objectives", "--random-search"),
+    "--top-k": ("--objectives", "--random-search"),
+    "--removal": ("--objectives", "--random-search"),
+    "--surrogate-share": ("--objectives",),
+    "--patience": ("--objectives",),
+    "--shrink": ("--random-search",),
+}
+NO_EFFECT_WITHOUT = {"--top-k": "--sample-ratio"}
+NEEDED_SCREENS = {"--surrogate-share": "surrogate", "--short-bound": "short", "--loss-memory": "finite"}
+# fmt: on
+
+
+def settings_from(options: Mapping[str, Any]) -> Any:
+    """The ``RunSettings`` of options by their Python names; None: not given. Raises SettingError."""
+    given = {option.name: options[option.key] for option in OPTIONS if options.get(option.key) not in (None, ())}
+    refuse_without_effect(given)
+    base = defaults(given.get("--task", "digits"), given.get("--training", "long"))
+    changes: dict[str, Any] = {}
+    for option in OPTIONS:
+        if option.field and option.name in given:
+            *path, last = option.field.split(".")
+            place = changes
+            for name in path:
+                place = place.setdefault(name, {})
+            place[last] = _read(option, given[option.name])
+    return _changed(base, changes)
+
+
+def defaults(task: str, training: str = "long") -> Any:
+    """The ``RunSettings`` of a task without any option. Raises DataError for an unknown task."""
+    from kdzero_gp.search.settings import RunSettings
+    from kdzero_gp.tasks import get
+    from kdzero_gp.tasks.plan import for_training
+
+    known = get(task)
+    plan = for_training(known.plan, training, known.family.loss)
+    return RunSettings(task=task, teacher=plan.teacher, student=plan.student, plan=plan)
+
+
+def _changed(record: Any, changes: Mapping[str, Any]) -> Any:
+    """A record with other values in it, at any depth; mappings get entries."""
+    values = {}
+    for name, value in changes.items():
+        before = getattr(record, name)
+        if isinstance(value, Mapping):
+            values[name] = _changed(before, value) if is_dataclass(before) else _merged(before, value)
+        else:
+            values[name] = value
+    return replace(record, **values)
+
+
+def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    # a share of 0 is none
+    return {name: value for name, value in {**before, **new}.items() if value != 0}
+
+
+def _read(option: Option, value: Any) -> Any:
+    """A value of the command line as the settings have it."""
+    if option.form == "names":
+        return _names(option, value)
+    return pairs(value, option) if option.form == "pairs" else value
+
+
+def _names(option: Option, text: str) -> tuple[str, ...]:
+    from kdzero_gp.proxy.screens import SCREENS
+
+    whole = {"all": SCREENS, "none": ()} if option.name == "--screens" else {}
+    return whole.get(text.strip(), tuple(name.strip() for name in text.split(",") if name.strip()))
+
+
+def pairs(texts: Iterable[str], option: Option) -> dict[str, Any]:
+    """NAME=VALUE texts as a mapping. Raises SettingError."""
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        example = "cka_gap=0.5" if option.kind is float else "feat=layer3"
+        try:
+            if not equals or not name or not value:
+                raise ValueError
+            values[name] = option.kind(value)
+        except ValueError:
+            message = f"{option.name} takes {option.metavar}, for example {example}, got {text!r}"
+            raise SettingError(message) from None
+    return values
+
+
+def refuse_without_effect(given: Mapping[str, Any]) -> None:
+    """Raise SettingError for an option that was given and changes nothing beside the others."""
+    for name, others in NO_EFFECT_WITH.items():
+        other = next((other for other in others if name in given and given.get(other)), None)
+        if other is not None:
+            raise SettingError(f"{name} has no effect with {other}; leave one of them out")
+    for name, needed in NO_EFFECT_WITHOUT.items():
+        if name in given and needed not in given:
+            raise SettingError(f"{name} has no effect without {needed}; add it, or leave {name} out")
+    screens = str(given.get("--screens", "all"))
+    if "surrogate" in screens and given.get("--objectives"):
+        raise SettingError("--screens surrogate has no effect with --objectives; leave one of them out")
+    for name, screen in NEEDED_SCREENS.items():
+        if name in given and screens.strip() != "all" and screen not in screens:
+            raise SettingError(
+                f"{name} has no effect without the screen {screen}; add it to --screens, or leave it out"
+            )
+
+
+def evolve_command(settings: Any) -> str:
+    """The ``kdzero-gp evolve`` line that gives these settings; options stand only where they differ from the task's
+    defaults, but for those that everybody looks for."""
+    base = defaults(settings.task)
+    words = ["kdzero-gp", "evolve"]
+    for option in OPTIONS:
+        if option.field:
+            value, default = value_of(settings, option), value_of(base, option)
+            if option.always or value != default:
+                words += _WRITTEN[option.form](option, value, default)
+    return shlex.join(words)
+
+
+def value_of(settings: Any, option: Option) -> Any:
+    """The value of an option in a run's settings."""
+    value = settings
+    for name in option.field.split("."):
+        value = getattr(value, name)
+    return value
+
+
+def _pairs_written(option: Option, value: Mapping[str, Any], default: Mapping[str, Any]) -> list[str]:
+    gone = dict.fromkeys(set(default) - set(value), 0) if option.kind is float else {}
+    changed = {name: one for name, one in {**value, **gone}.items() if one != default.get(name)}
+    return [word for name, one in sorted(changed.items()) for word in (option.name, f"{name}={one}")]
+
+
+_WRITTEN: dict[str, Callable[[Option, Any, Any], list[str]]] = {
+    "value": lambda option, value, _: [option.name, str(value)] if value is not None else [],
+    "flag": lambda option, value, _: [option.name if value else option.name.replace("--", "--no-", 1)],
+    "names": lambda option, value, _: [option.name, ",".join(value) or "none"],
+    "pairs": _pairs_written,
+}

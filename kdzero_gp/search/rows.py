@@ -1,0 +1,119 @@
+"""The rows of a run's database, and how they are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from enum import Enum
+from typing import Any, TypeVar
+
+import cattrs
+
+
+class Status(str, Enum):
+    """What became of a distiller that was not born before. Set once, where the verdict is made.
+
+    ``TRAINED``: its proxy ended with metrics. ``EQUIVALENT``: it has the gradient of an earlier distiller, and that
+    one's result, good or bad. ``PREDICTED``: it was not trained, since the surrogate's fitness is enough.
+    ``REJECTED``: a screen turned it away, before its training or early in it. ``FAILED``: its training diverged,
+    destroyed the student, took too long or broke.
+    """
+
+    TRAINED = "trained"
+    EQUIVALENT = "equivalent"
+    PREDICTED = "predicted"
+    REJECTED = "rejected"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class StoredBirth:
+    """One row of ``births``."""
+
+    number: int
+    generation: int
+    operator: str
+    parents: tuple[int, ...]
+    expression: str
+    digest: str
+    duplicate_of: int | None
+
+
+@dataclass(frozen=True)
+class StoredEvaluation:
+    """One row of ``evaluations``: a distiller's status, its fitness (None without a training that ended, its own or an
+    equivalent one's), metrics and magnitudes; the ``reason`` why there is none, and the ``screen`` that gave it.
+
+    ``equivalent_to``: the digest of an earlier distiller with the same gradient, whose fitness and metrics these are.
+    ``short``: what was learnt before the end of the proxy (see ``Outcome``). ``fingerprint``: the gradient folded,
+    float32.
+    """
+
+    digest: str
+    expression: str
+    status: Status
+    fitness: float | None
+    reason: str
+    metrics: dict[str, float]
+    magnitudes: tuple[float, ...]
+    screen: str = ""
+    equivalent_to: str = ""
+    short: dict[str, float] = field(default_factory=dict)
+    fingerprint: bytes = b""
+
+
+@dataclass(frozen=True)
+class StoredMeasurement:
+    """One row of ``measurements``: a training outside the evolution, such as a zoo baseline or a race."""
+
+    kind: str
+    name: str
+    seed: int
+    factor: float
+    reason: str
+    metrics: dict[str, float]
+    magnitudes: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class StoredCost:
+    """One row of ``costs``: what a training took, and its evaluation's seconds by stage."""
+
+    kind: str
+    name: str
+    seconds: float
+    step_milliseconds: float
+    stages: dict[str, float] = field(default_factory=dict)
+
+
+Row = TypeVar("Row", StoredBirth, StoredEvaluation, StoredMeasurement, StoredCost)
+TABLES: dict[type, str] = {
+    StoredBirth: "births", StoredEvaluation: "evaluations", StoredMeasurement: "measurements", StoredCost: "costs"
+}  # fmt: skip
+# Columns of these Python types are kept as JSON.
+_AS_JSON = ("tuple", "dict")
+
+
+def columns(kind: type) -> list[str]:
+    """The columns of a table, in the order of its row's fields."""
+    return [column.name for column in fields(kind)]
+
+
+def _json_columns(kind: type) -> set[str]:
+    return {column.name for column in fields(kind) if str(column.type).startswith(_AS_JSON)}
+
+
+def stored_values(row: Any) -> dict[str, Any]:
+    """A row's values as SQLite keeps them."""
+    as_json = _json_columns(type(row))
+    return {name: json.dumps(value, sort_keys=True) if name in as_json else value for name, value in vars(row).items()}
+
+
+def row_of(kind: type[Row], values: Mapping[str, Any]) -> Row:
+    """The row that ``stored_values`` gave."""
+    as_json = _json_columns(kind)
+    names = columns(kind)
+    return cattrs.structure(
+        {name: json.loads(values[name]) if name in as_json else values[name] for name in names}, kind
+    )

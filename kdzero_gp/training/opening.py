@@ -1,0 +1,126 @@
+"""Opens a task's data for a training: all images at once, or one by one where the recipe needs that."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdzero_gp import tasks
+from kdzero_gp.data import images as trees
+from kdzero_gp.data.dataset import SPLIT_SEED, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, split_off
+from kdzero_gp.engine.batches import Batches, Files, Resident, Streamed
+from kdzero_gp.engine.recipe import Recipe
+from kdzero_gp.errors import DataError
+
+# Mean and deviation of ImageNet's training images, as torchvision's and timm's networks were trained with.
+IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+
+def open_batches(
+    task: str,
+    data: str | None,
+    recipe: Recipe,
+    device: torch.device,
+    *,
+    validate: bool = True,
+    readers: int = 0,
+) -> Batches:
+    """The images of a task for one recipe. Without ``validate`` the validation images are trained on too.
+
+    A folder whose recipe crops at random sizes is read image by image and never as a whole. Raises DataError.
+    """
+    if task == "folder" and recipe.per_image:
+        return _from_folder(data, recipe, device, validate, readers)
+    declared = tasks.get(task)
+    dataset = declared.load(data)
+    if not validate:
+        dataset = _without_validation(dataset)
+    if not recipe.per_image:
+        return Resident(dataset, declared.family, recipe, device)
+    recipe = recipe if recipe.image_size else replace(recipe, image_size=dataset.train.images.shape[-1])
+    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    parts = {name: Files(_Decoded(split.images), split.labels.numpy()) for name, split in splits.items()}
+    return Streamed(parts, dataset, recipe, device, readers)
+
+
+def _without_validation(dataset: Dataset) -> Dataset:
+    both = (dataset.train, dataset.validation)
+    train = Split(torch.cat([s.images for s in both]), torch.cat([s.labels for s in both]))
+    return replace(dataset, train=train, validation=Split(train.images[:0], train.labels[:0]))
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """Opens images that are in memory. An object, no closure, so that reader processes can be given it."""
+
+    images: Tensor
+
+    def __call__(self, index: int) -> object:
+        from PIL import Image
+
+        pixels = self.images[index].permute(1, 2, 0).numpy()
+        return Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+
+
+@dataclass(frozen=True)
+class _Unread:
+    """Opens images of a folder; ``names`` is an array, since lists would be copied into every reader process."""
+
+    root: Path
+    names: np.ndarray
+
+    def __call__(self, index: int) -> object:
+        from torchvision.datasets.folder import default_loader
+
+        try:
+            return default_loader(str(self.root / str(self.names[index])))
+        except (OSError, ValueError, SyntaxError) as error:
+            raise DataError(
+                f"The image {self.names[index]} cannot be decoded ({error}); repair or remove it."
+            ) from error
+
+
+def _from_folder(
+    data: str | None,
+    recipe: Recipe,
+    device: torch.device,
+    validate: bool,
+    readers: int,
+) -> Batches:
+    """A tree ``{train,val}/<class>/<image>`` of which only the paths are kept."""
+    if data is None or not Path(data).expanduser().is_dir():
+        raise DataError(
+            f"images are read one by one from a folder {{train,val}}/<class>/<image> and {data} is none; unpack it "
+            "and give the folder with --data"
+        )
+    if not recipe.image_size:
+        raise DataError("images of a folder that are read one by one need a size; add --set image_size=224")
+    root = Path(data).expanduser()
+    source = trees.Folder(root)
+    tree = trees.layout(source.names(), root)
+    train, test = tree.train, tree.test
+    if test is None:
+        test, train = _split(train, TEST_SHARE)
+    validation, train = _split(train, VALIDATION_SHARE) if validate else ([], train)
+    parts = {"train": train, "validation": validation, "test": test}
+    empty = Split(torch.empty(0, 3, recipe.image_size, recipe.image_size, dtype=torch.uint8), torch.empty(0).long())
+    facts = Dataset(root.name, tree.classes, empty, empty, empty, *IMAGENET_STATISTICS)
+    files = {name: _unread(root, labelled) for name, labelled in parts.items()}
+    return Streamed(files, facts, recipe, device, readers)
+
+
+def _split(labelled: list[tuple[str, int]], share: float) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
+    """A stratified share of labelled paths, and the rest."""
+    count = max(1, math.floor(len(labelled) * share + 0.5))
+    chosen, rest = split_off(np.array([label for _, label in labelled]), count, SPLIT_SEED)
+    return [labelled[index] for index in chosen], [labelled[index] for index in rest]
+
+
+def _unread(root: Path, labelled: list[tuple[str, int]]) -> Files:
+    names = np.array([name for name, _ in labelled], dtype=np.str_)
+    return Files(_Unread(root, names), np.array([label for _, label in labelled], dtype=np.int64))

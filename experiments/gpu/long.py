@@ -142,8 +142,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--epochs", type=int, help="instead of as many as fit")
-    parser.add_argument("--seeds", type=int, default=2, help="seeds of the first start; later ones add as many")
-    parser.add_argument("--processes", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=1, help="seeds of the first start; later ones add as many")
+    parser.add_argument("--processes", type=int, default=4)
     parser.add_argument("--previous", type=Path, help="the folder with long-0.tar, … of an earlier start")
     options = common.arguments(parser)
     deadline = time.time() + options.seconds - 8  # the last packing

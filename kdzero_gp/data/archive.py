@@ -99,8 +99,8 @@ class Archive:
     def facts(self) -> list[FileStamp]:
         """What tells whether the archive changed."""
         if self.path.is_file():
-            return [FileStamp.of(self.path)]
-        return [FileStamp.of(self.path / name, name) for name in self.form.files]
+            return [FileStamp.of(self.path.stat())]
+        return [FileStamp.of((self.path / name).stat(), name) for name in self.form.files]
 
     def contents(self) -> dict[str, bytes]:
         """The bytes of all files by name. Raises DataError when one is missing or the archive is damaged."""

@@ -58,8 +58,8 @@ def is_deep(mode: str) -> bool:
 
 
 def _orientation(image: "Image") -> int:
-    # Asking a PNG for EXIF decodes it, unless the chunk was seen already.
-    return int(image.getexif().get(ORIENTATION, 1)) if image.format == "TIFF" or "exif" in image.info else 1
+    # Asking a PNG for EXIF decodes it, unless the chunk was seen already; Pillow turns TIFF files by itself.
+    return int(image.getexif().get(ORIENTATION, 1)) if "exif" in image.info and image.format != "TIFF" else 1
 
 
 def fit(image: "Image", size: Size) -> "Image":

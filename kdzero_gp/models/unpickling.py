@@ -96,6 +96,10 @@ def _emptied(*_: Any) -> dict[Any, Any]:
     return {}
 
 
+def _encode(text: str, encoding: str = "latin1") -> bytes:
+    return text.encode(encoding)  # how protocol 2 writes bytes
+
+
 def _nested(content: bytes) -> Any:
     return _read_legacy(io.BytesIO(content))
 
@@ -108,6 +112,9 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("torch.storage", "_load_from_bytes"): _nested,
     ("collections", "OrderedDict"): OrderedDict,
     ("collections", "defaultdict"): _emptied,
+    ("_codecs", "encode"): _encode,
+    ("builtins", "set"): list,
+    ("__builtin__", "set"): list,
     ("torch", "Size"): torch.Size,
     **ARRAY_NAMES,
 }

@@ -85,8 +85,8 @@ def load_weights(network: nn.Module, path: str | Path) -> WeightsRecord:
         fits = [fit for fit in fits if fit.prefix == section or (section == "top" and not fit.prefix)]
     if not fits:
         name = type(network).__name__
-        raise ModelError(f"{path} does not fit {name}: {_reason(content, expected)}; build the network that the weights "
-                         "were trained for, with as many classes, or give other weights.")  # fmt: skip
+        raise ModelError(f"{path} does not fit {name}: {_reason(content, expected)}; build the network that the "
+                         "weights were trained for, with as many classes, or give other weights.")  # fmt: skip
     best = fits[0]
     broken = next((k for k, v in best.weights.items() if v.is_floating_point() and not v.isfinite().all()), None)
     if broken:

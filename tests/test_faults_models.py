@@ -397,7 +397,10 @@ def test_frozen_networks_are_named():
 
 
 PARSES = "import argparse\np = argparse.ArgumentParser()\np.add_argument('{}')\nargs = p.parse_args()\n"
-NET = "from torch import nn\nclass Net(nn.Linear):\n    def __init__(self, num_classes=2): super().__init__(4, num_classes)"
+NET = """from torch import nn
+class Net(nn.Linear):
+    def __init__(self, num_classes=2): super().__init__(4, num_classes)
+"""
 
 
 @pytest.mark.parametrize(

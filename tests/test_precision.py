@@ -67,7 +67,9 @@ def test_a_network_that_cannot_compute_in_bfloat16_computes_in_float32(student, 
 
 def test_large_images_are_measured_in_small_batches(student, monkeypatch):
     seen = []
-    monkeypatch.setattr(precision, "_milliseconds", lambda student, family, images, *more: seen.append(len(images)) or 1.0)
+    monkeypatch.setattr(
+        precision, "_milliseconds", lambda student, family, images, *more: seen.append(len(images)) or 1.0
+    )
     precision.precision_for("large", student, CLASSIFICATION, torch.zeros(2, 3, 224, 224), LABELS)
     assert set(seen) == {5}
 

@@ -96,7 +96,7 @@ class TaskFamily(ABC):
         """A new network with random weights, by name. Raises ModelError."""
 
     @abstractmethod
-    def tap(self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None) -> nn.Module:
+    def tap(self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None, classes: int) -> nn.Module:
         """The network with its knowledge as outputs (``network``, ``taps``, ``shapes``). Raises ModelError."""
 
     @abstractmethod

@@ -105,7 +105,9 @@ class _Preparation:
         weights = settings.teacher_weights or (kept if kept.exists() else None)
         if weights is not None:
             load_weights(network, weights)
-        teacher: Any = self.family.tap(network.to(self.device), example, settings.teacher_taps or None)
+        teacher: Any = self.family.tap(
+            network.to(self.device), example, settings.teacher_taps or None, len(self.dataset.classes)
+        )
         settings.searched(student.shapes, teacher.shapes)  # refuses what is not there before a training of hours
         if weights is None:
             recipe = settings.plan.teacher_recipe

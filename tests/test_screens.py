@@ -127,7 +127,7 @@ def trained(bench):
     )
 
 
-# Through an adapter that nobody trained, or on statistics of the batch, outputs need not come nearer in the sense of CKA.
+# Through an adapter that nobody trained, or on statistics of the batch, outputs need not come nearer by CKA.
 INDIRECT = {"cc", "cwd", "fitnet", "ickd", "itrd", "nst"}
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from kdzero_gp.data.cache import FileStamp
 from kdzero_gp.errors import DataError
@@ -204,10 +204,3 @@ def find(path: Path) -> Source:
         f"{path} is {kind + ' and ' if kind else ''}neither a folder nor a zip; give a tree {LAYOUT}, or a zip of it, "
         "with --data."
     )
-
-
-def layout(names: object, path: Path) -> Any:
-    """The layout below a folder, as ``layouts.layout(Folder(path))`` reads it; ``names`` is not needed."""
-    from kdzero_gp.data.layouts import layout as read
-
-    return read(Folder(path))

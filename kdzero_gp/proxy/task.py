@@ -30,7 +30,7 @@ class ProxyTask:
     that every proxy training starts from, and races too unless ``race_from_scratch``. ``test`` is only read by
     the race, and never used to choose. ``maps``: what the warm student's stages before the last give on the images of
     ``train`` and ``validation``, where proxies train the last stage alone; ``tail`` says how to build that.
-    ``threads`` are those that warmed it up. ``teacher``: the teacher's measures, named ``validation_…`` and ``test_…``.
+    ``account`` says what was read. ``threads`` are those that warmed it up. ``teacher``: the teacher's measures, named ``validation_…`` and ``test_…``.
     """
 
     train: TensorSplit
@@ -45,6 +45,7 @@ class ProxyTask:
     threads: int = 1
     race_from_scratch: bool = True
     teacher: dict[str, float] = field(default_factory=dict)
+    account: dict[str, Any] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)
     tail: dict[str, Any] = field(default_factory=dict)
 

@@ -147,6 +147,7 @@ class Work:
 
     def _prepare(self) -> ProxyTask:
         bench = prepare(self.folder, self.settings, torch.device(self.device), self.progress)
+        self.database.set_fact("data", bench.account)
         self.database.set_fact("bench", {f"teacher_{name}": value for name, value in bench.teacher.items()} | {
             "precision": str(bench.precision), "threads": bench.threads,
             "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes,

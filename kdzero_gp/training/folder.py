@@ -104,9 +104,10 @@ def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None
 
 
 def write_log(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = LOG) -> None:
-    """A table with one line for each row; the columns are those of the first."""
+    """A table with one line for each row; what a row lacks stays empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     atomic_write(folder / name, text.getvalue())

@@ -12,6 +12,7 @@ from typing import Any, overload
 from torch import nn
 
 from kdzero_gp.analysis import markup
+from kdzero_gp.common import percent
 from kdzero_gp.compiler import Expression, compile_distiller
 from kdzero_gp.draw import describe
 from kdzero_gp.search.race import Competitor, RaceResult
@@ -19,13 +20,6 @@ from kdzero_gp.search.run import export_entry
 from kdzero_gp.search.storage import Database
 
 _THUMBNAIL = 340
-
-
-def percent(value: float, interval: float = float("nan")) -> str:
-    """A share as percent, with the half-width of its interval where there is one."""
-    if value != value:
-        return "–"
-    return f"{100 * value:.2f}" + ("" if interval != interval else f" ± {100 * interval:.2f}")
 
 
 @dataclass(frozen=True, repr=False)

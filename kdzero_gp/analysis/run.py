@@ -87,7 +87,7 @@ class Run:
         with Database.read(self.folder) as database:
             # births first: a birth is only there when its evaluation is
             births, evaluations = database.births(), database.evaluations()
-            settings = _settings(database, self.folder)
+            settings = _settings(database)
             table = standings(database, entries(database, settings))
             return _Rows(settings, births, evaluations, table, database.fact("bench"))
 
@@ -99,7 +99,7 @@ class Run:
     @property
     def settings(self) -> RunSettings:
         """What the run was started with."""
-        return self._read(lambda database: _settings(database, self.folder))  # type: ignore[no-any-return]
+        return self._read(lambda database: _settings(database))  # type: ignore[no-any-return]
 
     @property
     def versions(self) -> dict[str, str]:
@@ -304,8 +304,5 @@ class Run:
         return head + best + (self.race._repr_html_() if self.race else "")
 
 
-def _settings(database: Database, folder: Path) -> RunSettings:
-    stored = database.fact("settings")
-    if stored is None:
-        raise RunError(f"{folder} holds no settings: the run was killed as it began; start it anew in another folder")
-    return RunSettings.from_dict(stored)
+def _settings(database: Database) -> RunSettings:
+    return RunSettings.from_dict(database.fact("settings"))

@@ -9,19 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kdzero_gp.common import percent
 from kdzero_gp.search.race import RaceResult
 from kdzero_gp.search.storage import StoredEvaluation
-
-
-def percent(mean: float, half_width: float = math.nan) -> str:
-    """A share as percent with its interval.
-
-    >>> percent(0.9512, 0.0102)
-    '95.12 ± 1.02'
-    """
-    if math.isnan(mean):
-        return "–"
-    return f"{100 * mean:.2f}" + ("" if math.isnan(half_width) else f" ± {100 * half_width:.2f}")
 
 
 def race_table(standings: Sequence[RaceResult]) -> Table:

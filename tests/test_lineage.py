@@ -8,7 +8,6 @@ import pytest
 from kdzero_gp import Run, parse, zoo
 from kdzero_gp.analysis.comparison import change, compare
 from kdzero_gp.analysis.family import MOST_BOXES
-from kdzero_gp.analysis.line_chart import Line, line_chart
 from kdzero_gp.analysis.lineage import plan
 from kdzero_gp.errors import RunError
 from kdzero_gp.search.storage import Database
@@ -141,12 +140,3 @@ def test_rows_follow_generations_and_parents_stand_above(run):
 def test_a_birth_that_is_not_there_is_an_error(run):
     with pytest.raises(RunError, match="births 0 to 399"):
         run.genealogy(BIRTHS)
-
-
-# --- charts ---
-
-
-def test_a_chart_keeps_its_labels_apart():
-    chart = svg_of(line_chart([Line(f"line {index}", [1.0, 0.5]) for index in range(4)], "title", "x", "y"))
-    heights = sorted(float(t.get("y")) for t in chart.findall(f"{SVG}text") if (t.text or "").startswith("line "))
-    assert all(lower - upper >= 10 for upper, lower in pairwise(heights))

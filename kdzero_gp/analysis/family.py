@@ -9,6 +9,7 @@ from html import escape
 from typing import Any
 
 import networkx
+from markupsafe import Markup
 
 from kdzero_gp.analysis import markup
 from kdzero_gp.analysis.comparison import change, short
@@ -98,7 +99,8 @@ class Genealogy:
         folded = len(self.graph) - sum("members" not in facts for _, facts in self._folded.nodes(data=True))
         note = f" {folded} of them are folded into grey boxes." if folded else ""
         sentence = str(self)
-        return f"<p>{sentence[0].upper()}{sentence[1:]}.{note}</p>{markup.scrolling(self._repr_svg_())}"
+        words = markup.tag("p", f"{sentence[0].upper()}{sentence[1:]}.{note}")
+        return words + markup.scrolling(Markup(self._repr_svg_()))
 
 
 def fold(graph: networkx.DiGraph, birth: int, most: int = MOST_BOXES) -> networkx.DiGraph:

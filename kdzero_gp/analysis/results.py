@@ -91,11 +91,9 @@ class RankedDistiller:
         return f"rank {self.rank}, fitness {fitness}: {self.expression}"
 
     def _repr_html_(self) -> str:
-        rows = [[markup.text(name), markup.text(value)] for name, value in self.numbers.items()]
-        return (
-            f"<p><b>Rank {self.rank}</b> {markup.code(self.expression)}</p>"
-            f"{markup.picture(self.expression)}<p>{markup.text(self.sentence)}</p>{markup.table(['', ''], rows)}"
-        )
+        head = markup.tag("p", markup.tag("b", f"Rank {self.rank}"), " ", markup.code(self.expression))
+        drawn = markup.picture(self.expression) + markup.tag("p", self.sentence)
+        return head + drawn + markup.table(["", ""], list(self.numbers.items()))
 
 
 class HallOfFame(Sequence[RankedDistiller]):
@@ -128,12 +126,12 @@ class HallOfFame(Sequence[RankedDistiller]):
         return markup.scrolling(markup.table(headers, rows, (1,))) if rows else "<p>no distiller yet</p>"
 
 
-def _row(one: RankedDistiller) -> list[str]:
+def _row(one: RankedDistiller) -> list[object]:
     race = one.standing
     raced = percent(race.accuracy, race.accuracy_interval) if race is not None and not race.reason else "–"
     return [
         str(one.rank),
-        f"{markup.picture(one.expression, _THUMBNAIL)}{markup.code(one.expression)}",
+        markup.picture(one.expression, _THUMBNAIL) + markup.code(one.expression),
         "–" if one.fitness is None else f"{one.fitness:.4f}",
         percent(one.metrics.get("accuracy", float("nan"))),
         raced,
@@ -193,9 +191,8 @@ class Race(Sequence[RaceResult]):
         rows = []
         for one, cells in zip(self.standings, self._cells(), strict=True):
             evolved = one.entry.kind == "evolved"
-            name = markup.code(cells[1]) if evolved else markup.text(cells[1])
-            html = [*map(markup.text, cells[:1]), name, *map(markup.text, cells[2:])]
-            rows.append([f"<b>{cell}</b>" if evolved and cell else cell for cell in html])
+            whole = [cells[0], markup.code(cells[1]) if evolved else cells[1], *cells[2:]]
+            rows.append([markup.tag("b", cell) if evolved and cell else cell for cell in whole])
         seeds = max(one.seeds for one in self.standings)
-        caption = f"<p>Race over {seeds} fresh seeds, mean ± 95 % interval; evolved distillers in bold.</p>"
-        return markup.scrolling(caption + markup.table(self._HEADERS, rows, (1,)))
+        words = f"Race over {seeds} fresh seeds, mean ± 95 % interval; evolved distillers in bold."
+        return markup.scrolling(markup.tag("p", words), markup.table(self._HEADERS, rows, (1,)))

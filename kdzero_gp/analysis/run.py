@@ -299,7 +299,7 @@ class Run:
         counts = ", ".join(f"{count:,} {name}" for name, count in flow.items() if ":" not in name and name != "raced")
         settings = self.settings
         pair = f"teacher {settings.teacher}, student {settings.student}, task {settings.task}"
-        head = f"<p><b>{markup.text(self.folder)}</b>: {state}; {markup.text(pair)}; {counts}</p>"
+        head = markup.tag("p", markup.tag("b", self.folder), f": {state}; {pair}; {counts}")
         best = self.best._repr_html_() if any(e.fitness is not None for e in evaluations) else ""
         return head + best + (self.race._repr_html_() if self.race else "")
 

@@ -37,8 +37,8 @@ def render(scene: Scene, title: str, description: str) -> str:
     )
     lines = [
         head,
-        f'<title>{escape(title)}</title>',
-        f'<desc>{escape(description)}</desc>',
+        f"<title>{escape(title)}</title>",
+        f"<desc>{escape(description)}</desc>",
         f'<rect width="{width}" height="{height}" fill="{PAPER}"/>',
         *(line for edge in scene.edges for line in _edge(edge)),
         *(line for node in scene.nodes for line in _node(node)),

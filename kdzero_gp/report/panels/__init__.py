@@ -1,4 +1,4 @@
-"""The panels of the report: each takes a snapshot of a run and gives one section of html."""
+"""The panels of the report: each takes a snapshot of a run and gives the data of its template."""
 
 from kdzero_gp.report.panels.cost import cost_panel
 from kdzero_gp.report.panels.fitness import fitness_panel

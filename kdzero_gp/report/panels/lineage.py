@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
+from kdzero_gp.analysis.markup import label, tag
 from kdzero_gp.analysis.statistics import genealogy
+from kdzero_gp.common import real
 from kdzero_gp.report.panels.ancestry import Ancestry, Shown, ancestry, main_line, places, steps
-from kdzero_gp.report.panels.pieces import label, nothing, real, section, text
 from kdzero_gp.report.panels.snapshot import Snapshot
 
 if TYPE_CHECKING:
@@ -23,44 +25,24 @@ OPERATORS = {
 }  # fmt: skip
 
 
-def lineage_panel(snapshot: Snapshot) -> str:
+def lineage_panel(snapshot: Snapshot) -> dict[str, Any]:
     """The ancestors of the best evolved distiller."""
-    title = "Genealogy of the winner"
     if snapshot.winner is None:
-        return section("genealogy", title, "How the winner came about.", nothing("There is no winner yet."))
+        return {"missing": "There is no winner yet."}
     digest = snapshot.winner.name
     number = next((birth.number for birth in snapshot.births if birth.digest == digest), None)
     if number is None:
-        message = "The best distiller is evaluated but its birth is not written yet."
-        return section("genealogy", title, "How the winner came about.", nothing(message))
+        return {"missing": "The best distiller is evaluated but its birth is not written yet."}
     graph = genealogy(snapshot.births, number, snapshot.evaluations)
-    found = ancestry(graph, number)
-    line = len(main_line(graph, number))
-    caption = (
-        f"The winner has {len(graph) - 1:,} ancestors; the line of fittest parents, drawn bold, is {line - 1:,} births "
-        "long. Green marks a birth fitter than its parents. Choose a birth to see what it was; drag to move, use the "
-        "buttons or + and − to zoom, and the arrow keys to walk: up to the parents, down to the child."
-    )
-    return section("genealogy", title, caption, _viewer(graph, found))
-
-
-def _viewer(graph: networkx.DiGraph, found: Ancestry) -> str:
-    picture = _picture(graph, found)
-    told = {
+    shown = ancestry(graph, number)
+    births = {
         key: {"title": _title(node), "count": node.count, "steps": _told(graph, node)}
-        for key, node in found.nodes.items()
+        for key, node in shown.nodes.items()
     }
-    # the script element ends at the first "</", whatever it stands in
-    data = json.dumps(told, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
-    buttons = "".join(
-        f'<button type="button" data-act="{act}" aria-label="{words}">{sign}</button>'
-        for act, words, sign in (("in", "Zoom in", "+"), ("out", "Zoom out", "−"), ("all", "Show all", "All"))
-    )
-    return (
-        f'<div class="viewer"><div class="tools" hidden>{buttons}</div><div class="stage">{picture}</div>'
-        '<div class="facts" aria-live="polite"></div></div>'
-        f'<script type="application/json" id="births">{data}</script>'
-    )
+    line = len(main_line(graph, number)) - 1
+    return {
+        "missing": "", "ancestors": len(graph) - 1, "line": line, "picture": _picture(graph, shown), "births": births
+    }  # fmt: skip
 
 
 def _title(node: Shown) -> str:
@@ -85,7 +67,7 @@ def _told(graph: networkx.DiGraph, node: Shown) -> list[dict[str, Any]]:
     return found
 
 
-def _picture(graph: networkx.DiGraph, found: Ancestry) -> str:
+def _picture(graph: networkx.DiGraph, found: Ancestry) -> Markup:
     """Founders above, the winner at the foot."""
     where = places(found)
     top, left = min(level for level, _ in where.values()), min(lane for _, lane in where.values())
@@ -95,19 +77,18 @@ def _picture(graph: networkx.DiGraph, found: Ancestry) -> str:
         for key, (level, lane) in where.items()
     }
     width, height = 2 * MARGIN + WIDTH + LANE * (right - left), 2 * MARGIN + HEIGHT - LEVEL * top
-    edges = "".join(_edge(found, centres, parent, child) for parent, child in found.edges)
+    edges = [_edge(found, centres, parent, child) for parent, child in found.edges]
     parents: dict[str, list[str]] = {}
     for parent, child in found.edges:
         parents.setdefault(child, []).append(parent)
     order = sorted(found.nodes, key=lambda key: where[key])
-    nodes = "".join(_node(graph, found, key, centres[key], parents.get(key, [])) for key in order)
-    return (
-        f'<svg class="genealogy" viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="group" '
-        f'aria-label="Genealogy; arrow keys walk, Enter chooses"><g class="moved">{edges}{nodes}</g></svg>'
-    )
+    nodes = [_node(graph, found, key, centres[key], parents.get(key, [])) for key in order]
+    box = {"viewBox": f"0 0 {width:g} {height:g}", "width": f"{width:g}", "height": f"{height:g}"}
+    words = "Genealogy; arrow keys walk, Enter chooses"
+    return tag("svg", tag("g", *edges, *nodes, kind="moved"), kind="genealogy", **box, role="group", aria_label=words)
 
 
-def _edge(found: Ancestry, centres: dict[str, tuple[float, float]], parent: str, child: str) -> str:
+def _edge(found: Ancestry, centres: dict[str, tuple[float, float]], parent: str, child: str) -> Markup:
     (x, y), (to_x, to_y) = centres[parent], centres[child]
     start, end = y + HEIGHT / 2, to_y - HEIGHT / 2
     kind = "main" if found.nodes[parent].main and found.nodes[child].main else "side"
@@ -117,22 +98,24 @@ def _edge(found: Ancestry, centres: dict[str, tuple[float, float]], parent: str,
         way += f"V{turn:.0f}C{x:.0f},{middle:.0f} {to_x:.0f},{middle:.0f} {to_x:.0f},{end:.0f}"
     else:
         way += f"V{end:.0f}"
-    return f'<path class="{kind}" d="{way}"/>'
+    return tag("path", kind=kind, d=way)
 
 
-def _node(graph: networkx.DiGraph, found: Ancestry, key: str, centre: tuple[float, float], parents: list[str]) -> str:
+def _node(
+    graph: networkx.DiGraph, found: Ancestry, key: str, centre: tuple[float, float], parents: list[str]
+) -> Markup:
     node = found.nodes[key]
     upper, lower = _lines(graph, node)
     kinds = ["node", node.kind, *(["main"] if node.main else []), *(["improved"] if node.improved else [])]
     kinds += ["winner"] if key == found.winner else []
     x, y = centre
-    box = f'x="{x - WIDTH / 2:g}" y="{y - HEIGHT / 2:g}" width="{WIDTH:g}" height="{HEIGHT:g}" rx="4"'
-    mark = f'<path class="mark" d="M{x + 58:g},{y + 12:g}l5,-9l5,9z"/>' if node.improved else ""
-    return (
-        f'<g class="{" ".join(kinds)}" data-key="{key}" data-parents="{" ".join(parents)}" tabindex="-1" role="button" '
-        f'aria-label="{text(f"{_title(node)}, {upper}, {lower}")}"><rect {box}/>{mark}'
-        f"{label(x - 66, y - 4, upper, 'upper')}{label(x - 66, y + 12, lower, 'lower')}</g>"
-    )
+    box = {"x": f"{x - WIDTH / 2:g}", "y": f"{y - HEIGHT / 2:g}", "width": f"{WIDTH:g}", "height": f"{HEIGHT:g}"}
+    parts = [tag("rect", **box, rx=4)]
+    if node.improved:
+        parts.append(tag("path", kind="mark", d=f"M{x + 58:g},{y + 12:g}l5,-9l5,9z"))
+    parts += [label(x - 66, y - 4, upper, "upper"), label(x - 66, y + 12, lower, "lower")]
+    facts = {"data_key": key, "data_parents": " ".join(parents), "aria_label": f"{_title(node)}, {upper}, {lower}"}
+    return tag("g", *parts, kind=" ".join(kinds), **facts, tabindex=-1, role="button")
 
 
 def _lines(graph: networkx.DiGraph, node: Shown) -> tuple[str, str]:

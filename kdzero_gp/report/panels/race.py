@@ -4,37 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from kdzero_gp.report.panels.pieces import Cell, nothing, percent, points, real, section, table, text
+from markupsafe import Markup
+
+from kdzero_gp.analysis.markup import Cell, tag
+from kdzero_gp.common import percent, points, real
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.search.race import CROSS_ENTROPY, RaceResult
 
+# The columns of numbers stand behind the words.
 HEADERS = ("rank", "distiller", "interval", "validation %", "to kd, points", "test %", "cross-entropy", "proxy fitness")
 PLOT_WIDTH, PLOT_HEIGHT = 180.0, 20.0
 # Entries far behind (a method that diverged) must not squeeze the others: the plot shows this share of the ranking.
 PLOTTED_SHARE = 0.8
 
 
-def race_panel(snapshot: Snapshot) -> str:
+def race_panel(snapshot: Snapshot) -> dict[str, Any]:
     """The table, best mean validation accuracy first."""
     raced = snapshot.raced
-    plan = snapshot.settings.plan
-    caption = (
-        "The best evolved distillers, the published methods at their tuned magnitudes, and cross-entropy alone, each "
-        f"trained {'from scratch' if snapshot.bench.get('race_from_scratch') else 'from the warm student'} on up to "
-        f"{plan.race_seeds} fresh seeds: means with 95 % intervals. Validation accuracy decides the rank; test "
-        "accuracy decides nothing."
-    )
-    if not raced:
-        failed = [s for s in snapshot.table if s.reason and s.reason != "not raced yet"]
-        words = "The race has not begun." if not failed else f"No entry finished the race; one said: {failed[0].reason}"
-        return section("race", "Race against the published methods", caption, nothing(words))
-    low, high = _plotted(raced)
+    failed = [result for result in snapshot.table if result.reason]
     evolved = {entry.name: rank for rank, entry in enumerate(snapshot.top, 1)}
-    rows = [_row(rank, standing, low, high, evolved) for rank, standing in enumerate(raced, 1)]
-    body = table(HEADERS, rows, "Race", (0, 3, 4, 5, 6, 7))
-    body += _not_raced([s for s in snapshot.table if s.reason])
-    return section("race", "Race against the published methods", caption, body)
+    limits = _plotted(raced) if raced else (0.0, 1.0)
+    return {
+        "from_scratch": snapshot.bench.get("race_from_scratch"), "seeds": snapshot.settings.plan.race_seeds,
+        "failure": next((result.reason for result in failed if result.reason != "not raced yet"), ""),
+        "headers": HEADERS, "rows": [_row(rank, result, *limits, evolved) for rank, result in enumerate(raced, 1)],
+        "without": [(_plain_name(result), result.reason) for result in failed],
+    }  # fmt: skip
+
+
+def _plain_name(result: RaceResult) -> str:
+    return result.entry.expression if result.entry.kind == "evolved" else result.entry.name
 
 
 def _plotted(raced: Sequence[RaceResult]) -> tuple[float, float]:
@@ -64,17 +65,16 @@ def _row(rank: int, standing: RaceResult, low: float, high: float, evolved: dict
     ]  # fmt: skip
 
 
-def _name(standing: RaceResult, evolved: dict[str, int]) -> str:
+def _name(standing: RaceResult, evolved: dict[str, int]) -> Markup:
     entry = standing.entry
     if entry.kind != "evolved":
-        name = f"<b>{text(entry.name)}</b>" if entry.name != CROSS_ENTROPY else text(entry.name)
-        return f'<span class="who">{name}</span>'
+        return tag("span", entry.name if entry.name == CROSS_ENTROPY else tag("b", entry.name), kind="who")
     rank = evolved.get(entry.name)
-    link = f'<a href="#distiller-{rank}">evolved {rank}</a>' if rank else "evolved"
-    return f'<span class="who evolved">{link}</span> <code class="clip">{text(entry.expression)}</code>'
+    link = tag("a", f"evolved {rank}", href=f"#distiller-{rank}") if rank else "evolved"
+    return tag("span", link, kind="who evolved") + " " + tag("code", entry.expression, kind="clip")
 
 
-def _interval(standing: RaceResult, low: float, high: float) -> str:
+def _interval(standing: RaceResult, low: float, high: float) -> Markup:
     """The mean as a dot on its interval; an arrow where it lies outside of what is drawn."""
 
     def x(value: float) -> float:
@@ -82,22 +82,14 @@ def _interval(standing: RaceResult, low: float, high: float) -> str:
 
     kind = "evolved" if standing.entry.kind == "evolved" else "known"
     middle = PLOT_HEIGHT / 2
-    box = f'viewBox="0 0 {PLOT_WIDTH:g} {PLOT_HEIGHT:g}" width="{PLOT_WIDTH:g}" height="{PLOT_HEIGHT:g}"'
     if standing.accuracy < low:
-        drawn = f'<path class="{kind}" d="M10,{middle - 4}L3,{middle}L10,{middle + 4}Z"/>'
+        drawn = [tag("path", kind=kind, d=f"M10,{middle - 4}L3,{middle}L10,{middle + 4}Z")]
     else:
         half = _half(standing)
         start, end = x(standing.accuracy - half), x(standing.accuracy + half)
-        drawn = f'<path class="whisker {kind}" d="M{start:.1f},{middle}H{end:.1f}"/>'
-        drawn += f'<circle class="{kind}" cx="{x(standing.accuracy):.1f}" cy="{middle}" r="4"/>'
-    return f'<svg class="interval" {box} aria-hidden="true">{drawn}</svg>'
-
-
-def _not_raced(failed: Sequence[RaceResult]) -> str:
-    if not failed:
-        return ""
-    items = "".join(
-        f"<li>{text(s.entry.name if s.entry.kind != 'evolved' else s.entry.expression)}: {text(s.reason)}</li>"
-        for s in failed
-    )
-    return f"<details><summary>{len(failed)} without a result</summary><ul>{items}</ul></details>"
+        drawn = [
+            tag("path", kind=f"whisker {kind}", d=f"M{start:.1f},{middle}H{end:.1f}"),
+            tag("circle", kind=kind, cx=f"{x(standing.accuracy):.1f}", cy=middle, r=4),
+        ]
+    box = {"viewBox": f"0 0 {PLOT_WIDTH:g} {PLOT_HEIGHT:g}", "width": f"{PLOT_WIDTH:g}", "height": f"{PLOT_HEIGHT:g}"}
+    return tag("svg", *drawn, kind="interval", **box, aria_hidden="true")

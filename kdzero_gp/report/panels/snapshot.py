@@ -9,7 +9,7 @@ from typing import Any
 
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
-from kdzero_gp.errors import KdzeroError, RunError
+from kdzero_gp.errors import KdzeroError
 from kdzero_gp.search.race import Competitor, RaceResult, entries, standings
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
@@ -19,6 +19,8 @@ COST_KINDS = {
     "baseline": "cross-entropy alone", "zoo": "published methods", "evaluation": "candidates", "race": "race"
 }  # fmt: skip
 TOP = 10
+# A picture that would be too small on a phone is drawn in two widths, in pixels.
+WIDTHS = (860.0, 340.0)
 
 
 @dataclass(frozen=True)
@@ -56,10 +58,7 @@ class Snapshot:
 def read_snapshot(folder: Path) -> Snapshot:
     """Read a run, finished or not. Raises ``RunError`` where there is none."""
     with Database.read(folder) as database:
-        stored = database.fact("settings")
-        if stored is None:
-            raise RunError(f"{folder} has no settings yet; wait a moment, or start anew with: kdzero-gp evolve")
-        settings = RunSettings.from_dict(stored)
+        settings = RunSettings.from_dict(database.fact("settings"))
         table = standings(database, entries(database, settings))  # reads and drops all rows, so before ours
         births = database.births()  # before the evaluations, so that every birth is judged
         evaluations = [replace(found, metrics={}) for found in database.evaluations()]  # no panel needs them

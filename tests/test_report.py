@@ -348,6 +348,12 @@ def test_every_formula_becomes_well_formed_mathml():
             assert expected is None or len(element) == expected, (tree, element.tag)
 
 
+def test_a_term_on_a_line_of_its_own_begins_with_a_plus(small):
+    page = report(small[0])
+    assert re.search(r'<math [^>]*class="more"><mrow><mo form="infix">&#x0002B;</mo>', page)
+    assert "&lt;mo" not in page
+
+
 def test_names_in_formulas_are_whole_words():
     assert "<mtext>softmax</mtext>" in to_mathml(to_latex(zoo["kd"]))
 

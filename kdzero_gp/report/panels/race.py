@@ -13,7 +13,6 @@ from kdzero_gp.common import percent, points, real
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.search.race import CROSS_ENTROPY, RaceResult
 
-# The columns of numbers stand behind the words.
 HEADERS = ("rank", "distiller", "interval", "validation %", "to kd, points", "test %", "cross-entropy", "proxy fitness")
 PLOT_WIDTH, PLOT_HEIGHT = 180.0, 20.0
 # Entries far behind (a method that diverged) must not squeeze the others: the plot shows this share of the ranking.

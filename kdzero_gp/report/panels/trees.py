@@ -46,15 +46,13 @@ def to_mathml(latex: str, kind: str = "") -> Markup:
     """A formula of ``draw.formula`` as a ``<math>`` element, of the class ``kind`` for the style sheet."""
     # LaTeX's mathrm are single letters, which would be read out one by one
     element = convert(latex.replace(r"\mathrm{", r"\text{"))
+    if latex.startswith("+"):  # a plus at the beginning of a line is no sign: it keeps its space
+        element = element.replace("<mo>", '<mo form="infix">', 1)
     return Markup(element.replace(' display="inline"', f' class="{kind}"' if kind else "", 1))
 
 
 def _formula(loss: list[str], definitions: list[str]) -> Markup:
     """Each term of the loss and each function that they share on a line of its own."""
     first, *others = loss
-    lines = [to_mathml(line, "more") for line in [*(f"+ {term}" for term in others), *definitions]]
-    # a plus at the beginning of a line is no sign: it keeps its space
-    plus = "<mo>&#x0002B;</mo>"
-    return to_mathml(first) + Markup("").join(
-        Markup(line.replace(plus, f'<mo form="infix">{plus[4:]}', 1)) for line in lines
-    )
+    more = [to_mathml(line, "more") for line in [*(f"+ {term}" for term in others), *definitions]]
+    return Markup("").join([to_mathml(first), *more])

@@ -7,8 +7,8 @@ import pytest
 
 from kdzero_gp import Run, parse, zoo
 from kdzero_gp.analysis.comparison import change, compare
-from kdzero_gp.analysis.family import MOST_BOXES
-from kdzero_gp.analysis.lineage import plan
+from kdzero_gp.analysis.genealogy import MOST_BOXES
+from kdzero_gp.analysis.layered_layout import layered_layout
 from kdzero_gp.errors import RunError
 from kdzero_gp.search.storage import Database
 from synthetic import synthetic_run
@@ -110,7 +110,7 @@ def test_pictures_of_genealogies_have_no_overlap(run, birth):
     root = svg_of(found._repr_svg_())
     frames = [group.find(f"{SVG}rect") for group in root.findall(f"{SVG}g")]
     boxes = [tuple(float(frame.get(name)) for name in ("x", "y", "width", "height")) for frame in frames]
-    assert 1 <= len(boxes) <= min(MOST_BOXES, len(found.graph))
+    assert 1 <= len(boxes) <= min(2 * MOST_BOXES, len(found.graph))
     width, height = float(root.get("width")), float(root.get("height"))
     for index, (x, y, w, h) in enumerate(boxes):
         assert x >= 0 and x + w <= width and y >= 0 and y + h <= height
@@ -120,7 +120,7 @@ def test_pictures_of_genealogies_have_no_overlap(run, birth):
 
 
 def test_lines_pass_rows_beside_the_boxes(run):
-    _, where = run.genealogy(BIRTHS - 1)._plan
+    *_, where = run.genealogy(BIRTHS - 1)._plan
     for row in where.rows:
         places = sorted((where.places[key] for key in row), key=lambda place: place.x)
         for left, right in pairwise(places):
@@ -129,7 +129,7 @@ def test_lines_pass_rows_beside_the_boxes(run):
 
 def test_rows_follow_generations_and_parents_stand_above(run):
     found = run.genealogy(60)
-    where = plan(found.graph, dict.fromkeys(found.graph, (50.0, 20.0)))
+    where = layered_layout(found.graph, dict.fromkeys(found.graph, (50.0, 20.0)))
     row_of = {key: index for index, row in enumerate(where.rows) for key in row}
     assert list(where.generations) == sorted(where.generations)
     for node, generation in found.graph.nodes(data="generation"):

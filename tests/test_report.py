@@ -13,15 +13,17 @@ from dataclasses import replace
 from html import unescape
 from xml.etree import ElementTree
 
+import networkx
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from kdzero_gp.analysis.genealogy import SHOWN, condensed, genealogy, main_line
+from kdzero_gp.analysis.layered_layout import layered_layout
 from kdzero_gp.analysis.statistics import (
     BEST_SHARE,
     candidate_flow,
     fitness_over_generations,
-    genealogy,
     operation_success,
     pair_success,
     role_of,
@@ -34,7 +36,6 @@ from kdzero_gp.draw.formula import to_latex
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evolution import SearchSettings
 from kdzero_gp.report.page import report, write_report
-from kdzero_gp.report.panels.ancestry import SHOWN, ancestry, main_line, places
 from kdzero_gp.report.panels.reproduction import evolve_command
 from kdzero_gp.report.panels.trees import to_mathml
 from kdzero_gp.search.settings import RunSettings, plan_for
@@ -229,15 +230,19 @@ def test_long_genealogies_are_cut_down_without_losing_a_birth_of_the_line(large)
     winner = max(winner, births[-1].number)
     graph = genealogy(births, winner, evaluations)
     assert len(graph) > SHOWN
-    found = ancestry(graph, winner)
-    line = main_line(graph, winner)
-    shown = [number for node in found.nodes.values() if node.main for number in node.members]
-    assert sorted(shown) == sorted(line)
-    assert len(found.nodes) <= 2 * SHOWN
-    where = places(found)
-    assert len(set(where.values())) == len(where)
-    assert all(where[parent][0] < where[child][0] for parent, child in found.edges)
-    assert {where[key][1] for key, node in found.nodes.items() if node.main} == {0.0}
+    shown = condensed(graph, winner)
+    nodes = dict(shown.nodes(data="shown"))
+    line = [key for key, node in nodes.items() if node.main]
+    assert sorted(number for key in line for number in nodes[key].members) == main_line(graph, winner)
+    assert len(nodes) <= 2 * SHOWN
+    line = [key for key in networkx.topological_sort(shown) if key in line]
+    where = layered_layout(shown, dict.fromkeys(shown, (100.0, 40.0)), line)
+    row_of = {key: index for index, row in enumerate(where.rows) for key in row}
+    assert all(row_of[parent] < row_of[child] for parent, child in shown.edges)
+    assert len({where.places[key].x for key in line}) == 1
+    for row in where.rows:
+        places = [where.places[key] for key in row]
+        assert all(b.x - a.x >= (a.width + b.width) / 2 for a, b in itertools.pairwise(places))
 
 
 # --- the page -----------------------------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from primitives import PairType
 if TYPE_CHECKING:
     import pandas
 
-    from kdzero_gp.analysis.family import Genealogy
+    from kdzero_gp.analysis.genealogy import Genealogy
     from kdzero_gp.analysis.replay import Replay
 
 # A digest may be shortened to this many characters.
@@ -227,14 +227,14 @@ class Run:
 
     def genealogy(self, birth: int | None = None) -> Genealogy:
         """The ancestors of a birth, by default of the winner's."""
-        from kdzero_gp.analysis.family import Genealogy
+        from kdzero_gp.analysis.genealogy import Genealogy, genealogy
 
         rows = self._rows()
         births, evaluations = rows.births, rows.evaluations
         number = self.best.birth if birth is None else birth
         if number is None or not 0 <= number < len(births):
             raise RunError(f"{self.folder} has births 0 to {len(births) - 1}, so there is none with number {number}")
-        return Genealogy(number, facts.genealogy(births, number, evaluations), rows.knowledge)
+        return Genealogy(number, genealogy(births, number, evaluations), rows.knowledge)
 
     def compare(self, a: Which, b: Which) -> TreeComparison:
         """What two distillers share and where they differ. Each is a rank, a digest, an expression or its text, or the

@@ -18,14 +18,9 @@ BIRTHS, POPULATION = 400, 20
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def run(tmp_path_factory):
     """A run of 400 births that was never trained."""
-    return synthetic_run(tmp_path_factory.mktemp("runs") / "synthetic", BIRTHS, POPULATION)
-
-
-@pytest.fixture(scope="module")
-def run(folder):
-    return Run(folder)
+    return Run(synthetic_run(tmp_path_factory.mktemp("runs") / "synthetic", BIRTHS, POPULATION))
 
 
 def svg_of(text):
@@ -88,8 +83,8 @@ def test_a_run_compares_ranks_names_and_texts(run):
 # --- genealogies --------------------------------------------------------------------------------------------
 
 
-def test_a_genealogy_is_the_ancestors_of_the_winner(run, folder):
-    with Database.read(folder) as database:
+def test_a_genealogy_is_the_ancestors_of_the_winner(run):
+    with Database.read(run.folder) as database:
         births = {birth.number: birth for birth in database.births()}
     found = run.genealogy()
     assert found.birth == run.best.birth

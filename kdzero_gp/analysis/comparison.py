@@ -92,7 +92,7 @@ class TreeComparison:
         trees = (self.a, self.b)
         pictures = [markup.tag("td", markup.picture(tree, 420), style="vertical-align:top") for tree in trees]
         shared = Markup(", ").join(map(markup.code, self.shared)) or "nothing"
-        return markup.scrolling(
+        return markup.plain(
             markup.tag("table", markup.tag("tr", *pictures)), markup.table(headers, rows, range(5)),
             markup.tag("p", f"Similarity {self.similarity:.2f}. Largest shared subtrees: ", shared, "."),
             markup.tag("p", f"a: {describe(self.a)}", Markup("<br>"), f"b: {describe(self.b)}"),

@@ -241,7 +241,7 @@ class Genealogy:
         note = f" {folded} of them are folded into grey boxes." if folded else ""
         sentence = str(self)
         words = markup.tag("p", f"{sentence[0].upper()}{sentence[1:]}.{note}")
-        return words + markup.scrolling(Markup(self._repr_svg_()))
+        return markup.plain(words, Markup(self._repr_svg_()))
 
 
 def _generation_labels(where: Placement, labels: list[TextLine]) -> list[str]:

@@ -85,6 +85,11 @@ def svg_width(drawn: str) -> float:
     return float(re.search(r'<svg[^>]* width="([\d.]+)', drawn)[1])  # type: ignore[index]
 
 
+def plain(*content: object) -> str:
+    """What a notebook shows, in a box that scrolls: as plain ``str``, which can be joined with other html."""
+    return str(scrolling(*content))
+
+
 def scrolling(*content: object) -> Markup:
     """Wide content in a box that scrolls by itself."""
     return tag("div", *content, style="overflow-x:auto;max-width:100%")

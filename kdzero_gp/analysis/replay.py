@@ -72,7 +72,7 @@ class Replay:
     def _repr_html_(self) -> str:
         rows = [[name, f"{v:.6f}", f"{self.stored.get(name, math.nan):.6f}"] for name, v in self.metrics.items()]
         words = markup.tag("p", f"{len(self.curve)} steps; {self._verdict}.")
-        return markup.shrinking(self._repr_svg_()) + markup.table(["metric", "replay", "run"], rows) + words
+        return markup.plain(markup.shrinking(self._repr_svg_()), markup.table(["metric", "replay", "run"], rows), words)
 
 
 def _chart(lines: Mapping[str, Sequence[float]], title: str) -> str:

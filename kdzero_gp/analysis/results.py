@@ -93,7 +93,7 @@ class RankedDistiller:
     def _repr_html_(self) -> str:
         head = markup.tag("p", markup.tag("b", f"Rank {self.rank}"), " ", markup.code(self.expression))
         drawn = markup.picture(self.expression) + markup.tag("p", self.sentence)
-        return head + drawn + markup.table(["", ""], list(self.numbers.items()))
+        return markup.plain(head, drawn, markup.table(["", ""], list(self.numbers.items())))
 
 
 class HallOfFame(Sequence[RankedDistiller]):
@@ -123,7 +123,7 @@ class HallOfFame(Sequence[RankedDistiller]):
     def _repr_html_(self) -> str:
         rows = [_row(one) for one in self._members]
         headers = ["", "distiller", "proxy fitness", "proxy %", "race %", "birth"]
-        return markup.scrolling(markup.table(headers, rows, (1,))) if rows else "<p>no distiller yet</p>"
+        return markup.plain(markup.table(headers, rows, (1,))) if rows else "<p>no distiller yet</p>"
 
 
 def _row(one: RankedDistiller) -> list[object]:
@@ -195,4 +195,4 @@ class Race(Sequence[RaceResult]):
             rows.append([markup.tag("b", cell) if evolved and cell else cell for cell in whole])
         seeds = max(one.seeds for one in self.standings)
         words = f"Race over {seeds} fresh seeds, mean ± 95 % interval; evolved distillers in bold."
-        return markup.scrolling(markup.tag("p", words), markup.table(self._HEADERS, rows, (1,)))
+        return markup.plain(markup.tag("p", words), markup.table(self._HEADERS, rows, (1,)))

@@ -301,7 +301,7 @@ class Run:
         pair = f"teacher {settings.teacher}, student {settings.student}, task {settings.task}"
         head = markup.tag("p", markup.tag("b", self.folder), f": {state}; {pair}; {counts}")
         best = self.best._repr_html_() if any(e.fitness is not None for e in evaluations) else ""
-        return head + best + (self.race._repr_html_() if self.race else "")
+        return str(head) + best + (self.race._repr_html_() if self.race else "")
 
 
 def _settings(database: Database) -> RunSettings:

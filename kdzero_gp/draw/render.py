@@ -31,7 +31,6 @@ def layout(
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
     seconds: Mapping[int, float] | None = None,
-    *,
     direction: str = "auto",
     legend: bool = True,
 ) -> Scene:

@@ -33,7 +33,7 @@ def report(folder: Path) -> str:
     panels = [(name, title, rendered(name, panel(snapshot))) for name, title, panel in PANELS]
     head = rendered("overview", overview(snapshot))
     assets = {"style": _asset("page.css"), "script": _asset("page.js")}
-    return rendered("page", {"snapshot": snapshot, "overview": head, "panels": panels, **assets})
+    return str(rendered("page", {"snapshot": snapshot, "overview": head, "panels": panels, **assets}))
 
 
 def _environment() -> Environment:

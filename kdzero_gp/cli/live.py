@@ -39,6 +39,8 @@ class Watched:
     folder: Path
     total: int
     births: int = 0
+    stage: str = "preparing"
+    finished: bool = False
     evaluated: int = 0
     rejected: int = 0
     duplicates: int = 0
@@ -46,8 +48,6 @@ class Watched:
     best_birth: int = 0
     history: list[float] = field(default_factory=list)
     last: deque[tuple[StoredBirth, StoredEvaluation | None]] = field(default_factory=lambda: deque(maxlen=LAST_BIRTHS))
-    stage: str = "preparing"
-    finished: bool = False
     marks: deque[tuple[float, int]] = field(default_factory=deque)
 
     def take(self, birth: StoredBirth, found: StoredEvaluation | None) -> None:

@@ -28,11 +28,11 @@ POINTS_PER_INCH = 72
 
 def layout(
     expression: Expression,
+    direction: str = "auto",
+    legend: bool = True,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
     seconds: Mapping[int, float] | None = None,
-    direction: str = "auto",
-    legend: bool = True,
 ) -> Scene:
     """The geometry of a picture, without pixels; the arguments are those of ``to_svg``."""
     check_direction(direction)
@@ -59,7 +59,7 @@ def to_svg(
     """
     from kdzero_gp.draw.svg import render
 
-    geometry = layout(expression, knowledge, shapes, seconds, direction=direction, legend=legend)
+    geometry = layout(expression, direction, legend, knowledge, shapes, seconds)
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
     return render(geometry, str(expression), describe(expression, knowledge))

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+from kdzero_gp.data.augmentation import cropped
 from kdzero_gp.data.dataset import Dataset, Split
-from kdzero_gp.engine.augmentation import cropped
 from kdzero_gp.engine.batches import Resident, Single, open_images
 from kdzero_gp.engine.recipe import Recipe, load_recipe, names
 from kdzero_gp.errors import DataError, SettingError

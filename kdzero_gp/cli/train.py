@@ -198,7 +198,7 @@ def _show(comparison: Any, deciding: Any) -> None:
             continue
         rows.append([
             row.name, "–" if row.factor is None else f"{row.factor:g}", deciding.text(row.test, row.interval),
-            deciding.text(row.difference, row.difference_interval), deciding.text(row.validation),
+            deciding.difference(row.difference, row.difference_interval), deciding.text(row.validation),
             f"{row.milliseconds:.1f}", f"{row.megabytes:.0f}",
         ])  # fmt: skip
     seeds = max(row.seeds for row in comparison.rows)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from kdzero_gp.common import UNKNOWN
 from kdzero_gp.compiler.knowledge import KnowledgeSpec
 from kdzero_gp.data.augmentation import cropped
 
@@ -52,10 +53,33 @@ class Measure:
         '95.12 ± 1.02'
         """
         if math.isnan(value):
-            return "–"
+            return UNKNOWN
         digits = 2 if self.unit == "%" else 4
         shown = f"{self.scale * value:.{digits}f}"
         return shown if math.isnan(half_width) else f"{shown} ± {self.scale * half_width:.{digits}f}"
+
+    def with_unit(self, value: float, half_width: float = math.nan) -> str:
+        """The same, followed by the unit.
+
+        >>> Measure("accuracy", "accuracy", "%").with_unit(0.9512, 0.0102)
+        '95.12 ± 1.02 %'
+        """
+        return UNKNOWN if math.isnan(value) else f"{self.text(value, half_width)} {self.unit}".rstrip()
+
+    def difference(self, value: float, half_width: float = math.nan) -> str:
+        """A difference of two values with its sign; of shares in percentage points.
+
+        >>> Measure("accuracy", "accuracy", "%").difference(-0.01, 0.002)
+        '−1.00 ± 0.20'
+        """
+        if math.isnan(value):
+            return UNKNOWN
+        return f"{'+' if value >= 0 else '−'}{self.text(abs(value), half_width)}"
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference."""
+        return "points" if self.unit == "%" else self.unit
 
     def key(self, value: float) -> float:
         """What sorts the best value first; one that was not measured comes last."""

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.common import summary_writer
+from kdzero_gp.errors import RunError
 from kdzero_gp.files import atomic_write
 from kdzero_gp.training.settings import TrainingResult
 from kdzero_gp.version import __version__
@@ -140,14 +141,8 @@ class Board:
         self.writer: Any = None
         if not wanted:
             return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise SettingError(
-                "--tensorboard needs tensorboard; install it with: pip install 'kdzero-gp[tensorboard]'"
-            ) from None
         # After an interruption, points of an epoch that is trained again are dropped.
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch)
+        self.writer = summary_writer()(str(folder / "tensorboard"), purge_step=epoch)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One epoch's numbers."""

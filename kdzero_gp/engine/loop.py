@@ -4,7 +4,8 @@ seed and the epoch's number, and nothing in a step that could be done before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from kdzero_gp.engine.batches import Batch, Batches, random_state
-from kdzero_gp.engine.optimizer import optimizer_for
+from kdzero_gp.engine.graphs import CapturedStep
+from kdzero_gp.engine.optimizer import FlatSGD, optimizer_for
 from kdzero_gp.engine.outputs import FLOAT32, Precision
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.engine.single import INSTALL
@@ -42,6 +44,7 @@ class Trainer:
         precision: Precision = FLOAT32,
         teacher: Teacher | None = None,
         recipe: Recipe | None = None,
+        graphs: bool = True,
     ):
         self.student, self.family, self.batches = student, family, batches
         self.recipe = recipe or batches.recipe
@@ -50,6 +53,12 @@ class Trainer:
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         self.optimizer = optimizer_for(parameters, self.recipe)
         self.mixing = _mixing(self.recipe, batches.classes)
+        self.captured: CapturedStep | None = None
+        # torch's own optimisers and timm's mixing take numbers that change from step to step
+        if graphs and batches.device.type == "cuda" and self.mixing is None and isinstance(self.optimizer, FlatSGD):
+            take = weakref.WeakMethod(self._take_tensors)  # no cycle, which would keep memory until it is collected
+            self.captured = CapturedStep(lambda tensors: take()(tensors), batches.device)  # type: ignore[misc]
+            self._losses = torch.zeros(2, device=batches.device)
 
     @property
     def steps(self) -> int:
@@ -94,7 +103,26 @@ class Trainer:
                 np.random.set_state(before)
 
     def step(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
-        """One step of the optimiser; returns the student's own loss and the distiller's."""
+        """One step of the optimiser; returns the student's own loss and the distiller's. On a CUDA device by a graph
+        (see ``CapturedStep``)."""
+        rate = self.recipe.rate(step, self.batches.steps)
+        if self.captured is None:
+            return self._take(batch, rate)
+        tensors = {name: tensor for name, tensor in vars(batch).items() if tensor is not None}
+        self.captured(tensors | {"rate": torch.full((), rate, device=self.batches.device)})
+        own, distilled = self._losses.clone()
+        return own, None if self.teacher is None else distilled
+
+    def _take_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """A step as a graph takes it."""
+        named = dict(tensors)
+        rate = named.pop("rate")
+        own, distilled = self._take(Batch(**named), rate)
+        self._losses[0].copy_(own)
+        if distilled is not None:
+            self._losses[1].copy_(distilled)
+
+    def _take(self, batch: Batch, rate: float | Tensor) -> tuple[Tensor, Tensor | None]:
         images, labels, wanted, smoothing = batch.images, batch.labels, batch.labels, self.recipe.label_smoothing
         if self.mixing is not None:
             images, wanted = self.mixing(images, labels)
@@ -104,7 +132,7 @@ class Trainer:
         distilled = None if self.teacher is None else self.teacher.loss(outputs, batch, images, labels)
         self.optimizer.zero_grad()
         (own if distilled is None else own + distilled).backward()
-        self.optimizer.step(self.recipe.rate(step, self.batches.steps))
+        self.optimizer.step(rate)
         return own.detach(), None if distilled is None else distilled.detach()
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ class Optimizer(Protocol):
 
     def zero_grad(self) -> None: ...
 
-    def step(self, rate: float) -> None: ...
+    def step(self, rate: Any) -> None: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 
@@ -78,9 +78,9 @@ class FlatSGD:
                 self._decayed[part] = 0.0
 
     @torch.no_grad()
-    def step(self, rate: float) -> None:
-        """One update with the learning rate ``rate``: g ← clip(∇) + λ·w, m ← μ·m + g, and w ← w − η·m, or
-        w − η·(g + μ·m) with Nesterov's momentum."""
+    def step(self, rate: float | Tensor) -> None:
+        """One update with the learning rate ``rate`` (a scalar tensor where a graph is captured): g ← clip(∇) + λ·w,
+        m ← μ·m + g, and w ← w − η·m, or w − η·(g + μ·m) with Nesterov's momentum."""
         recipe, gradient = self.recipe, self.gradient
         if self._steps == 0:
             self._find_unreached()
@@ -95,9 +95,14 @@ class FlatSGD:
             self.momentum.mul_(recipe.momentum).add_(gradient)
         self._steps += 1
         if recipe.nesterov:
-            self.values.add_(gradient, alpha=-rate).add_(self.momentum, alpha=-rate * recipe.momentum)
+            self._move(gradient, rate, 1.0)
+        self._move(self.momentum, rate, recipe.momentum if recipe.nesterov else 1.0)
+
+    def _move(self, direction: Tensor, rate: float | Tensor, share: float) -> None:
+        if isinstance(rate, Tensor):
+            self.values.addcmul_(direction, rate, value=-share)
         else:
-            self.values.add_(self.momentum, alpha=-rate)
+            self.values.add_(direction, alpha=-rate * share)
 
     def state_dict(self) -> dict[str, Any]:
         """What changes in training besides the parameters."""

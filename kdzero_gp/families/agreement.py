@@ -25,10 +25,15 @@ def linear_cka(student: Tensor, teacher: Tensor, batch: int = CKA_BATCH) -> floa
     Mini-batch version with the unbiased estimator of HSIC, Nguyen et al. 2021, arXiv:2010.15327, eq. 2-3; needs at
     least 4 samples. Small negative values are possible.
     """
-    sums = torch.zeros(3, dtype=torch.float64)
+    return cka(student, teacher, batch).item()
+
+
+def cka(student: Tensor, teacher: Tensor, batch: int = CKA_BATCH) -> Tensor:
+    """``linear_cka`` as a scalar on the tensors' device, not waited for."""
+    sums = torch.zeros(3, dtype=torch.float64, device=student.device)
     for start in range(0, len(student) - 3, batch):
         left, right = student[start : start + batch].double(), teacher[start : start + batch].double()
         left, right = left @ left.t(), right @ right.t()
-        sums += torch.stack([_hsic(left, right), _hsic(left, left), _hsic(right, right)]).cpu()
+        sums += torch.stack([_hsic(left, right), _hsic(left, left), _hsic(right, right)])
     scale = (sums[1] * sums[2]).clamp(min=0.0).sqrt()
-    return (sums[0] / scale).item() if scale > 0 else 0.0
+    return torch.where(scale > 0, sums[0] / scale, 0.0)

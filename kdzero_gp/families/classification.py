@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE
 from kdzero_gp.families import Measure, Outputs, TaskFamily
-from kdzero_gp.families.agreement import linear_cka
+from kdzero_gp.families.agreement import cka, linear_cka
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
 
@@ -52,22 +52,20 @@ class Classification(TaskFamily):
 
     def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:
         """Accuracy in 0..1, and the mean cross-entropy in nats."""
-        right, loss, count = 0, 0.0, 0
+        right, losses, count = [], [], 0
         for outputs, labels in batches:
             logits = outputs["logits"].float()
-            right += int((logits.argmax(dim=1) == labels).sum())
-            loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+            right.append((logits.argmax(dim=1) == labels).sum())
+            losses.append(F.cross_entropy(logits, labels, reduction="sum"))
             count += len(labels)
-        return {"accuracy": right / count, "cross_entropy": loss / count} if count else {}
+        if not count:
+            return {}
+        # read at the end, since every look stops an accelerator's queue
+        sums = {"accuracy": torch.stack(right).tolist(), "cross_entropy": torch.stack(losses).tolist()}
+        return {name: sum(values) / count for name, values in sums.items()}
 
     def compare(self, student: Outputs, teacher: Outputs, targets: Tensor) -> dict[str, float]:
-        gaps = {
-            "calibrated": calibrated_cross_entropy(student["logits"], targets),
-            "sharpness_gap": sharpness_gap(student["logits"], teacher["logits"]),
-        }
-        if "emb" in student and "emb" in teacher:
-            gaps["cka_gap"] = 1.0 - linear_cka(student["emb"], teacher["emb"])
-        return gaps
+        return {name: gap.item() for name, gap in gaps(student, teacher, targets).items()}
 
     def disagreement(self, knowledge: str, student: Tensor, teacher: Tensor) -> float:
         """KL(teacher ‖ student) of the logits' softmax, 1 − CKA of embeddings and maps."""
@@ -78,19 +76,34 @@ class Classification(TaskFamily):
         return 1.0 - linear_cka(student.flatten(1), teacher.flatten(1), len(student))
 
 
+def gaps(student: Outputs, teacher: Outputs, labels: Tensor) -> dict[str, Tensor]:
+    """The metrics of ``compare`` as scalars on the networks' device, none of which was waited for."""
+    found = {
+        "calibrated": _calibrated(student["logits"], labels),
+        "sharpness_gap": _sharpness(student["logits"], teacher["logits"]),
+    }
+    if "emb" in student and "emb" in teacher:
+        found["cka_gap"] = 1.0 - cka(student["emb"], teacher["emb"])
+    return found
+
+
 def calibrated_cross_entropy(logits: Tensor, labels: Tensor) -> float:
     """min over β of −mean log softmax(β · logits) at the label, in nats. Logits N×C, labels N.
 
     The cross-entropy at the best single temperature 1/β (Guo et al. 2017, arXiv:1706.04599): what a distiller does to
     the sharpness of the logits alone neither helps nor harms it. Convex in β; β is sought in e⁻⁵ … e³.
     """
+    return _calibrated(logits, labels).item()
+
+
+def _calibrated(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None]).mean()
-    low, high = -5.0, 3.0
+    low, high = (torch.full((), end, dtype=torch.float64, device=logits.device) for end in (-5.0, 3.0))
     for _ in range(16):
         middle = (low + high) / 2
-        slope = (torch.softmax(math.exp(middle) * logits, dim=1) * logits).sum(dim=1).mean() - own
-        low, high = (low, middle) if slope > 0 else (middle, high)
-    return F.cross_entropy(math.exp((low + high) / 2) * logits, labels).item()
+        rises = (torch.softmax(middle.exp() * logits, dim=1) * logits).sum(dim=1).mean() > own
+        low, high = torch.where(rises, low, middle), torch.where(rises, middle, high)
+    return F.cross_entropy(((low + high) / 2).exp() * logits, labels)
 
 
 def sharpness_gap(student_logits: Tensor, teacher_logits: Tensor) -> float:
@@ -99,7 +112,11 @@ def sharpness_gap(student_logits: Tensor, teacher_logits: Tensor) -> float:
     Sharpness as the log-sum-exp of the logits. KD-Zero names a sharpness gap without a formula; this reading follows
     Rao et al. 2022, arXiv:2206.06067, and is our choice.
     """
-    return (teacher_logits.logsumexp(dim=1) - student_logits.logsumexp(dim=1)).abs().mean().item()
+    return _sharpness(student_logits, teacher_logits).item()
+
+
+def _sharpness(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    return (teacher_logits.logsumexp(dim=1) - student_logits.logsumexp(dim=1)).abs().mean()
 
 
 CLASSIFICATION = Classification()

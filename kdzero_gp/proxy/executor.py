@@ -86,6 +86,8 @@ class Executor:
 def _start_worker(path: Path, device: str, fingerprints: Path | None) -> None:
     """Load the proxy task once per process."""
     torch.set_num_threads(1)
+    # equal requests give equal bits on a GPU too
+    torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = True, False
     loaded = ProxyTask.load(path)
 
     @functools.cache

@@ -21,6 +21,7 @@ from kdzero_gp.families.agreement import linear_cka
 from kdzero_gp.tasks import Task
 from kdzero_gp.tasks.plan import SearchPlan, annealed
 
+KNOWLEDGE = {"logits": KnowledgeSpec(("map",), "logits", adapted=False), "feat*": KnowledgeSpec(("map",))}
 WIDTHS = {"pixels_16": 16, "pixels_2": 2}
 
 
@@ -58,7 +59,7 @@ class Pixels(TaskFamily):
     """Targets N×8×8 (int64), −1 where a pixel does not count."""
 
     name = "pixels"
-    knowledge = {"logits": KnowledgeSpec(("map",), "logits", adapted=False), "feat*": KnowledgeSpec(("map",))}
+    knowledge = KNOWLEDGE
     usual = ("logits", "feat")
     measures = (Measure("pixels", "right pixels", "%"), Measure("pixel_loss", "pixel loss", "nats", False))
     decides, breaks_ties, loss = "pixels", "pixel_loss", "pixel_loss"

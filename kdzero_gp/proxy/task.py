@@ -30,8 +30,8 @@ class ProxyTask:
     that every proxy training starts from, and races too unless ``race_from_scratch``; ``threads`` are those that warmed
     it up. ``test`` is only read by the race, and never used to choose. ``maps``: what the warm student's stages before
     the last give on the images of ``train`` and ``validation``, where proxies train the last stage alone; ``tail`` says
-    how to build that. ``account`` says what was read; ``teacher`` are the teacher's measures, named ``validation_…`` and
-    ``test_…``.
+    how to build that. ``account`` says what was read; ``teacher`` are the teacher's measures, named ``validation_…``
+    and ``test_…``.
     """
 
     train: TensorSplit

@@ -6,11 +6,16 @@ import math
 import os
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
+from kdzero_gp.errors import SettingError
+
 # The student that learns without a teacher: its key in files and databases, and what it is called.
 ALONE, ALONE_TEXT = "alone", "cross-entropy alone"
+# What stands where there is no number.
+UNKNOWN = "–"
 
 
 def cores() -> int:
@@ -34,3 +39,35 @@ def interval(values: Sequence[float]) -> float:
     if len(values) < 2:
         return math.nan
     return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def real(value: float | None, digits: int = 4) -> str:
+    """A number, or a dash where there is none."""
+    return UNKNOWN if value is None or math.isnan(value) else f"{value:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people say them.
+
+    >>> duration(0.25), duration(75), duration(4000), duration(200000)
+    ('0.25 s', '1 min 15 s', '1 h 06 min', '2 d 07 h')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s" if seconds < 10 else f"{seconds:.0f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    if whole < 86400:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+
+
+def summary_writer() -> Any:
+    """TensorBoard's ``SummaryWriter``. Raises ``SettingError`` with the install command where it is missing."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise SettingError(
+            "--tensorboard needs tensorboard; install it with: pip install 'kdzero-gp[tensorboard]'"
+        ) from None
+    return SummaryWriter

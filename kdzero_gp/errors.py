@@ -44,3 +44,7 @@ class RunError(KdzeroError):
 
 class SettingError(KdzeroError):
     """A setting whose value makes no sense."""
+
+
+class DataWarning(UserWarning):
+    """Something about usable data that the user ought to look at; ``Dataset.account`` has it too."""

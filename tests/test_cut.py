@@ -15,6 +15,7 @@ from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.prepare import PROXY_TASK
 from odd_networks import Bishop, Pancake, lighthouse
 from test_run_options import TINY
 from test_runs import finished
@@ -67,7 +68,7 @@ def test_a_tail_is_built_from_what_a_bench_says_and_takes_the_whole_students_wei
     network = built("vgg8", images)
     cut, taps = find_cut(network, KEPT, images)
     maps = halves(network.eval().network, cut, taps)[0](images)["maps"].detach()
-    spec = {"name": "vgg8", "classes": 10, "channels": 3, "cut": cut, "taps": taps}
+    spec = {"task": "cifar10", "name": "vgg8", "classes": 10, "channels": 3, "cut": cut, "taps": taps}
     tail = student_builder(spec, maps)()
     state = network.network.state_dict()
     tail.network.load_state_dict({name: state[name] for name in tail.network.state_dict()})
@@ -138,7 +139,7 @@ def test_a_search_by_last_stages_races_whole_students_and_can_be_replayed(tmp_pa
     assert code == 0, output + errors
     assert "proxies train what comes after stage1 of the student" in output
     found = json.loads(finished("show", folder, "--json")[1])
-    bench = ProxyTask.load(folder / "bench.pt")
+    bench = ProxyTask.load(folder / PROXY_TASK)
     proxy, race = bench.of("proxy"), bench.of("race")
     assert proxy.student["cut"] == "stage1" and race.student.get("cut") is None
     assert proxy.train.images.shape[1:] == (4, 8, 8) and race.train.images.shape[1:] == (1, 8, 8)

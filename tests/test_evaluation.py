@@ -11,22 +11,24 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
-from kdzero_gp.engine.resident import batches
 
 from kdzero_gp.compiler import source_of, terms, zoo
 from kdzero_gp.compiler.loading import load_source
-from kdzero_gp.engine import resident as training
-from kdzero_gp.engine.outputs import TensorSplit, outputs
+from kdzero_gp.engine import teacher as teachers
+from kdzero_gp.engine.batches import Kept
+from kdzero_gp.engine.outputs import FLOAT32, TensorSplit, outputs
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.families.agreement import linear_cka
+from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
-from kdzero_gp.proxy import metrics
 from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request, measure_terms
 from kdzero_gp.proxy.executor import Executor
-from kdzero_gp.proxy.fitness import FitnessWeights, fitness
+from kdzero_gp.proxy.fitness import check_weights, fitness
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.tasks.plan import PAPER_WEIGHTS, annealed
 
 CLASSES = 4
 PROBE = 64
@@ -54,17 +56,17 @@ def small_bench():
     torch.manual_seed(0)
     example = torch.randn(2, 1, 8, 8)
     teacher = Tapped(build("digits_cnn_4", CLASSES, 1), example)
-    spec = {"name": "digits_cnn_2", "classes": CLASSES, "channels": 1, "taps": {}}
+    spec = {"task": "digits", "name": "digits_cnn_2", "classes": CLASSES, "channels": 1, "taps": {}}
     student = student_builder(spec, example)()
-    proxy = Recipe(epochs=2, batch_size=64, learning_rate=0.05)
+    proxy = annealed(2, 0.05)
     return ProxyTask(
-        part(4 * PROBE, 1, teacher),
-        part(64, 2, teacher),
-        part(64, 3),
-        spec,
-        dict(student.shapes),
-        dict(teacher.shapes),
-        {"warm": proxy, "proxy": proxy, "race": replace(proxy, epochs=1)},
+        train=part(4 * PROBE, 1, teacher),
+        validation=part(64, 2, teacher),
+        test=part(64, 3),
+        student=spec,
+        student_shapes=dict(student.shapes),
+        teacher_shapes=dict(teacher.shapes),
+        recipes={"warm": proxy, "proxy": proxy, "race": replace(proxy, epochs=1)},
         warm={name: tensor.clone() for name, tensor in student.network.state_dict().items()},
     )
 
@@ -86,6 +88,10 @@ def evaluator(bench):
 def request_of(bench, name, **changes):
     """A proxy of a published method."""
     return Request(source_of(zoo[name], bench.student_shapes, bench.teacher_shapes), 7, **changes)
+
+
+def all_metrics(student, teacher, labels):
+    return CLASSIFICATION.measure([(student, labels)]) | CLASSIFICATION.compare(student, teacher, labels)
 
 
 def results(outcome):
@@ -111,7 +117,7 @@ def test_cka_is_the_quotient_of_unbiased_estimates():
     right[:, :3] += left
     one, other = (left @ left.t()).numpy(), (right @ right.t()).numpy()
     crossed, alone, beside = (quadruple_hsic(*pair) for pair in ((one, other), (one, one), (other, other)))
-    assert metrics.linear_cka(left, right) == pytest.approx(crossed / math.sqrt(alone * beside), rel=1e-9)
+    assert linear_cka(left, right) == pytest.approx(crossed / math.sqrt(alone * beside), rel=1e-9)
 
 
 def test_cka_of_batches_is_the_quotient_of_their_sums():
@@ -123,7 +129,7 @@ def test_cka_of_batches_is_the_quotient_of_their_sums():
         one, other = (x[start : start + 6] @ x[start : start + 6].t() for x in (left, right))
         for index, (a, b) in enumerate(((one, other), (one, one), (other, other))):
             sums[index] += quadruple_hsic(a.numpy(), b.numpy())
-    assert metrics.linear_cka(left, right, batch=6) == pytest.approx(sums[0] / math.sqrt(sums[1] * sums[2]), rel=1e-9)
+    assert linear_cka(left, right, batch=6) == pytest.approx(sums[0] / math.sqrt(sums[1] * sums[2]), rel=1e-9)
 
 
 @pytest.mark.parametrize("count", [5, 256, 700])
@@ -131,9 +137,9 @@ def test_cka_is_one_up_to_rotation_and_scale_and_near_zero_for_strangers(count):
     generator = torch.Generator().manual_seed(2)
     emb = torch.randn(count, 6, generator=generator)
     rotation = torch.linalg.qr(torch.randn(6, 6, generator=generator))[0]
-    assert metrics.linear_cka(emb, -3.7 * emb @ rotation) == pytest.approx(1, abs=1e-5)
+    assert linear_cka(emb, -3.7 * emb @ rotation) == pytest.approx(1, abs=1e-5)
     if count > 200:
-        assert abs(metrics.linear_cka(emb, torch.randn(count, 9, generator=generator))) < 0.15
+        assert abs(linear_cka(emb, torch.randn(count, 9, generator=generator))) < 0.15
 
 
 def test_the_other_metrics_follow_their_formulas():
@@ -155,65 +161,81 @@ def test_the_other_metrics_follow_their_formulas():
         / 9
         for b in (math.exp(k / 400) for k in range(-2000, 1200))
     )
-    found = metrics.all_metrics({"logits": student}, {"logits": teacher}, labels)
+    found = all_metrics({"logits": student}, {"logits": teacher}, labels)
     assert found.pop("calibrated") == pytest.approx(on_a_grid, rel=1e-5)
     assert found == pytest.approx(expected)
-    both = metrics.all_metrics({"logits": student, "emb": student}, {"logits": teacher, "emb": student}, labels)
+    both = all_metrics({"logits": student, "emb": student}, {"logits": teacher, "emb": student}, labels)
     assert both["cka_gap"] == pytest.approx(0, abs=1e-9)
 
 
 def test_fitness_is_one_for_the_baseline_and_a_weighted_mean_of_ratios():
     baseline = {"cross_entropy": 0.5, "sharpness_gap": 2.0, "cka_gap": 0.1}
     found = {"cross_entropy": 0.25, "sharpness_gap": 1.0, "cka_gap": 0.3}
-    assert fitness(baseline, baseline, FitnessWeights()) == pytest.approx(1)
-    assert fitness(found, baseline, FitnessWeights()) == pytest.approx((0.5 + 0.5 + 3) / 3)
-    assert fitness(found, baseline, FitnessWeights(2, 0, 6)) == pytest.approx((2 * 0.5 + 6 * 3) / 8)
-    assert fitness(found | {"calibrated": 3.0}, baseline | {"calibrated": 2.0}, FitnessWeights(0, 0, 0, 1)) == 1.5
+    assert fitness(baseline, baseline, PAPER_WEIGHTS) == pytest.approx(1)
+    assert fitness(found, baseline, PAPER_WEIGHTS) == pytest.approx((0.5 + 0.5 + 3) / 3)
+    assert fitness(found, baseline, {"cross_entropy": 2, "sharpness_gap": 0, "cka_gap": 6}) == pytest.approx(
+        (2 * 0.5 + 6 * 3) / 8
+    )
+    assert fitness(found | {"calibrated": 3.0}, baseline | {"calibrated": 2.0}, {"calibrated": 1}) == 1.5
     without = {name: value for name, value in found.items() if name != "cka_gap"}
-    assert fitness(without, baseline, FitnessWeights()) == pytest.approx(0.5)
+    assert fitness(without, baseline, PAPER_WEIGHTS) == pytest.approx(0.5)
 
 
-@pytest.mark.parametrize("weights", [(0, 0, 0), (-1, 1, 1), (math.nan, 1, 1), (math.inf, 1, 1)])
+@pytest.mark.parametrize(
+    "weights", [{"cka_gap": 0.0}, {"cka_gap": -1.0}, {"cka_gap": math.nan}, {"taste": 1.0}], ids=str
+)
 def test_fitness_weights_that_make_no_sense_are_refused(weights):
     with pytest.raises(SettingError):
-        FitnessWeights(*weights)
+        check_weights({"cross_entropy": 0.0} | weights, CLASSIFICATION.metrics)
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("decay", ["linear", "cosine", "constant"])
-@pytest.mark.parametrize("steps", [1, 2, 10, 137])
-def test_rates_rise_to_the_peak_and_fall_to_zero(decay, steps):
-    recipe = Recipe(epochs=1, batch_size=2, learning_rate=0.3, decay=decay, warmup=0.1)
-    rates = recipe.rates(steps)
-    rising = max(1, round(0.1 * steps))
-    assert len(rates) == steps
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+@pytest.mark.parametrize("steps", [10, 20, 137])
+def test_rates_rise_to_the_peak_and_fall_to_zero(schedule, steps):
+    recipe = Recipe(epochs=1, batch_size=2, learning_rate=0.3, schedule=schedule, warmup=0.1)
+    rates = [recipe.rate(step, steps) for step in range(steps)]
+    rising = round(0.1 * steps)
     assert rates[:rising] == pytest.approx([0.3 * (step + 1) / rising for step in range(rising)])
     assert max(rates) == pytest.approx(0.3) and min(rates) > 0
     falling = rates[rising:]
     assert falling == sorted(falling, reverse=True)
-    if decay == "constant":
-        assert falling == pytest.approx([0.3] * len(falling))
-    elif falling:  # the step after the last would have the rate 0
-        left = len(falling)
-        last = 1 / left if decay == "linear" else 0.5 * (1 - math.cos(math.pi / left))
-        assert falling[-1] == pytest.approx(0.3 * last)
+    left = len(falling)
+    # the step after the last would have the rate 0
+    last = {"constant": 1.0, "linear": 1 / left, "cosine": 0.5 * (1 - math.cos(math.pi / left))}[schedule]
+    assert falling[-1] == pytest.approx(0.3 * last)
 
 
-def test_a_recipe_counts_whole_batches_and_every_pass_sees_an_image_once():
+def test_a_recipe_counts_whole_batches_and_every_epoch_sees_an_image_once():
     recipe = Recipe(epochs=2.5, batch_size=64, learning_rate=0.1)
-    assert recipe.steps(900) == round(2.5 * 14) and recipe.steps(10) == 2
-    order = batches(900, recipe, seed=5)
-    assert order.shape == (35, 64) and torch.equal(order, batches(900, recipe, seed=5))
-    assert not torch.equal(order, batches(900, recipe, seed=6))
-    for start in (0, 14):
-        assert len(order[start : start + 14].unique()) == 14 * 64
-    assert batches(10, recipe, seed=0).shape == (2, 10)
+    split = TensorSplit(torch.arange(900.0).view(-1, 1), torch.zeros(900, dtype=torch.long))
+    batches = Kept(split, CLASSES, recipe, torch.device("cpu"), FLOAT32)
+    assert batches.steps == 14 and recipe.steps(batches.steps) == 35
+
+    def order(seed, epoch):
+        return torch.cat([batch.indices for batch in batches.epoch(seed, epoch)])
+
+    assert len(order(5, 0).unique()) == 14 * 64
+    assert torch.equal(order(5, 0), order(5, 0))
+    assert not torch.equal(order(5, 0), order(5, 1)) and not torch.equal(order(5, 0), order(6, 0))
+    few = Kept(TensorSplit(split.images[:10], split.labels[:10]), CLASSES, recipe, torch.device("cpu"), FLOAT32)
+    assert few.steps == 1 and few.batch_size == 10 and recipe.steps(few.steps) == 2
+
+
+def test_half_an_epoch_is_trained_half(bench):
+    evaluator = evaluator_on(
+        replace(bench, recipes=bench.recipes | {"proxy": replace(bench.recipes["proxy"], epochs=1.5)})
+    )
+    seen = []
+    evaluator.on_step = lambda step, own, distilled: seen.append(step)
+    assert not evaluator(request_of(bench, "kd")).reason
+    assert seen == list(range(6))
 
 
 @pytest.mark.parametrize(
-    "change", [{"epochs": 0}, {"batch_size": 1}, {"learning_rate": 0.0}, {"decay": "staircase"}], ids=str
+    "change", [{"epochs": 0}, {"batch_size": 1}, {"learning_rate": 0.0}, {"schedule": "staircase"}], ids=str
 )
 def test_a_recipe_that_makes_no_sense_is_refused(change):
     with pytest.raises(SettingError):
@@ -268,7 +290,7 @@ def test_a_bench_comes_back_from_its_file_and_a_damaged_one_is_named(bench, eval
 @pytest.mark.parametrize("name", ["kd", "fitnet", "at", "nst", "dkd", "rkd"])
 def test_targets_prepared_once_are_those_prepared_for_each_batch(bench, evaluator, monkeypatch, name):
     once = evaluator(request_of(bench, name))
-    monkeypatch.setattr(training, "TARGET_BYTES", 0)
+    monkeypatch.setattr(teachers, "TARGET_BYTES", 0)
     assert evaluator(request_of(bench, name)).metrics == pytest.approx(once.metrics, rel=1e-4, abs=1e-5)
 
 
@@ -287,7 +309,7 @@ def test_a_proxy_never_touches_test_images(bench):
     for name in ("kd", "fitnet"):
         for magnitude in ("relative", "joint", "absolute"):
             outcome = poisoned(request_of(bench, name, magnitude=magnitude))
-            assert outcome.reason == "" and "test_accuracy" not in outcome.metrics
+            assert outcome.reason == "" and not any(name.startswith("test_") for name in outcome.metrics)
     measure_terms(poisoned, request_of(bench, "kd").source)
     assert not Poison.touched
 
@@ -378,6 +400,8 @@ import torch.nn.functional as F
 from torch import nn
 
 class Distiller(nn.Module):
+    KNOWLEDGE = ("logits", "feat")
+
     def __init__(self):
         super().__init__()
         self.magnitudes, self.calls = (1.0,), 0

@@ -71,7 +71,7 @@ def test_a_rank_means_one_distiller_wherever_it_is_asked_for(reordered, tmp_path
     for rank, expression in enumerate(ranked, 1):
         path, taken = tmp_path / f"{rank}.py", []
         said("export", reordered, "--rank", rank, "-o", path)
-        assert f'"""{expression}' in path.read_text() or f"EXPRESSION = {expression!r}" in path.read_text()
+        assert expression in " ".join(path.read_text().split())
         said("inspect", reordered, "--rank", rank, "-o", tmp_path / f"{rank}.txt")
         said("distill", "--distiller", f"run:{reordered}#{rank}", "--teacher", "a", "--student", "b", "--out", path)
         assert isinstance(taken[0], distillers.NamedDistiller) and str(taken[0].expression) == expression

@@ -1,25 +1,26 @@
 """Recipes: the published numbers, overrides, learning rates; and the images that a recipe asks for."""
 
 import dataclasses
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from kdzero_gp.data.augmentation import cropped
 from kdzero_gp.data.dataset import Dataset, Split
-from kdzero_gp.engine.augmentation import cropped
-from kdzero_gp.engine.batches import Resident, Single, open_images
+from kdzero_gp.engine.batches import Resident, Streamed
 from kdzero_gp.engine.recipe import Recipe, load_recipe, names
 from kdzero_gp.errors import DataError, SettingError
+from kdzero_gp.families.classification import CLASSIFICATION
+from kdzero_gp.training import opening
+from kdzero_gp.training.opening import open_batches
 
 CPU = torch.device("cpu")
-PLAIN = torch.contiguous_format
 
 
 def opened(task, data, recipe, **options):
-    return open_images(task, str(data), recipe, CPU, PLAIN, **options)
+    return open_batches(task, str(data), recipe, CPU, **options)
 
 
 # --- the files ----------------------------------------------------------------------------------------------
@@ -78,13 +79,13 @@ def test_a_recipe_file_of_the_user_is_read(tmp_path):
     ("changes", "message"),
     [
         ({"epoch": 3}, "no field 'epoch': did you mean epochs"),
-        ({"epochs": 0}, "epochs must be at least 1, got 0"),
-        ({"epochs": "many"}, "epochs has to be a whole number, got 'many'"),
-        ({"epochs": 1.5}, "epochs has to be a whole number"),
+        ({"epochs": 0}, "epochs must be above 0, got 0"),
+        ({"epochs": "many"}, "epochs has to be a number, got 'many'"),
+        ({"batch_size": 1.5}, "batch_size has to be a whole number"),
         ({"flip": "perhaps"}, "flip has to be true or false"),
         ({"learning_rate": -1}, "learning_rate must be above 0"),
         ({"learning_rate": "nan"}, "learning_rate must be above 0"),
-        ({"schedule": "cosin"}, "schedule must be one of steps, cosine, linear, got 'cosin'"),
+        ({"schedule": "cosin"}, "schedule must be one of steps, cosine, linear, constant, got 'cosin'"),
         ({"milestones": "a"}, "milestones has to be whole numbers"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
         ({"warmup": 1}, "shares below 1"),
@@ -163,7 +164,7 @@ def test_crops_and_flips_are_those_of_one_image_at_a_time():
 
 def test_an_epoch_depends_on_seed_and_number_alone():
     recipe = load_recipe("short", "cifar10", changes={"batch_size": 4})
-    images = Resident(dataset(), recipe, CPU, PLAIN)
+    images = Resident(dataset(), CLASSIFICATION, recipe, CPU)
     torch.manual_seed(5)
     once = list(images.epoch(3, 7))
     torch.manual_seed(6)
@@ -178,7 +179,7 @@ def test_an_epoch_depends_on_seed_and_number_alone():
 
 
 def test_images_can_be_seen_at_another_size():
-    images = Resident(dataset(), load_recipe("short", changes={"image_size": 12, "batch_size": 4}), CPU, PLAIN)
+    images = Resident(dataset(), CLASSIFICATION, load_recipe("short", changes={"image_size": 12, "batch_size": 4}), CPU)
     assert next(images.epoch(0, 0)).images.shape == (4, 3, 12, 12)
     assert next(images.evaluation("test"))[0].shape == (12, 3, 12, 12)
 
@@ -206,13 +207,13 @@ IMAGENET = {"image_size": 16, "batch_size": 6, "epochs": 1}
 
 
 def test_imagenets_layout_is_read_one_batch_at_a_time(tree, monkeypatch):
-    from torchvision.datasets import folder
-
     read = []
-    loader = folder.default_loader
-    monkeypatch.setattr(folder, "default_loader", lambda path: read.append(Path(path).name) or loader(path))
+    open_image = opening.open_image
+    monkeypatch.setattr(
+        opening, "open_image", lambda path, **options: read.append(path.name) or open_image(path, **options)
+    )
     images = opened("folder", tree, load_recipe("imagenet", changes=IMAGENET))
-    assert isinstance(images, Single)
+    assert isinstance(images, Streamed)
     assert (images.train, images.validation, images.test, images.classes) == (18, 2, 6, 2)
     read.clear()
     batches = images.epoch(0, 0)

@@ -8,20 +8,22 @@ import os
 import re
 import subprocess
 import sys
-import time
 from collections import Counter
 from dataclasses import replace
 from html import unescape
+from xml.etree import ElementTree
 
+import networkx
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from kdzero_gp.analysis.genealogy import SHOWN, condensed, genealogy, main_line
+from kdzero_gp.analysis.layered_layout import layered_layout
 from kdzero_gp.analysis.statistics import (
     BEST_SHARE,
     candidate_flow,
     fitness_over_generations,
-    genealogy,
     operation_success,
     pair_success,
     role_of,
@@ -33,14 +35,15 @@ from kdzero_gp.compiler import parse, terms, zoo
 from kdzero_gp.draw.formula import to_latex
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.report.page import report, write_report
-from kdzero_gp.report.panels.ancestry import SHOWN, ancestry, main_line, places
 from kdzero_gp.report.panels.fitness import COUNTS
-from kdzero_gp.report.panels.mathml import to_mathml
+from kdzero_gp.report.panels.snapshot import read_snapshot
+from kdzero_gp.report.panels.trees import to_mathml
 from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredEvaluation
 from synthetic import synthetic_run
+from test_draw import random_tree
 
-# One run of 2,000 births: ≤ 10 s and ≤ 6 MB; one of 100,000: ≤ 60 s, ≤ 6 MB and ≤ 1 GB.
-SECONDS, LONG_SECONDS, MEGABYTES, GIGABYTES = 10.0, 60.0, 6.0, 1.0
+# A report is ≤ 6 MB; that of 100,000 births takes ≤ 60 s and ≤ 1 GB.
+LONG_SECONDS, MEGABYTES, GIGABYTES = 60.0, 6.0, 1.0
 HOSTILE = '</script><script>alert(1)</script><img src="http://evil.example/x" onerror=alert(2)>&"\''
 
 
@@ -214,7 +217,8 @@ def test_genealogy_holds_exactly_the_ancestors(small):
         facts = graph.nodes[one]
         assert set(graph.predecessors(one)) == set(births[one].parents)
         assert (facts["expression"], facts["operator"]) == (births[one].expression, births[one].operator)
-        assert facts["fitness"] == next(e.fitness for e in evaluations if e.digest == births[one].digest)
+        judged = next(e for e in evaluations if e.digest == births[one].digest)
+        assert (facts["status"], facts["fitness"]) == (judged.status, judged.fitness)
 
 
 def test_facts_of_nothing_are_empty():
@@ -228,15 +232,19 @@ def test_long_genealogies_are_cut_down_without_losing_a_birth_of_the_line(large)
     winner = max(winner, births[-1].number)
     graph = genealogy(births, winner, evaluations)
     assert len(graph) > SHOWN
-    found = ancestry(graph, winner)
-    line = main_line(graph, winner)
-    shown = [number for node in found.nodes.values() if node.main for number in node.members]
-    assert sorted(shown) == sorted(line)
-    assert len(found.nodes) <= 2 * SHOWN
-    where = places(found)
-    assert len(set(where.values())) == len(where)
-    assert all(where[parent][0] < where[child][0] for parent, child in found.edges)
-    assert {where[key][1] for key, node in found.nodes.items() if node.main} == {0.0}
+    shown = condensed(graph, winner)
+    nodes = dict(shown.nodes(data="shown"))
+    line = [key for key, node in nodes.items() if node.main]
+    assert sorted(number for key in line for number in nodes[key].members) == main_line(graph, winner)
+    assert len(nodes) <= 2 * SHOWN
+    line = [key for key in networkx.topological_sort(shown) if key in line]
+    where = layered_layout(shown, dict.fromkeys(shown, (100.0, 40.0)), line)
+    row_of = {key: index for index, row in enumerate(where.rows) for key in row}
+    assert all(row_of[parent] < row_of[child] for parent, child in shown.edges)
+    assert len({where.places[key].x for key in line}) == 1
+    for row in where.rows:
+        places = [where.places[key] for key in row]
+        assert all(b.x - a.x >= (a.width + b.width) / 2 for a, b in itertools.pairwise(places))
 
 
 # --- the page -----------------------------------------------------------------------------------------------------
@@ -252,9 +260,7 @@ def reaches_out(page):
 
 def test_the_page_needs_nothing_else_and_has_every_panel(large, tmp_path):
     output = tmp_path / "report.html"
-    start = time.monotonic()
     write_report(large, output)
-    assert time.monotonic() - start < SECONDS
     assert output.stat().st_size < MEGABYTES * 1e6
     page = output.read_text(encoding="utf-8")
     assert reaches_out(page) == []
@@ -274,6 +280,47 @@ def test_the_page_needs_nothing_else_and_has_every_panel(large, tmp_path):
     assert page.count('class="distiller"') == 10 and "not finished" not in page
     identifiers = re.findall(r'\sid="([^"]+)"', page)
     assert len(identifiers) == len(set(identifiers))
+
+
+def cells_of(page, section):
+    """The texts of a panel's first table, without pictures."""
+    table = re.search(rf'<section class="panel" id="{section}".*?<tbody>(.*?)</tbody>', page, re.S)[1]
+    rows = re.findall(r"<tr>(.*?)</tr>", re.sub(r"<svg.*?</svg>", "", table, flags=re.S), re.S)
+    return [[unescape(re.sub("<[^>]+>", "", cell)) for cell in re.findall(r"<td[^>]*>(.*?)</td>", row)] for row in rows]
+
+
+def test_the_page_the_terminal_and_the_json_tell_the_same(small):
+    folder, page = small[0], report(small[0])
+    shown = CliRunner().invoke(main, ["show", str(folder)]).output
+    told = json.loads(CliRunner().invoke(main, ["show", str(folder), "--json"]).stdout)
+    lines = [[cell.strip() for cell in line.split("│")[1:-1]] for line in shown.splitlines() if "│" in line]
+    raced = [result for result in told["race"] if not result["reason"]]
+    rows = cells_of(page, "race")
+    assert len(rows) == len(raced) > 10
+    for (rank, name, _, *numbers), result in zip(rows, raced, strict=True):
+        assert (result["expression"] if result["kind"] == "evolved" else name) in name
+        # the difference of kd to itself is not told
+        assert any(line[0] == rank and line[2:] == numbers for line in lines), rank
+        assert f"{100 * result['accuracy']:.2f} ± {100 * result['accuracy_interval']:.2f}" == numbers[0]
+        assert numbers[2] == "" or f"{100 * result['difference_to_kd']:+.2f}".replace("-", "−") in numbers[2]
+    assert ", ".join(f"{count:,} {name}" for name, count in told["counts"].items()) in shown.splitlines()[0]
+    generations = cells_of(page, "fitness")
+    for place, name in enumerate(COUNTS, 8):
+        assert sum(int(row[place].replace(",", "")) for row in generations) == told["counts"][name]
+
+
+@pytest.mark.parametrize("status", [Status.REJECTED, Status.FAILED, Status.PREDICTED])
+def test_an_ancestor_without_fitness_says_its_status(tmp_path, status):
+    folder = synthetic_run(tmp_path / "run", 60)
+    with Database.open(folder) as database:
+        winner = read_snapshot(folder).winner.name
+        parent = next(b for b in database.births() if b.digest == winner)
+        parent = next(b for b in database.births() if b.number in parent.parents and b.digest != winner)
+        database._connection.execute(
+            "UPDATE evaluations SET status = ?, fitness = NULL WHERE digest = ?", (status.value, parent.digest)
+        )
+        database._connection.commit()
+    assert f">{status.value} · birth {parent.number}</text>" in report(folder)
 
 
 def test_a_hostile_run_can_not_inject_markup(tmp_path):
@@ -320,17 +367,31 @@ def test_a_run_without_any_fitness_has_a_page(tmp_path):
     assert "20 the loss is not finite" in report(folder)
 
 
-def test_the_formulas_of_the_zoo_are_well_formed_mathml():
-    from xml.etree import ElementTree
-
-    for name, expression in zoo.items():
-        whole = to_mathml(to_latex(expression))
+def test_every_formula_becomes_well_formed_mathml():
+    trees = [*zoo.values(), *(random_tree(5 + seed % 40, seed) for seed in range(200))]
+    for tree in trees:
+        whole = to_mathml(to_latex(tree))
         root = ElementTree.fromstring(whole)
         words = "".join(root.itertext())
-        assert "\\" not in words and "{" not in words.replace("{y,", ""), name
-        for one in root.iter():
-            expected = {"mfrac": 2, "msub": 2, "msup": 2, "msubsup": 3, "mover": 2}.get(one.tag)
-            assert expected is None or len(one) == expected, (name, one.tag)
+        # what the converter does not know stays as LaTeX
+        assert words.startswith("ℒ=") and "\\" not in words and "{" not in words.replace("{y,", ""), tree
+        for element in root.iter():
+            expected = {"mfrac": 2, "msub": 2, "msup": 2, "msubsup": 3, "mover": 2}.get(element.tag.split("}")[-1])
+            assert expected is None or len(element) == expected, (tree, element.tag)
+
+
+def test_a_term_on_a_line_of_its_own_begins_with_a_plus(small):
+    page = report(small[0])
+    assert re.search(r'<math [^>]*class="more"><mrow><mo form="infix">&#x0002B;</mo>', page)
+    assert "&lt;mo" not in page
+
+
+def test_names_in_formulas_are_whole_words():
+    assert "<mtext>softmax</mtext>" in to_mathml(to_latex(zoo["kd"]))
+
+
+def test_the_same_run_gives_the_same_bytes(small):
+    assert report(small[0]) == report(small[0])
 
 
 @pytest.mark.skipif(not os.environ.get("KDZERO_LONG"), reason="takes minutes; set KDZERO_LONG=1")

@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 import kdzero_gp
 from kdzero_gp import Run, zoo
+from kdzero_gp.analysis.replay import Replay
 from kdzero_gp.cli import main
 from kdzero_gp.common import ALONE
 from kdzero_gp.engine.machine import Machine
@@ -263,7 +264,7 @@ def test_a_replay_with_other_numbers_is_an_error_unless_it_is_wanted(trained):
 
 
 def test_a_replay_needs_the_bench(run):
-    with pytest.raises(RunError, match=r"no bench\.pt"):
+    with pytest.raises(RunError, match=r"no proxy_task\.pt"):
         run.replay(1)
 
 
@@ -277,10 +278,23 @@ def test_everything_shows_itself_as_valid_html(run, trained):
             assert repr(thing)
 
 
-def test_ids_on_a_page_are_unique(run):
+def test_pictures_on_a_page_have_no_ids_that_could_clash(run):
     page = run.top(5)._repr_html_() + run.best._repr_html_()
-    ids = [part.split('"')[0] for part in page.split(' id="')[1:]]
-    assert ids and len(ids) == len(set(ids))
+    assert type(page) is str and page.count("<svg") == 6 and ' id="' not in page
+
+
+def test_the_same_thing_shows_the_same_bytes(run):
+    assert run.top(5)._repr_html_() == run.top(5)._repr_html_()
+
+
+def test_hostile_text_is_escaped_in_notebooks(run):
+    hostile = "<script>alert(1)</script>"
+    shown = [
+        replace(run.best, metrics={hostile: 1.0}), replace(run.compare(1, 2), name_a=hostile),
+        Replay(hostile, ({"step": 1, "cross_entropy": 1.0, "loss": 1.0},), {hostile: 1.0}, {}),
+    ]  # fmt: skip
+    for thing in shown:
+        assert "<script" not in thing._repr_html_() and "&lt;script&gt;" in thing._repr_html_()
 
 
 def test_an_expression_shows_its_picture():

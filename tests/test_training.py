@@ -25,14 +25,14 @@ import kdzero_gp
 from kdzero_gp import models, training
 from kdzero_gp.cli import main
 from kdzero_gp.engine import teacher as teachers
-from kdzero_gp.engine.batches import open_images
 from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.engine.magnitudes import WARM_UP_EPOCH, final_magnitudes, gradient_norms
+from kdzero_gp.engine.magnitudes import WARM_UP_EPOCH, final_magnitudes
 from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.engine.recipe import Recipe, load_recipe
-from kdzero_gp.engine.teacher import Teacher, asked, kept
+from kdzero_gp.engine.teacher import KeptTeacher, LiveTeacher, kept
 from kdzero_gp.errors import ModelError, RunError, SettingError
+from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models.weights import save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import run as running
@@ -40,6 +40,7 @@ from kdzero_gp.training.api import Pair
 from kdzero_gp.training.compare import ComparisonRow, interval, table
 from kdzero_gp.training.distillers import with_magnitudes
 from kdzero_gp.training.folder import load_checkpoint
+from kdzero_gp.training.opening import open_batches
 from kdzero_gp.training.pair import tapped
 from kdzero_gp.training.settings import TrainingResult
 
@@ -55,7 +56,7 @@ def teacher(tmp_path_factory):
     """The weights of a teacher that knows the digits."""
     out = tmp_path_factory.mktemp("teacher")
     result = training.train("digits", "digits_cnn_16", out=out, changes={"epochs": 6}, machine=ONE)
-    assert result.test_accuracy > 0.8
+    assert result.test["accuracy"] > 0.8
     return str(out / "student.safetensors")
 
 
@@ -134,26 +135,26 @@ def test_the_final_weights_are_the_best_by_validation(pair, tmp_path, monkeypatc
     accuracies = iter([0.5, 0.9, 0.7])
     kept = []
 
-    def measured(network, images, part, most=None):
+    def measure(opened, network, part, most=None):
         if part == "test":
             return {"accuracy": 0.4, "cross_entropy": 1.0}
         kept.append({key: value.clone() for key, value in network.network.state_dict().items()})
         return {"accuracy": next(accuracies), "cross_entropy": 1.0}
 
-    monkeypatch.setattr(running, "measured", measured)
+    monkeypatch.setattr(running.Opened, "measure", measure)
     result = training.train("digits", "digits_cnn_4", out=tmp_path, changes=pair.changes, machine=ONE)
-    assert (result.best_epoch, result.validation_accuracy, result.last_validation_accuracy) == (2, 0.9, 0.7)
+    assert (result.best_epoch, result.validation["accuracy"], result.last_validation["accuracy"]) == (2, 0.9, 0.7)
     assert same(weights(tmp_path), kept[1])
     assert not same(weights(tmp_path), kept[2])
 
 
 def test_test_images_are_read_once_and_last(pair, tmp_path, monkeypatch):
     parts = []
-    measured = running.measured
+    measure = running.Opened.measure
     monkeypatch.setattr(
-        running,
-        "measured",
-        lambda network, images, part, *more: (parts.append(part), measured(network, images, part))[1],
+        running.Opened,
+        "measure",
+        lambda opened, network, part, *more: (parts.append(part), measure(opened, network, part, *more))[1],
     )
     training.distill(pair, "zoo:kd", out=tmp_path, machine=ONE)
     assert parts.count("test") == 1 and parts[-1] == "test"
@@ -165,11 +166,9 @@ def test_without_validation_all_images_are_trained_on_and_the_last_weights_kept(
     )
     assert code in (0, None) and "weights after epoch 2" in output
     stored = json.loads((tmp_path / "out" / "result.json").read_text())
-    assert stored["validation_accuracy"] is None and stored["best_epoch"] == 2
+    assert stored["validation"] == {} and stored["best_epoch"] == 2
     recipe = load_recipe("short", "digits")
-    counts = [
-        open_images("digits", None, recipe, CPU, torch.contiguous_format, validate=v).train for v in (True, False)
-    ]
+    counts = [open_batches("digits", None, recipe, CPU, validate=v).train for v in (True, False)]
     assert counts == [900, 1297]
 
 
@@ -188,7 +187,7 @@ def test_a_loss_that_is_not_finite_ends_in_one_sentence(tmp_path):
         training.train(
             "digits", "digits_cnn_2", out=tmp_path, machine=ONE, changes={"learning_rate": 1e30, "clip": 0, "epochs": 3}
         )
-    assert json.loads((tmp_path / "result.json").read_text())["test_accuracy"] is None
+    assert json.loads((tmp_path / "result.json").read_text())["test"] == {}
 
 
 # --- interruptions ------------------------------------------------------------------------------------------
@@ -202,7 +201,7 @@ def test_a_resumed_training_ends_with_the_same_bits(pair, tmp_path, after):
     torch.manual_seed(99)
     resumed = training.distill(pair, EXPRESSION, out=tmp_path / "cut", machine=ONE)
     assert same(weights(tmp_path / "whole"), weights(tmp_path / "cut"))
-    for name in ("test_accuracy", "validation_cross_entropy", "magnitudes", "best_epoch"):
+    for name in ("test", "validation", "magnitudes", "best_epoch"):
         assert getattr(whole, name) == getattr(resumed, name)
 
 
@@ -256,31 +255,35 @@ def test_a_training_leaves_threads_and_generator_as_they_were(tmp_path):
 
 
 def trainer(pair, recipe, text, keep, folder):
-    """A trainer of the pair with a distiller, whose teacher's outputs are kept or not."""
-    images = open_images("digits", None, recipe, CPU, torch.contiguous_format)
-    student = tapped("digits_cnn_4", 10, images.example, None, seed=0)
-    network = tapped("digits_cnn_16", 10, images.example)
+    """A trainer of the pair with a distiller, whose teacher's outputs are kept or not; and the network of the
+    teacher."""
+    batches = open_batches("digits", None, recipe, CPU)
+    student = tapped("digits_cnn_4", 10, batches.example, None, seed=0)
+    network = tapped("digits_cnn_16", 10, batches.example).eval()
     models.weights.load_weights(network.network, pair.teacher_weights)
     distiller = kdzero_gp.compile(text, student.shapes, network.shapes)
-    live = Teacher(network, distiller, images, Precision())
-    names = asked(distiller, network.shapes)
-    assert teachers.keep(network, names, images, Precision(), folder / "teacher.pt") is keep
+    path = folder / "teacher.pt"
+    assert teachers.keep(network, distiller.KNOWLEDGE, batches, Precision(), path) is keep
+    teacher = LiveTeacher(distiller, CLASSIFICATION, network, batches, Precision())
     if keep:
-        live.kept = kept(folder / "teacher.pt", names, CPU)
-    return Trainer(student, images, Precision(), live)
+        labels = torch.cat([labels for _, labels in batches.evaluation("train")])
+        teacher = KeptTeacher(distiller, CLASSIFICATION, kept(path, distiller.KNOWLEDGE, CPU), labels)
+    return Trainer(student, CLASSIFICATION, batches, Precision(), teacher), network
 
 
+@pytest.mark.parametrize("target_bytes", [0, 1 << 30])
 @pytest.mark.parametrize("flip", [False, True])
-def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, tmp_path):
+def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, target_bytes, monkeypatch, tmp_path):
+    monkeypatch.setattr(teachers, "TARGET_BYTES", target_bytes)
     recipe = load_recipe("short", "digits", changes={"flip": flip, "batch_size": 32})
-    training_ = trainer(pair, recipe, "times(no(l2(emb)), 1)", keep=True, folder=tmp_path)
-    teacher, batch = training_.teacher, next(training_.images.epoch(0, 0))
-    assert batch.flipped.any() == flip
-    from_disk = teacher.targets(batch, batch.images, batch.labels)
-    teacher.kept = None
-    live = teacher.targets(batch, batch.images, batch.labels)
-    assert from_disk.keys() == live.keys()
-    assert all(torch.allclose(from_disk[name], live[name], atol=1e-5) for name in live)
+    whole, network = trainer(pair, recipe, "times(no(l2(emb)), 1)", keep=True, folder=tmp_path)
+    batch = next(whole.batches.epoch(0, 0))
+    assert (batch.flipped is not None and bool(batch.flipped.any())) == flip
+    live = LiveTeacher(whole.teacher.distiller, CLASSIFICATION, network, whole.batches, Precision())
+    from_disk, asked = (t.targets(batch, batch.images, batch.labels) for t in (whole.teacher, live))
+    assert (whole.teacher.ready is None) == (target_bytes == 0)
+    assert from_disk.keys() == asked.keys()
+    assert all(torch.allclose(from_disk[name], asked[name], atol=1e-5) for name in asked)
 
 
 @pytest.mark.parametrize("crop", ["none", "pad"])
@@ -310,16 +313,18 @@ def test_kept_outputs_are_bounded(pair, monkeypatch, tmp_path):
 def test_mixed_images_train_on_mixed_labels(pair, tmp_path):
     pytest.importorskip("timm")
     recipe = load_recipe("short", "digits", changes={"mixup": 0.8, "cutmix": 1.0, "optimizer": "adamw"})
-    training_ = trainer(pair, recipe, "times(no(kl(softmax_C(logits, 4))), 1)", keep=False, folder=tmp_path)
-    first = training_.epoch(0, 0)
-    assert math.isfinite(first["loss"])
-    _, labels = training_.mixing(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]))
+    mixed, _ = trainer(pair, recipe, "times(no(kl(softmax_C(logits, 4))), 1)", keep=False, folder=tmp_path)
+    losses = []
+    mixed.epoch(0, 0, lambda step, own, distilled: losses.append(float(own + distilled)))
+    assert len(losses) == mixed.batches.steps and all(map(math.isfinite, losses))
+    _, labels = mixed.mixing(torch.zeros(4, 1, 8, 8), torch.tensor([0, 1, 2, 3]))
     assert labels.shape == (4, 10) and torch.allclose(labels.sum(1), torch.ones(4))
 
 
 def test_adamw_decays_weights_alone(pair, tmp_path):
     recipe = load_recipe("short", "digits", changes={"optimizer": "adamw"})
-    groups = trainer(pair, recipe, "times(no(l2(feat)), 1)", keep=True, folder=tmp_path).optimizer.param_groups
+    whole, _ = trainer(pair, recipe, "times(no(l2(feat)), 1)", keep=True, folder=tmp_path)
+    groups = whole.optimizer.adamw.param_groups
     assert [group["weight_decay"] for group in groups] == [recipe.weight_decay, 0.0]
     assert {p.dim() > 1 for p in groups[0]["params"]} == {True}
     assert {p.dim() > 1 for p in groups[1]["params"]} == {False}
@@ -328,16 +333,20 @@ def test_adamw_decays_weights_alone(pair, tmp_path):
 # --- magnitudes ---------------------------------------------------------------------------------------------
 
 
-def norms(training_, magnitudes, monkeypatch):
-    """Norms of the gradients of the weighted terms, their sum and the cross-entropy, on one probe batch, untrained."""
-    student, teacher = training_.student, training_.teacher
-    batch = next(training_.images.epoch(0, WARM_UP_EPOCH))
+def norms(whole, magnitudes):
+    """Norms of the gradients of the weighted terms, their sum and the cross-entropy, on one probe batch, untrained, by
+    plain backward passes."""
+    student, teacher = whole.student, whole.teacher
+    batch = next(whole.batches.epoch(0, WARM_UP_EPOCH))
     student.train()
-    found = student(batch.images)
-    terms = teacher.distiller.terms(found, teacher.targets(batch, batch.images, batch.labels), batch.labels)
+    outputs = student(batch.images)
+    terms = teacher.distiller.terms(outputs, teacher.targets(batch, batch.images, batch.labels), batch.labels)
     weighted = [m * t for m, t in zip(magnitudes, terms, strict=True)]
-    hard = F.cross_entropy(found["logits"], batch.labels)
-    return gradient_norms([*weighted, sum(weighted), hard], list(student.parameters()))
+    lengths = []
+    for loss in (*weighted, sum(weighted), F.cross_entropy(outputs["logits"], batch.labels)):
+        gradients = torch.autograd.grad(loss, list(student.parameters()), retain_graph=True, allow_unused=True)
+        lengths.append(float(torch.cat([g.flatten() for g in gradients if g is not None]).norm()))
+    return lengths
 
 
 @pytest.mark.parametrize("mode", ["relative", "joint", "absolute"])
@@ -345,13 +354,11 @@ def test_magnitudes_are_relative_to_the_gradient_of_the_cross_entropy(pair, mode
     monkeypatch.setattr("kdzero_gp.engine.magnitudes.WARM_UP_STEPS", 0)
     monkeypatch.setattr("kdzero_gp.engine.magnitudes.PROBES", 1)
     text = "add(times(no(l2(logits)), 5), times(no(l2(emb)), 0.1))"
-    training_ = trainer(pair, load_recipe("short", "digits"), text, keep=True, folder=tmp_path)
-    before = {k: v.clone() for k, v in training_.student.state_dict().items()}
-    found = final_magnitudes(
-        mode, 2.0, training_.student, training_.teacher, training_.images, training_.precision, seed=0
-    )
-    assert same(before, training_.student.state_dict())
-    one, other, total, hard = norms(training_, found, monkeypatch)
+    whole, _ = trainer(pair, load_recipe("short", "digits"), text, keep=True, folder=tmp_path)
+    before = {k: v.clone() for k, v in whole.student.state_dict().items()}
+    found = final_magnitudes(mode, 2.0, whole.student, whole.teacher, whole.batches, whole.precision, seed=0)
+    assert same(before, whole.student.state_dict())
+    one, other, total, hard = norms(whole, found)
     if mode == "absolute":
         assert found == (10.0, 0.2)
     elif mode == "joint":
@@ -385,7 +392,7 @@ def test_magnitudes_are_put_into_a_source():
         ("zoo:kdd", "the zoo has no 'kdd'"),
         ("kdd", "no file, expression or zoo:NAME"),
         ("missing.py", "cannot be read"),
-        ("run:nowhere", "names no run"),
+        ("run:nowhere", "does not name a run"),
         ("times(no(l2(feet)), 1)", "feet"),
     ],
 )
@@ -404,8 +411,8 @@ def test_what_is_no_distiller_gets_one_sentence(pair, text, message, tmp_path):
     [
         ("nonsense(", "is no distiller (SyntaxError"),
         ("x = 1", "is no distiller (KeyError"),
-        ("class Distiller: pass", "is no distiller"),
-        ("from torch import nn\nclass Distiller(nn.Module): pass", "has no 'prepare'"),
+        ("class Distiller: pass", "has no 'KNOWLEDGE'"),
+        ("from torch import nn\nclass Distiller(nn.Module): pass", "has no 'KNOWLEDGE'"),
     ],
 )
 def test_a_file_that_is_no_distiller_gets_one_sentence(pair, content, message, tmp_path):
@@ -475,9 +482,10 @@ def test_a_wrong_option_gets_one_sentence(options, message, tmp_path):
 # --- compare ------------------------------------------------------------------------------------------------
 
 
-def compared(pair, out, **options):
-    settings = {"seeds": 2, "factors": (0.3, 3.0), "tune_epochs": 1, "workers": 1} | options
-    return training.compare(pair, ["zoo:mse"], out=out, machine=ONE, **settings)
+def compared(pair, out, workers=1, **options):
+    settings = {"seeds": 2, "factors": (0.3, 3.0), "tune_epochs": 1} | options
+    machine = dataclasses.replace(ONE, workers=workers)
+    return training.compare(pair, ["zoo:mse"], out=out, machine=machine, **settings)
 
 
 def numbers(comparison):
@@ -493,7 +501,7 @@ def test_a_comparison_is_fair_resumable_and_independent_of_workers(pair, tmp_pat
         name: ["0", "1"] for name in ("ce", "kd", "mse")
     }
     kd, mse = (stored["trainings"][name] for name in ("kd", "mse"))
-    paired = [mse[seed]["test_accuracy"] - kd[seed]["test_accuracy"] for seed in ("0", "1")]
+    paired = [mse[seed]["test"]["accuracy"] - kd[seed]["test"]["accuracy"] for seed in ("0", "1")]
     row = next(row for row in found.rows if row.name == "mse")
     assert row.difference == pytest.approx(sum(paired) / 2)
     assert row.difference_interval == pytest.approx(interval(paired))
@@ -511,12 +519,12 @@ def test_a_comparison_is_fair_resumable_and_independent_of_workers(pair, tmp_pat
 
 
 def test_a_comparison_asks_its_teacher_once(pair, tmp_path, monkeypatch):
-    asked_of, keep, outputs = [], teachers.keep, teachers.outputs
+    asked_of, keep, ask = [], teachers.keep, teachers.ask
     monkeypatch.setattr(
         running, "keep", lambda *given: (asked_of.append((given[4], given[4].exists())), keep(*given))[1]
     )
     live = []
-    monkeypatch.setattr(teachers, "outputs", lambda *given: (live.append(len(given[1])), outputs(*given))[1])
+    monkeypatch.setattr(teachers, "ask", lambda *given: (live.append(len(given[1])), ask(*given))[1])
     compared(dataclasses.replace(pair, changes={"epochs": 1, "flip": True}), tmp_path)
     place = tmp_path / "teacher.pt"
     assert asked_of[0] == (place, False) and set(asked_of[1:]) == {(place, True)}
@@ -540,7 +548,9 @@ def test_the_factor_is_chosen_by_validation_in_the_short_budget(pair, tmp_path):
             assert row.factor is None
             continue
         grid = stored["tuning"][row.name]
-        best = max(grid, key=lambda f: (grid[f]["last_validation_accuracy"], -grid[f]["last_validation_cross_entropy"]))
+        best = max(
+            grid, key=lambda f: (grid[f]["last_validation"]["accuracy"], -grid[f]["last_validation"]["cross_entropy"])
+        )
         assert row.factor == float(best)
         assert all(one["epochs"] == 1 for one in grid.values())
 
@@ -548,8 +558,10 @@ def test_the_factor_is_chosen_by_validation_in_the_short_budget(pair, tmp_path):
 def test_a_factor_multiplies_what_an_expression_says(pair, tmp_path):
     """Terms of an expression are each relative to the cross-entropy; published methods keep the ratio of theirs."""
     text = "add(times(no(l2(logits)), 1), times(no(l2(emb)), 1))"
-    found = [training.Found("ours", kdzero_gp.compiler.parse(text)), "zoo:kd"]
-    training.compare(pair, found, out=tmp_path, seeds=1, factors=(2.0,), tune_epochs=1, workers=1, machine=ONE)
+    found = [training.NamedDistiller("ours", kdzero_gp.compiler.parse(text)), "zoo:kd"]
+    training.compare(
+        pair, found, out=tmp_path, seeds=1, factors=(2.0,), tune_epochs=1, machine=dataclasses.replace(ONE, workers=1)
+    )
     modes = {}
     for path in (tmp_path / "trainings").glob("*/settings.json"):
         settings = json.loads(path.read_text())["settings"]
@@ -574,7 +586,8 @@ def test_a_distiller_that_cannot_be_trained_gets_its_reason(pair, tmp_path):
 
 def test_the_table_has_means_intervals_and_paired_differences():
     def result(test, validation):
-        return TrainingResult(test, validation, step_milliseconds=2.0, peak_megabytes=100.0)
+        measured = {"test": {"accuracy": test}, "validation": {"accuracy": validation}}
+        return TrainingResult(**measured, step_milliseconds=2.0, peak_megabytes=100.0)
 
     rows = table(
         {
@@ -583,6 +596,7 @@ def test_the_table_has_means_intervals_and_paired_differences():
             "bad": {0: TrainingResult(reason="the loss became nan")},
         },
         {"kd": 1.0, "bad": 0.3},
+        CLASSIFICATION.deciding,
     )
     assert [row.name for row in rows] == ["kd", "ce", "bad"]
     assert rows[1].difference == pytest.approx(-0.1) and rows[1].difference_interval == pytest.approx(0.0)
@@ -595,10 +609,10 @@ def test_the_table_has_means_intervals_and_paired_differences():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--seeds", "0"), "at least one of --seeds"),
+        (("--seeds", "0"), "--seeds must be at least 1"),
         (("--factors", "a"), "--factors takes numbers"),
         (("--factors", "-1"), "factor must be above 0"),
-        (("--workers", "0"), "at least one of --seeds, --factors and --workers"),
+        (("--workers", "0"), "--workers must be at least 1"),
     ],
 )
 def test_a_wrong_comparison_gets_one_sentence(pair, options, message, tmp_path):

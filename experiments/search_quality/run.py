@@ -190,8 +190,6 @@ def main():
         folder = given.work / f"{arm.replace(' ', '-')}-{seed}"
         shared = given.work / f"{given.arms[0].replace(' ', '-')}-{seed}"
         searched(folder, settings, shared, Machine(workers=given.workers))
-            folder, settings, given.work / f"{given.arms[0].replace(' ', '-')}-{seed}", Machine(workers=given.workers)
-        )
         rows.append({"arm": arm, "seed": seed, **measured(folder, settings)})
         print(arm, seed, rows[-1]["best"], rows[-1]["accuracy"], f"{rows[-1]['seconds']:.0f} s", flush=True)
         found = {"rows": rows, "summary": summary(rows)}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+from markupsafe import Markup
 
 from kdzero_gp.analysis import markup
 from kdzero_gp.compiler import Expression, terms
@@ -11,8 +14,6 @@ from kdzero_gp.compiler.expression import format_argument
 from kdzero_gp.draw import describe
 from kdzero_gp.draw.graphs import role_of
 
-# What an alignment of two chains costs. A change of role is dearer than leaving one out and adding the other.
-_CHANGED, _ALONE, _OTHER_ROLE = 1.0, 1.0, 3.0
 _SIGNS = {"same": "=", "same operation": "≈", "changed": "≠", "only a": "−", "only b": "+"}
 
 
@@ -83,18 +84,19 @@ class TreeComparison:
 
     def _repr_html_(self) -> str:
         rows = [
-            [str(row.term), row.role, markup.code(step_text(row.a)) if row.a else "",
+            [row.term, row.role, markup.code(step_text(row.a)) if row.a else "",
              f"{_SIGNS[row.relation]} {row.relation}", markup.code(step_text(row.b)) if row.b else ""]
             for row in self.rows
         ]  # fmt: skip
         headers = ["term", "place", f"a: {self.name_a}", "", f"b: {self.name_b}"]
-        pictures = [f"<td style='vertical-align:top'>{markup.picture(one, 420)}</td>" for one in (self.a, self.b)]
-        shared = ", ".join(markup.code(one) for one in self.shared) or "nothing"
-        return markup.scrolling(
-            f"<table><tr>{''.join(pictures)}</tr></table>{markup.table(headers, rows, range(5))}"
-            f"<p>Similarity {self.similarity:.2f}. Largest shared subtrees: {shared}.</p>"
-            f"<p>a: {markup.text(describe(self.a))}<br>b: {markup.text(describe(self.b))}</p>"
-        )
+        trees = (self.a, self.b)
+        pictures = [markup.tag("td", markup.picture(tree, 420), style="vertical-align:top") for tree in trees]
+        shared = Markup(", ").join(map(markup.code, self.shared)) or "nothing"
+        return markup.plain(
+            markup.tag("table", markup.tag("tr", *pictures)), markup.table(headers, rows, range(5)),
+            markup.tag("p", f"Similarity {self.similarity:.2f}. Largest shared subtrees: ", shared, "."),
+            markup.tag("p", f"a: {describe(self.a)}", Markup("<br>"), f"b: {describe(self.b)}"),
+        )  # fmt: skip
 
 
 def compare(a: Expression, b: Expression, name_a: str = "a", name_b: str = "b") -> TreeComparison:
@@ -176,28 +178,19 @@ def _common(rows: Aligned) -> int:
 
 
 def _aligned(left: Chain, right: Chain) -> Aligned:
-    """The cheapest alignment of two chains (Needleman and Wunsch 1970)."""
-    best: dict[tuple[int, int], tuple[float, int, int]] = {}  # cost, and how far each side goes on
-    for i in range(len(left), -1, -1):
-        for j in range(len(right), -1, -1):
-            ways = [(0.0, 0, 0)] if (i, j) == (len(left), len(right)) else []
-            if i < len(left) and j < len(right):
-                ways.append((_difference(left[i], right[j]) + best[i + 1, j + 1][0], 1, 1))
-            if i < len(left):
-                ways.append((_ALONE + best[i + 1, j][0], 1, 0))
-            if j < len(right):
-                ways.append((_ALONE + best[i, j + 1][0], 0, 1))
-            best[i, j] = min(ways, key=lambda way: way[0])
-    i = j = 0
+    """Align two chains by their equal operations (Ratcliff and Metzener 1988); between two equal ones, operations of
+    one role face each other."""
     rows: Aligned = []
-    while (i, j) != (len(left), len(right)):
-        _, down, across = best[i, j]
-        rows.append((left[i] if down else None, right[j] if across else None))
-        i, j = i + down, j + across
+    matcher = SequenceMatcher(None, [step_text(node) for node in left], [step_text(node) for node in right], False)
+    for kind, start, end, other_start, other_end in matcher.get_opcodes():
+        ours, theirs = left[start:end], right[other_start:other_end]
+        if kind == "equal":
+            rows += list(zip(ours, theirs, strict=True))
+            continue
+        by_role = SequenceMatcher(None, [role_of(node) for node in ours], [role_of(node) for node in theirs], False)
+        for kind_of_role, i, j, k, m in by_role.get_opcodes():
+            if kind_of_role == "equal":
+                rows += list(zip(ours[i:j], theirs[k:m], strict=True))
+            else:
+                rows += [(node, None) for node in ours[i:j]] + [(None, node) for node in theirs[k:m]]
     return rows
-
-
-def _difference(one: Expression, other: Expression) -> float:
-    if step_text(one) == step_text(other):
-        return 0.0
-    return _CHANGED if role_of(one) == role_of(other) else _OTHER_ROLE

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from kdzero_gp.analysis import markup
-from kdzero_gp.analysis.line_chart import Line, line_chart
+from kdzero_gp.draw.style import FONT
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError
 from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.prepare import PROXY_TASK
+
+# Blue, vermillion, green, orange, purple of Okabe and Ito (2008), which colour-blind readers tell apart; the dashes
+# keep lines apart in print.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#e69f00", "#cc79a7")
+DASHES = ("-", "--", ":", "-.", (0, (1, 2)))
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,19 +62,39 @@ class Replay:
 
     def _repr_svg_(self) -> str:
         names = [name for name in self.curve[0] if name == "cross_entropy" or name.startswith("term_")]
-        lines = []
+        lines = {}
         for name in names:
             magnitude = f" × {self.magnitudes[int(name[5:]) - 1]:.3g}" if name.startswith("term_") else ""
             label = name.replace("_", " ").replace("cross entropy", "cross-entropy") + magnitude
-            lines.append(Line(label, [row[name] for row in self.curve]))
-        return line_chart(lines, f"Training loss of {self.name}", "step", "loss on the batch")
+            lines[label] = [row[name] for row in self.curve]
+        return _chart(lines, f"Training loss of {self.name}")
 
     def _repr_html_(self) -> str:
-        rows = [[markup.text(n), f"{v:.6f}", f"{self.stored.get(n, math.nan):.6f}"] for n, v in self.metrics.items()]
-        return (
-            f"{markup.shrinking(self._repr_svg_())}{markup.table(['metric', 'replay', 'run'], rows)}"
-            f"<p>{len(self.curve)} steps; {self._verdict}.</p>"
-        )
+        rows = [[name, f"{v:.6f}", f"{self.stored.get(name, math.nan):.6f}"] for name, v in self.metrics.items()]
+        words = markup.tag("p", f"{len(self.curve)} steps; {self._verdict}.")
+        return markup.plain(markup.shrinking(self._repr_svg_()), markup.table(["metric", "replay", "run"], rows), words)
+
+
+def _chart(lines: Mapping[str, Sequence[float]], title: str) -> str:
+    """The lines over the steps as svg, with a fixed salt so that equal charts are equal bytes."""
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    settings: Any = {"svg.fonttype": "none", "svg.hashsalt": "kdzero-gp", "font.family": FONT}
+    text = io.StringIO()
+    with rc_context(settings):
+        figure = Figure(figsize=(8.5, 4), layout="tight")
+        FigureCanvasSVG(figure)
+        axes = figure.add_subplot(title=title, xlabel="step", ylabel="loss on the batch")
+        for (label, values), colour, dash in zip(lines.items(), cycle(COLOURS), cycle(DASHES), strict=False):
+            axes.plot(range(1, len(values) + 1), values, color=colour, linestyle=dash, label=label)
+        axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#dddddd")
+        axes.legend(frameon=False)
+        figure.savefig(text, format="svg", metadata={"Date": None})
+    return text.getvalue()[text.getvalue().index("<svg") :]
 
 
 class _Recording(Evaluator):

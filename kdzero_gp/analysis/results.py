@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any, overload
 from torch import nn
 
 from kdzero_gp.analysis import markup
+from kdzero_gp.common import ALONE_TEXT, UNKNOWN, real
 from kdzero_gp.compiler import Expression, compile_distiller
 from kdzero_gp.draw import describe
 from kdzero_gp.families import Measure, TaskFamily
@@ -24,9 +26,9 @@ _THUMBNAIL = 340
 
 def race_headers(family: TaskFamily) -> list[str]:
     """The columns of a race's table."""
-    points = ", points" if family.deciding.unit == "%" else ""
-    measured = [measure.heading for measure in family.measures]
-    return ["", "distiller", *measured, f"to kd{points}", f"test {family.deciding.heading}", "proxy fitness"]
+    deciding, measured = family.deciding, [measure.heading for measure in family.measures]
+    to_kd = ", ".join(filter(None, ("to kd", deciding.difference_unit)))
+    return ["", "distiller", *measured, to_kd, f"test {deciding.heading}", "proxy fitness"]
 
 
 def race_cells(result: RaceResult, rank: int, family: TaskFamily) -> list[str]:
@@ -37,8 +39,8 @@ def race_cells(result: RaceResult, rank: int, family: TaskFamily) -> list[str]:
     # the interval of the measure that decides; of the others the mean is enough
     measured = [m.text(*result.value(m.name)[: 2 if m is deciding else 1]) for m in family.measures]
     return [
-        str(rank), entry.title, *measured, "" if entry.name == "kd" else deciding.text(*result.difference),
-        deciding.text(*result.value(TEST + deciding.name)), "–" if entry.fitness is None else f"{entry.fitness:.4f}",
+        str(rank), entry.title, *measured, "" if entry.name == "kd" else deciding.difference(*result.difference),
+        deciding.text(*result.value(TEST + deciding.name)), real(entry.fitness),
     ]  # fmt: skip
 
 
@@ -91,7 +93,7 @@ class RankedDistiller:
     @property
     def numbers(self) -> dict[str, str]:
         """What was measured, as texts to show."""
-        shown = {"fitness": "–" if self.fitness is None else f"{self.fitness:.4f} (cross-entropy alone: 1)"}
+        shown = {"fitness": UNKNOWN if self.fitness is None else f"{real(self.fitness)} ({ALONE_TEXT}: 1)"}
         for name, value in self.metrics.items():
             measure = next((measure for measure in self.family.measures if measure.name == name), None)
             label = name.replace("_", " ").replace("cka", "CKA") if measure is None else measure.heading
@@ -101,7 +103,7 @@ class RankedDistiller:
             shown[f"race, validation {deciding.heading}, {race.seeds} seeds"] = deciding.text(
                 *race.value(deciding.name)
             )
-            shown[f"race, difference to kd {deciding.unit}".rstrip()] = deciding.text(*race.difference)
+            shown[f"race, difference to kd {deciding.difference_unit}".rstrip()] = deciding.difference(*race.difference)
             shown[f"race, test {deciding.heading}"] = deciding.text(*race.value(TEST + deciding.name))
         shown["magnitudes in the file"] = ", ".join(f"{m:.4g}" for m in self.magnitudes)
         if self.birth is not None:
@@ -109,15 +111,12 @@ class RankedDistiller:
         return shown
 
     def __repr__(self) -> str:
-        fitness = "–" if self.fitness is None else f"{self.fitness:.4f}"
-        return f"rank {self.rank}, fitness {fitness}: {self.expression}"
+        return f"rank {self.rank}, fitness {real(self.fitness)}: {self.expression}"
 
     def _repr_html_(self) -> str:
-        rows = [[markup.text(name), markup.text(value)] for name, value in self.numbers.items()]
-        return (
-            f"<p><b>Rank {self.rank}</b> {markup.code(self.expression)}</p>"
-            f"{markup.picture(self.expression)}<p>{markup.text(self.sentence)}</p>{markup.table(['', ''], rows)}"
-        )
+        head = markup.tag("p", markup.tag("b", f"Rank {self.rank}"), " ", markup.code(self.expression))
+        drawn = markup.picture(self.expression) + markup.tag("p", self.sentence)
+        return markup.plain(head, drawn, markup.table(["", ""], list(self.numbers.items())))
 
 
 class HallOfFame(Sequence[RankedDistiller]):
@@ -148,18 +147,18 @@ class HallOfFame(Sequence[RankedDistiller]):
         rows = [_row(member, self._family.deciding) for member in self._members]
         heading = self._family.deciding.heading
         headers = ["", "distiller", "proxy fitness", f"proxy {heading}", f"race {heading}", "birth"]
-        return markup.scrolling(markup.table(headers, rows, (1,))) if rows else "<p>no distiller yet</p>"
+        return markup.plain(markup.table(headers, rows, (1,))) if rows else "<p>no distiller yet</p>"
 
 
-def _row(member: RankedDistiller, deciding: Measure) -> list[str]:
+def _row(member: RankedDistiller, deciding: Measure) -> list[object]:
     race = member.standing
     return [
-        str(member.rank),
-        f"{markup.picture(member.expression, _THUMBNAIL)}{markup.code(member.expression)}",
-        "–" if member.fitness is None else f"{member.fitness:.4f}",
-        deciding.text(member.metrics.get(deciding.name, float("nan"))),
-        "–" if race is None else deciding.text(*race.value(deciding.name)),
-        "–" if member.birth is None else str(member.birth),
+        member.rank,
+        markup.picture(member.expression, _THUMBNAIL) + markup.code(member.expression),
+        real(member.fitness),
+        deciding.text(member.metrics.get(deciding.name, math.nan)),
+        UNKNOWN if race is None else deciding.text(*race.value(deciding.name)),
+        UNKNOWN if member.birth is None else member.birth,
     ]
 
 
@@ -201,9 +200,8 @@ class Race(Sequence[RaceResult]):
         rows = []
         for result, cells in zip(self.standings, self._cells(), strict=True):
             evolved = result.entry.kind == "evolved"
-            name = markup.code(cells[1]) if evolved else markup.text(cells[1])
-            html = [*map(markup.text, cells[:1]), name, *map(markup.text, cells[2:])]
-            rows.append([f"<b>{cell}</b>" if evolved and cell else cell for cell in html])
+            whole = [cells[0], markup.code(cells[1]) if evolved else cells[1], *cells[2:]]
+            rows.append([markup.tag("b", cell) if evolved and cell else cell for cell in whole])
         seeds = max(result.seeds for result in self.standings)
-        caption = f"<p>Race over {seeds} fresh seeds, mean ± 95 % interval; evolved distillers in bold.</p>"
-        return markup.scrolling(caption + markup.table(race_headers(self.family), rows, (1,)))
+        words = f"Race over {seeds} fresh seeds, mean ± 95 % interval; evolved distillers in bold."
+        return markup.plain(markup.tag("p", words), markup.table(race_headers(self.family), rows, (1,)))

@@ -30,7 +30,7 @@ from primitives import PairType
 if TYPE_CHECKING:
     import pandas
 
-    from kdzero_gp.analysis.family import Genealogy
+    from kdzero_gp.analysis.genealogy import Genealogy
     from kdzero_gp.analysis.replay import Replay
 
 # A digest may be shortened to this many characters.
@@ -232,14 +232,14 @@ class Run:
 
     def genealogy(self, birth: int | None = None) -> Genealogy:
         """The ancestors of a birth, by default of the winner's."""
-        from kdzero_gp.analysis.family import Genealogy
+        from kdzero_gp.analysis.genealogy import Genealogy, genealogy
 
         rows = self._rows()
         births, evaluations = rows.births, rows.evaluations
         number = self.best.birth if birth is None else birth
         if number is None or not 0 <= number < len(births):
             raise RunError(f"{self.folder} has births 0 to {len(births) - 1}, so there is none with number {number}")
-        return Genealogy(number, facts.genealogy(births, number, evaluations), rows.knowledge)
+        return Genealogy(number, genealogy(births, number, evaluations), rows.knowledge)
 
     def compare(self, a: Which, b: Which) -> TreeComparison:
         """What two distillers share and where they differ. Each is a rank, a digest, an expression or its text, or the
@@ -304,9 +304,9 @@ class Run:
         counts = ", ".join(f"{count:,} {name}" for name, count in self.counts.items())
         settings = self.settings
         pair = f"teacher {settings.teacher}, student {settings.student}, task {settings.task}"
-        head = f"<p><b>{markup.text(self.folder)}</b>: {state}; {markup.text(pair)}; {counts}</p>"
+        head = markup.tag("p", markup.tag("b", self.folder), f": {state}; {pair}; {counts}")
         best = self.best._repr_html_() if self._rows().ranked else ""
-        return head + best + (self.race._repr_html_() if self.race else "")
+        return str(head) + best + (self.race._repr_html_() if self.race else "")
 
 
 def _settings(database: Database) -> RunSettings:

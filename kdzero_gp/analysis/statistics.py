@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, pairwise
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,9 +22,6 @@ from kdzero_gp.compiler.checking import is_knowledge
 from kdzero_gp.search.candidates import counts_of
 from kdzero_gp.search.storage import Status, StoredBirth, StoredEvaluation
 from primitives import CATALOGUE
-
-if TYPE_CHECKING:
-    import networkx
 
 # The distillers whose operations count as winning: this share of all that have a fitness.
 BEST_SHARE = 0.1
@@ -254,29 +251,3 @@ def _tally(part: Iterable[StoredBirth], table: Percentiles) -> tuple[Counter[str
             counts[name] += 1
             ranks[name] += table.percentile[birth.digest]
     return counts, ranks, total
-
-
-def genealogy(
-    births: Sequence[StoredBirth], number: int, evaluations: Sequence[StoredEvaluation] = ()
-) -> networkx.DiGraph:
-    """A birth and all its ancestors, with edges from parent to child. Node attributes: ``generation``, ``operator``,
-    ``expression``, ``digest`` and ``fitness`` (None where ``evaluations`` has none). Raises ``KeyError`` for a number
-    that no birth has."""
-    import networkx
-
-    known = {evaluation.digest: evaluation.fitness for evaluation in evaluations}
-    by_number = {birth.number: birth for birth in births}
-    result = networkx.DiGraph()
-    waiting = [by_number[number]]
-    while waiting:
-        birth = waiting.pop()
-        if birth.number in result and "digest" in result.nodes[birth.number]:
-            continue
-        result.add_node(
-            birth.number, generation=birth.generation, operator=birth.operator, expression=birth.expression,
-            digest=birth.digest, fitness=known.get(birth.digest),
-        )  # fmt: skip
-        for parent in dict.fromkeys(birth.parents):
-            result.add_edge(parent, birth.number)
-            waiting.append(by_number[parent])
-    return result

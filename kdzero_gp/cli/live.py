@@ -17,6 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from kdzero_gp.common import duration, summary_writer
 from kdzero_gp.errors import SettingError
 from kdzero_gp.search.race import entries
 from kdzero_gp.search.settings import RunSettings
@@ -38,13 +39,13 @@ class Watched:
     folder: Path
     total: int
     births: int = 0
+    stage: str = "preparing"
+    finished: bool = False
     counts: Counter[str] = field(default_factory=Counter)
     best: StoredEvaluation | None = None
     best_birth: int = 0
     history: list[float] = field(default_factory=list)
     last: deque[tuple[StoredBirth, StoredEvaluation | None]] = field(default_factory=lambda: deque(maxlen=LAST_BIRTHS))
-    stage: str = "preparing"
-    finished: bool = False
     marks: deque[tuple[float, int]] = field(default_factory=deque)
 
     def take(self, birth: StoredBirth, found: StoredEvaluation | None) -> None:
@@ -87,7 +88,7 @@ def watch(folder: Path, console: Console, every: float = 1.0, tensorboard: Path 
     if not 0 < every < math.inf:
         raise SettingError(f"--every must be a positive number of seconds, got {every:g}")
     with Database.read(folder) as database:
-        watched = Watched(folder, total_births(database, folder))
+        watched = Watched(folder, total_births(database))
     with _scalars(tensorboard) as writer, _shown(watched, console) as show:
         try:
             while True:
@@ -101,7 +102,7 @@ def watch(folder: Path, console: Console, every: float = 1.0, tensorboard: Path 
     _farewell(watched, console)
 
 
-def total_births(database: Database, folder: Path) -> int:
+def total_births(database: Database) -> int:
     """How many births the run may have."""
     search = RunSettings.from_dict(database.fact("settings")).search
     return search.generations * search.population
@@ -154,13 +155,7 @@ def _scalars(folder: Path | None) -> Iterator[Any]:
     if folder is None:
         yield None
         return
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise SettingError(
-            "--tensorboard needs the package tensorboard; install it with: pip install 'kdzero-gp[tensorboard]'"
-        ) from None
-    with SummaryWriter(str(folder)) as writer:
+    with summary_writer()(str(folder)) as writer:
         yield writer
 
 
@@ -235,9 +230,7 @@ def _speed(watched: Watched) -> str:
     rate = watched.rate
     if watched.finished or rate <= 0:
         return ""
-    minutes, seconds = divmod(round((watched.total - watched.births) / rate), 60)
-    hours, minutes = divmod(minutes, 60)
-    left = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
+    left = duration((watched.total - watched.births) / rate)
     return f"{rate:.1f}/s, {left} left" if rate >= 1 else f"{60 * rate:.1f}/min, {left} left"
 
 

@@ -10,21 +10,11 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from kdzero_gp.common import duration
 from kdzero_gp.progress import Progress as Silent
 
 # Without a terminal: a line at most this often, in seconds.
 LINE_EVERY = 10.0
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people write them.
-
-    >>> duration(3725)
-    '1:02:05'
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
 def described(fields: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdzero_gp.analysis.results import RankedDistiller, race_cells, race_headers
+from kdzero_gp.common import UNKNOWN, real
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.search.race import RaceResult
 from kdzero_gp.search.storage import StoredEvaluation
@@ -36,8 +37,8 @@ def ranking_table(ranked: Sequence[RankedDistiller], family: TaskFamily) -> Tabl
     rows = [
         [
             str(one.rank),
-            "–" if one.standing is None else deciding.text(*one.standing.value(deciding.name)),
-            "–" if one.fitness is None else f"{one.fitness:.4f}",
+            UNKNOWN if one.standing is None else deciding.text(*one.standing.value(deciding.name)),
+            real(one.fitness),
             *(measure.text(one.metrics.get(measure.name, math.nan)) for measure in family.measures),
             str(one.expression),
         ]

@@ -104,12 +104,18 @@ def _resumable(ctx: click.Context) -> Iterator[Any]:
         ctx.exit(INTERRUPTED)
 
 
-def _conclude(result: Any, out: Path) -> None:
-    if result.validation_accuracy is None:
-        which = f"weights after epoch {result.best_epoch}"
-    else:
-        which = f"weights of epoch {result.best_epoch}, validation {100 * result.validation_accuracy:.2f} %"
-    click.echo(f"test {100 * result.test_accuracy:.2f} % ({which}); {result.step_milliseconds:.1f} ms a step")
+def _conclude(result: Any, out: Path, task: str) -> None:
+    from kdzero_gp.tasks import get
+
+    deciding = get(task).family.deciding
+
+    def shown(measures: dict[str, float]) -> str:
+        return f"{deciding.text(measures[deciding.name])} {deciding.unit}".strip() if measures else "not measured"
+
+    which = f"weights after epoch {result.best_epoch}"
+    if result.validation:
+        which = f"weights of epoch {result.best_epoch}, validation {shown(result.validation)}"
+    click.echo(f"test {shown(result.test)} ({which}); {result.step_milliseconds:.1f} ms a step")
     click.echo(f"wrote {out / 'student.safetensors'}, result.json and log.csv beside it")
 
 
@@ -130,7 +136,7 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
             changes=_changes(options), taps=taps(options["tap"], "--tap"), validate=options["validation"],
             machine=_machine(options), progress=progress, tensorboard=options["tensorboard"],
         )  # fmt: skip
-    _conclude(result, out)
+    _conclude(result, out, options["task"])
     click.echo(f"next: kdzero-gp distill --teacher {model} --teacher-weights {out / 'student.safetensors'} …")
 
 
@@ -151,7 +157,7 @@ def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options
             _pair(options), _distiller(distiller), out=options["out"], seed=options["seed"], magnitude=magnitude,
             machine=_machine(options), progress=progress, tensorboard=options["tensorboard"],
         )  # fmt: skip
-    _conclude(result, options["out"])
+    _conclude(result, options["out"], options["task"])
 
 
 @click.command()
@@ -192,7 +198,7 @@ def _show(comparison: Any, deciding: Any) -> None:
             continue
         rows.append([
             row.name, "–" if row.factor is None else f"{row.factor:g}", deciding.text(row.test, row.interval),
-            deciding.text(row.difference, row.difference_interval), deciding.text(row.validation),
+            deciding.difference(row.difference, row.difference_interval), deciding.text(row.validation),
             f"{row.milliseconds:.1f}", f"{row.megabytes:.0f}",
         ])  # fmt: skip
     seeds = max(row.seeds for row in comparison.rows)

@@ -22,14 +22,26 @@ def names() -> tuple[str, ...]:
 
 
 def load(
-    task: str, data: str | Path | None = None, *, image_size: int | None = None, seed: int = SPLIT_SEED
+    task: str,
+    data: str | Path | None = None,
+    *,
+    image_size: int | tuple[int, int] | None = None,
+    channels: int | None = None,
+    seed: int = SPLIT_SEED,
 ) -> Dataset:
     """The data set of a task, from the path ``data`` (see the loaders in ``sources``) or out of the cache.
 
-    ``digits`` needs no path, for CIFAR ``data`` may be "download"; ``image_size`` is for ``folder`` only,
-    ``seed`` decides the splits. Raises DataError when the task is unknown, or the path is missing or of
-    another layout.
+    ``digits`` needs no path, for CIFAR ``data`` may be "download"; ``image_size`` (one side, or height and width) is
+    for ``folder`` only, ``channels=3`` makes grey images colour ones, ``seed`` decides the splits. What was read is
+    told in the data set's ``account``; its notes are given as ``DataWarning`` too. Raises DataError when the task is
+    unknown, or the path is missing or of another layout.
     """
+    dataset = _load(task, data, image_size, seed)
+    dataset.account.warn()
+    return dataset.with_channels(channels or len(dataset.mean))
+
+
+def _load(task: str, data: str | Path | None, image_size: int | tuple[int, int] | None, seed: int) -> Dataset:
     if task not in _TASKS:
         close = get_close_matches(task, _TASKS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_TASKS)}."

@@ -60,7 +60,7 @@ FORMATS = {
 
 # The function that numpy's pickles call, had without naming the private module that it lives in.
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
-_ALLOWED = {
+ARRAY_NAMES = {
     ("numpy.core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy._core.multiarray", "_reconstruct"): _RECONSTRUCT,
     ("numpy", "ndarray"): np.ndarray,
@@ -71,9 +71,9 @@ _ALLOWED = {
 class _ArrayUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         """The few names that an array needs; raises UnpicklingError for any other."""
-        if (module, name) not in _ALLOWED:
+        if (module, name) not in ARRAY_NAMES:
             raise pickle.UnpicklingError(f"it asks for {module}.{name}")
-        return _ALLOWED[module, name]
+        return ARRAY_NAMES[module, name]
 
 
 def _unpickle(content: bytes, name: str) -> dict[str, Any]:
@@ -99,8 +99,8 @@ class Archive:
     def facts(self) -> list[FileStamp]:
         """What tells whether the archive changed."""
         if self.path.is_file():
-            return [FileStamp.of(self.path)]
-        return [FileStamp.of(self.path / name, name) for name in self.form.files]
+            return [FileStamp.of(self.path.stat())]
+        return [FileStamp.of((self.path / name).stat(), name) for name in self.form.files]
 
     def contents(self) -> dict[str, bytes]:
         """The bytes of all files by name. Raises DataError when one is missing or the archive is damaged."""

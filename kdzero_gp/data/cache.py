@@ -12,8 +12,9 @@ import time
 import warnings
 import zlib
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from kdzero_gp.data.account import PARTS, DataAccount
 from kdzero_gp.data.dataset import Dataset, Split
 
 CACHE_VARIABLE = "KDZERO_CACHE"
 """Environment variable that names the cache folder."""
-LOADER_VERSION = 1
+LOADER_VERSION = 2
 """Raise it when a loader gives other arrays than before: older files are then no longer read."""
-SPLITS = ("train", "validation", "test")
 STALE_SECONDS = 3600.0
 """A temporary file of this age was left by a process that was killed."""
 
@@ -41,37 +42,50 @@ def cache_folder() -> Path:
 
 @dataclass(frozen=True)
 class FileStamp:
-    """What tells whether a file changed: its path below the data path, its size and its modification time."""
+    """What tells whether a file changed: its path below the data path, size, modification and status change time,
+    inode, and a digest where one is cheap.
+
+    The content of folders is not read again for this: no program can set the time of the status change back, so that
+    it shows every rewritten file, even of equal size and modification time; and the inode shows files that changed
+    places. A zip needs neither: its directory holds a checksum of every file, see ``Zip.facts``.
+    """
 
     path: str
     size: int
     modified: int
+    changed: int = 0
+    inode: int = 0
+    digest: str = ""
 
     @classmethod
-    def of(cls, file: Path, path: str = "") -> "FileStamp":
+    def of(cls, status: os.stat_result, path: str = "") -> "FileStamp":
         """The facts of a file on the disk."""
-        status = file.stat()
-        return cls(path, status.st_size, status.st_mtime_ns)
+        return cls(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
 def fingerprint(root: Path | str, files: Iterable[FileStamp], **options: Any) -> str:
     """A digest of the absolute data path, its files, the loader version and the options."""
     absolute = str(root.resolve()) if isinstance(root, Path) else root
     digest = hashlib.sha256(json.dumps([LOADER_VERSION, absolute, options], sort_keys=True).encode())
-    for file in sorted(files, key=lambda facts: facts.path):
-        digest.update(f"{file.path}\0{file.size}\0{file.modified}\n".encode(errors="surrogateescape"))
+    for f in sorted(files, key=lambda stamp: stamp.path):
+        line = f"{f.path}\0{f.size}\0{f.modified}\0{f.changed}\0{f.inode}\0{f.digest}\n"
+        digest.update(line.encode(errors="surrogateescape"))
     return digest.hexdigest()[:32]
 
 
 def cached(name: str, key: str, make: Callable[[], Dataset]) -> Dataset:
     """The data set under this key, out of the cache, or made and put there; warns if that fails."""
     path = cache_folder() / f"{name}-{key}.safetensors"
-    found = _read(path)
-    if found is not None:
-        return found
+    stored = _read(path)
+    if stored is not None:
+        return stored
     dataset = make()
+    tensors = _tensors(dataset)
+    checksums = _checksums(tensors)
+    content = hashlib.sha256(json.dumps([dataset.classes, checksums], sort_keys=True).encode()).hexdigest()[:16]
+    dataset = replace(dataset, account=replace(dataset.account, content=content))
     try:
-        _write(dataset, path)
+        _write(dataset, tensors, checksums, path)
     except (OSError, SafetensorError) as error:
         warnings.warn(
             f"The data cache {path.parent} cannot be written ({error}), so the data are decoded at every "
@@ -84,7 +98,9 @@ def cached(name: str, key: str, make: Callable[[], Dataset]) -> Dataset:
 
 
 def _checksums(tensors: dict[str, torch.Tensor]) -> dict[str, int]:
-    return {name: zlib.crc32(tensor.numpy().data) for name, tensor in sorted(tensors.items())}
+    names = sorted(tensors)
+    with ThreadPoolExecutor() as pool:  # zlib computes without Python's lock
+        return dict(zip(names, pool.map(lambda name: zlib.crc32(tensors[name].numpy().data), names), strict=True))
 
 
 def _read(path: Path) -> Dataset | None:
@@ -95,27 +111,25 @@ def _read(path: Path) -> Dataset | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
         if facts["checksums"] != _checksums(tensors):
             return None
-        splits = {name: Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in SPLITS}
+        splits = {name: Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in PARTS}
         classes, mean, std = (tuple(facts[field]) for field in ("classes", "mean", "std"))
-        return Dataset(facts["name"], classes, splits["train"], splits["validation"], splits["test"], mean, std)
+        account = DataAccount.from_dict(facts["account"])
+        train, validation, test = splits.values()
+        return Dataset(facts["name"], classes, train, validation, test, mean, std, account)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError):
         return None
 
 
-def _write(dataset: Dataset, path: Path) -> None:
+def _tensors(dataset: Dataset) -> dict[str, torch.Tensor]:
+    splits: dict[str, Split] = {name: getattr(dataset, name) for name in PARTS}
+    images = {f"{name}_images": split.images.contiguous() for name, split in splits.items()}
+    return images | {f"{name}_labels": split.labels.contiguous() for name, split in splits.items()}
+
+
+def _write(dataset: Dataset, tensors: dict[str, torch.Tensor], checksums: dict[str, int], path: Path) -> None:
     """Writes the file wholly or not at all."""
-    tensors = {}
-    for name in SPLITS:
-        split: Split = getattr(dataset, name)
-        tensors[f"{name}_images"] = split.images.contiguous()
-        tensors[f"{name}_labels"] = split.labels.contiguous()
-    facts = {
-        "name": dataset.name,
-        "classes": dataset.classes,
-        "mean": dataset.mean,
-        "std": dataset.std,
-        "checksums": _checksums(tensors),
-    }
+    facts: dict[str, Any] = {name: getattr(dataset, name) for name in ("name", "classes", "mean", "std")}
+    facts |= {"checksums": checksums, "account": dataset.account.as_dict()}
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob("*.tmp"):
         with suppress(FileNotFoundError):  # Another process may have finished or removed it.

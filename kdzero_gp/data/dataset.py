@@ -2,11 +2,14 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from kdzero_gp.data.account import DataAccount
+from kdzero_gp.errors import DataError
 
 SPLIT_SEED = 0
 """Seed of the order that splits data; a fixed one, so that every machine has the same splits."""
@@ -17,8 +20,8 @@ TEST_SHARE = 0.2
 
 MAXIMUM = 255.0
 """The largest value of an 8-bit image."""
-STATISTICS_CHUNK = 4096
-"""So many images are summed at a time when mean and deviation are computed, to bound the memory."""
+STATISTICS_BYTES = 1 << 26
+"""So many bytes of float64 are summed at a time when mean and deviation are computed, to bound the memory."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +50,20 @@ class Dataset:
     test: Split
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    account: DataAccount = field(default_factory=DataAccount)
+
+    def with_channels(self, channels: int) -> "Dataset":
+        """Grey images as colour ones, without copying them. Raises DataError for any other change of channels."""
+        current = len(self.mean)
+        if channels == current:
+            return self
+        if current != 1:
+            raise DataError(f"the images of {self.name} have {current} channels and cannot be given {channels}")
+        splits = {
+            name: replace(split, images=split.images.expand(-1, channels, -1, -1))
+            for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test))
+        }
+        return replace(self, **splits, mean=self.mean * channels, std=self.std * channels)  # type: ignore[arg-type]
 
     def normalise(self, images: Tensor) -> Tensor:
         """Float images from uint8 ones, NxCxHxW: scaled to [0, 1], minus mean, over deviation."""
@@ -84,8 +101,9 @@ def statistics(images: np.ndarray) -> tuple[tuple[float, ...], tuple[float, ...]
     """Mean and deviation of each channel of uint8 images NxCxHxW, on the scale [0, 1]."""
     channels = images.shape[1]
     total, squares = np.zeros(channels), np.zeros(channels)
-    for start in range(0, len(images), STATISTICS_CHUNK):
-        chunk = images[start : start + STATISTICS_CHUNK].astype(np.float64) / MAXIMUM
+    step = max(1, STATISTICS_BYTES // (8 * max(1, images[:1].size)))
+    for start in range(0, len(images), step):
+        chunk = images[start : start + step].astype(np.float64) / MAXIMUM
         total += chunk.sum((0, 2, 3))
         squares += np.square(chunk).sum((0, 2, 3))
     count = images.size / channels

@@ -1,43 +1,77 @@
-"""Labelled images as files: a tree ``{train,test}/<class>/*.png``, or a zip of one that is not unpacked."""
+"""Where image files lie: below a folder, or in a zip that is not unpacked."""
 
+import hashlib
 import os
+import sys
+import unicodedata
 import zipfile
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import numpy as np
+from typing import NamedTuple
 
 from kdzero_gp.data.cache import FileStamp
-from kdzero_gp.data.splits import LazySplit
 from kdzero_gp.errors import DataError
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-TRAIN_FOLDERS = ("train", "training")
-TEST_FOLDERS = ("test", "val", "valid", "validation")
-"""What the test part may be called; the first of them that exists is taken."""
+SUFFIXES = (
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".avif",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".tga",
+)  # fmt: skip
 LAYOUT = "{train,test}/<class>/<image>.png"
-THREADS = min(8, os.cpu_count() or 1)
-DECODE_CHUNK = 256
-"""So many images are one piece of work for a thread."""
+COMPRESSIONS = {9: "deflate64", 93: "Zstandard", 95: "XZ", 98: "PPMd"}
+"""Methods of zip files (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT, 4.4.5) that Python cannot read."""
+READ_METHODS = {0, 8, 12, 14} | ({93} if sys.version_info >= (3, 14) else set())
+AES = 99
+"""Given as the method of encrypted files."""
+END_BYTES = 65_557
+"""The end of a zip, which says where its directory is, lies in so many last bytes."""
+SIGNATURES = {
+    b"\x1f\x8b": "a gzip file", b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7z archive", b"BZh": "a bzip2 file",
+    b"\xfd7zXZ": "an xz file", b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a numpy file", b"%PDF": "a PDF file",
+    b"version https://git-lfs": "a Git LFS pointer, not the file itself", b"<": "a web page",
+    b"PK": "a damaged zip, perhaps cut off in a download", b"\x89PNG": "an image", b"\xff\xd8\xff": "an image",
+}  # fmt: skip
+"""How files begin that are given by mistake."""
+
+
+class File(NamedTuple):
+    """A file by the folders that lead to it and its name, in one spelling, and by what its source calls it."""
+
+    parts: tuple[str, ...]
+    name: str
+
+    @classmethod
+    def of(cls, name: str) -> "File":
+        """Back slashes, ``./`` and the decomposed accents of macOS make no difference."""
+        normal = unicodedata.normalize("NFC", name.replace("\\", "/"))
+        return cls(tuple(part for part in normal.split("/") if part not in ("", ".")), name)
+
+    @property
+    def suffix(self) -> str:
+        """The suffix in lower case, as ``.png``."""
+        return os.path.splitext(self.parts[-1])[1].lower()  # noqa: PTH122 (no path of this system)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether the suffix is one of an image."""
+        return self.suffix in SUFFIXES
+
+
+def _is_hidden(part: str) -> bool:
+    # macOS adds a shadow of every file in a folder of this name.
+    return part.startswith((".", "__MACOSX")) and part not in (".", "..")
 
 
 class Folder:
-    """The image files below a folder."""
+    """The files below a folder."""
 
     def __init__(self, path: Path):
         self.path = path
+        self.folders: set[tuple[str, ...]] = set()
 
     def __enter__(self) -> "Folder":
+        _ = self.facts
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -45,60 +79,107 @@ class Folder:
 
     @cached_property
     def facts(self) -> list[FileStamp]:
-        """What tells whether the data changed: all image files, as ``train/apple/1.png``, in this order."""
-        return sorted(self._walk(self.path, ""), key=lambda file: file.path)
+        """What tells whether the data changed: all files, as ``train/apple/1.png``, in this order."""
+        return sorted(self._walk(self.path, "", ()), key=lambda file: file.path)
 
-    def _walk(self, folder: Path, prefix: str) -> Iterator[FileStamp]:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if entry.is_dir():
-                    yield from self._walk(Path(entry.path), f"{prefix}{entry.name}/")
-                elif entry.name.lower().endswith(SUFFIXES):
-                    status = entry.stat()
-                    yield FileStamp(prefix + entry.name, status.st_size, status.st_mtime_ns)
+    def _walk(self, folder: Path, prefix: str, above: tuple[tuple[int, int], ...]) -> Iterator[FileStamp]:
+        try:
+            status = folder.stat()
+            place = (status.st_dev, status.st_ino)
+            if place in above:
+                raise DataError(f"the link {folder} leads back to a folder above it; remove it")
+            with os.scandir(folder) as entries:
+                for entry in entries:
+                    if _is_hidden(entry.name):
+                        continue
+                    if entry.is_dir():
+                        self.folders.add(File.of(prefix + entry.name).parts)
+                        yield from self._walk(Path(entry.path), f"{prefix}{entry.name}/", (*above, place))
+                    elif entry.is_file():
+                        yield FileStamp.of(entry.stat(), prefix + entry.name)
+                    elif entry.is_symlink() and File.of(entry.name).is_image:
+                        target = os.readlink(entry.path)  # noqa: PTH115 (its text, not where it leads)
+                        raise DataError(f"the link {entry.path} leads to {target}, which is not there; remove it")
+        except OSError as error:
+            name = error.filename or folder
+            raise DataError(
+                f"{name} cannot be read ({error.strerror or error}); change its permissions or move it"
+            ) from (error)
 
-    def names(self) -> list[str]:
-        """The paths of all images, sorted."""
-        return [file.path for file in self.facts]
+    @cached_property
+    def files(self) -> list[File]:
+        """All files, sorted."""
+        return sorted(File.of(stamp.path) for stamp in self.facts)
 
     def read(self, name: str) -> Path:
         """What Pillow opens to read the image of this path."""
         return self.path / name
 
+    def names(self) -> list[str]:
+        """The paths of all images, sorted."""
+        return [file.name for file in self.files if file.is_image]
+
 
 class Zip:
-    """The image files in a zip, which is open while ``with`` lasts."""
+    """The files in a zip, which is open while ``with`` lasts."""
 
     def __init__(self, path: Path):
         self.path = path
+        self.folders: set[tuple[str, ...]] = set()
 
     def __enter__(self) -> "Zip":
         # Opened once, because reading the list of 60,000 files takes most of a second.
         try:
             self._archive = zipfile.ZipFile(self.path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
             raise DataError(f"{self.path} is no readable zip ({error}); make it again.") from error
         return self
 
     def __exit__(self, *error: object) -> None:
         self._archive.close()
 
-    @property
+    @cached_property
     def facts(self) -> list[FileStamp]:
-        """What tells whether the data changed: the zip alone, it need not be opened."""
-        return [FileStamp.of(self.path)]
+        """What tells whether the data changed: the zip's directory, which has a checksum of every file in it."""
+        with self.path.open("rb") as file:
+            status = os.fstat(file.fileno())
+            file.seek(max(0, status.st_size - END_BYTES))
+            end = file.read()
+            end = end[end.rfind(b"PK\5\6") :]
+            size = int.from_bytes(end[12:16], "little") + END_BYTES
+            file.seek(max(0, status.st_size - size))
+            digest = hashlib.sha256(file.read()).hexdigest()
+        return [FileStamp("", status.st_size, status.st_mtime_ns, digest=digest)]
 
-    def names(self) -> list[str]:
-        """The paths of all images, sorted."""
-        names = (name for name in self._archive.namelist() if name.lower().endswith(SUFFIXES))
-        # macOS adds a shadow of every file in a folder of this name.
-        return sorted(n for n in names if not any(p.startswith((".", "__MACOSX")) for p in n.split("/")))
+    @cached_property
+    def files(self) -> list[File]:
+        """All files, sorted. Raises DataError where they cannot be read or lead out of the zip."""
+        files: dict[str, File] = {}
+        for entry in self._archive.infolist():
+            file = File.of(entry.filename)
+            if any(_is_hidden(part) for part in file.parts):
+                continue
+            self.folders.update(file.parts[:depth] for depth in range(1, len(file.parts)))
+            if entry.filename.endswith(("/", "\\")):
+                self.folders.add(file.parts)
+                continue
+            if ".." in file.parts:
+                raise DataError(f"{self.path} holds the path {entry.filename}, which leads out of it; make it again")
+            if entry.flag_bits & 1 or entry.compress_type == AES:
+                raise DataError(f"{self.path} is encrypted; unpack it with its password and give the folder")
+            if entry.compress_type not in READ_METHODS:
+                method = COMPRESSIONS.get(entry.compress_type, f"method {entry.compress_type}")
+                raise DataError(
+                    f"{self.path} is compressed with {method}, which cannot be read here; unpack it and give the folder"
+                )
+            files[entry.filename] = file  # of two entries with one name the later counts, as for unzip
+        return sorted(files.values())
 
     def read(self, name: str) -> BytesIO:
         """What Pillow opens to read the image of this path."""
         return BytesIO(self._archive.read(name))
+
+    names = Folder.names
 
 
 Source = Folder | Zip
@@ -108,151 +189,18 @@ def find(path: Path) -> Source:
     """The images at ``path``. Raises DataError when it is neither a folder nor a zip."""
     if path.is_dir():
         return Folder(path)
-    if zipfile.is_zipfile(path):
-        return Zip(path)
-    raise DataError(f"{path} is neither a folder nor a zip; give a tree {LAYOUT}, or a zip of it, with --data.")
-
-
-Labelled = list[tuple[str, int]]
-"""Paths of images with the index of their class."""
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The classes of a tree in alphabetical order and its images with labels; ``test`` may be missing."""
-
-    classes: tuple[str, ...]
-    train: Labelled
-    test: Labelled | None
-
-
-def layout(names: Sequence[str], path: Path) -> Layout:
-    """Reads the classes and parts out of the images' paths; one folder around the whole tree is allowed.
-
-    Without a train folder, the folders are the classes and all images are for training. Raises DataError when
-    there are no two classes, or the test images have a class that the training images lack.
-    """
-    placed = _place(names, path)
-    train = [(group, name) for part, group, name in placed if part in TRAIN_FOLDERS]
-    classes = tuple(sorted({group for group, _ in train}))
-    if len(classes) < 2:
-        raise DataError(
-            f"{path} holds training images of {len(classes)} classes and two are needed; give with --data "
-            f"a tree {LAYOUT}, or a zip of it."
-        )
-    parts = {part for part, _, _ in placed}
-    test_folder = next((folder for folder in TEST_FOLDERS if folder in parts), None)
-    test = [(group, name) for part, group, name in placed if part == test_folder]
-    label = {group: index for index, group in enumerate(classes)}
-    unknown = sorted({group for group, _ in test} - label.keys())
-    if unknown:
-        raise DataError(f"The class {unknown[0]!r} of {path} has test but no training images; add some or remove it.")
-
-    def labelled(images: list[tuple[str, str]]) -> Labelled:
-        return [(name, label[group]) for group, name in sorted(images)]
-
-    return Layout(classes, labelled(train), labelled(test) if test_folder else None)
-
-
-def _place(names: Sequence[str], path: Path) -> list[tuple[str, str, str]]:
-    """LazySplit, class and path of every image that lies where the layout wants it."""
-    paths = [(name.split("/"), name) for name in names]
-    for depth in (0, 1):
-        known = [
-            (folders, name)
-            for folders, name in paths
-            if len(folders) >= depth + 3 and folders[depth].lower() in TRAIN_FOLDERS + TEST_FOLDERS
-        ]
-        wrappers = sorted({"/".join(folders[:depth]) for folders, _ in known})
-        if len(wrappers) > 1:
-            raise DataError(f"{path} holds several data sets ({', '.join(wrappers[:3])}); give one with --data.")
-        placed = [(folders[depth].lower(), folders[depth + 1], name) for folders, name in known]
-        if any(part in TRAIN_FOLDERS for part, _, _ in placed):
-            return placed
-        if placed:
-            raise DataError(f"{path} has no folder {TRAIN_FOLDERS[0]!r} with training images; its layout is {LAYOUT}.")
-    # No parts: the folders are the classes, and one folder around everything is none.
-    depth = int(len({folders[0] for folders, _ in paths}) == 1)
-    return [(TRAIN_FOLDERS[0], f[depth], name) for f, name in paths if len(f) >= depth + 2]
-
-
-Size = tuple[int, int]
-"""Height and width in pixels."""
-
-
-def _in_threads(work: Callable[[int], None], count: int) -> None:
-    """Calls ``work`` for each index; Pillow decodes without Python's lock, so threads help."""
-
-    def chunk(start: int) -> None:
-        for index in range(start, min(start + DECODE_CHUNK, count)):
-            work(index)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(chunk, range(0, count, DECODE_CHUNK)))
-
-
-@contextmanager
-def _opened(source: Source, name: str) -> "Iterator[Image]":
-    """The image, open. Raises DataError when it is damaged."""
-    from PIL import Image  # Late: only decoding needs it.
-
+    start = b""
     try:
-        with Image.open(source.read(name)) as image:
-            yield image
-    except (OSError, ValueError, SyntaxError, zipfile.BadZipFile, Image.DecompressionBombError) as error:
-        raise DataError(f"The image {name} cannot be decoded ({error}); repair or remove it.") from error
-
-
-def survey(source: Source, names: Sequence[str]) -> tuple[Size, int]:
-    """The most common size of the images, and their channels: 1 if all are grey, else 3."""
-    sizes: list[Size] = [(0, 0)] * len(names)
-    modes = [""] * len(names)
-
-    def look(index: int) -> None:
-        with _opened(source, names[index]) as image:
-            sizes[index], modes[index] = (image.height, image.width), image.mode
-
-    _in_threads(look, len(names))
-    counts = Counter(sizes)
-    size = max(counts, key=lambda size: (counts[size], size))
-    return size, 1 if set(modes) <= {"L", "1"} else 3
-
-
-def fit(image: "Image", size: Size) -> "Image":
-    """The image at this size: resized to cover it, then cropped around the centre."""
-    from PIL import Image
-
-    height, width = size
-    if (image.height, image.width) == size:
-        return image
-    scale = max(height / image.height, width / image.width)
-    covering = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    left, top = (covering[0] - width) // 2, (covering[1] - height) // 2
-    resized = image.resize(covering, Image.Resampling.BILINEAR)
-    return resized.crop((left, top, left + width, top + height))
-
-
-def decode(source: Source, names: Sequence[str], size: Size, channels: int) -> np.ndarray:
-    """The images as an array NxCxHxW (uint8). Raises DataError if one is damaged or memory too small."""
-    shape = (len(names), channels, *size)
-    try:
-        images = np.empty(shape, dtype=np.uint8)
-    except MemoryError as error:
-        raise DataError(f"Images of shape {shape} do not fit into memory; set a smaller image size.") from error
-    mode = "L" if channels == 1 else "RGB"
-
-    def read(index: int) -> None:
-        with _opened(source, names[index]) as image:
-            converted = image if image.mode == mode else image.convert(mode)
-            pixels = np.asarray(fit(converted, size))
-            images[index] = pixels[None] if channels == 1 else pixels.transpose(2, 0, 1)
-
-    _in_threads(read, len(names))
-    return images
-
-
-def part(source: Source, images: Labelled, size: Size, channels: int) -> LazySplit:
-    """A part whose images are decoded when they are taken."""
-    names = [name for name, _ in images]
-    labels = np.array([label for _, label in images], dtype=np.int64)
-    return LazySplit(labels, lambda chosen: decode(source, [names[index] for index in chosen], size, channels))
+        if path.is_file():
+            if zipfile.is_zipfile(path):
+                return Zip(path)
+            with path.open("rb") as file:
+                start = file.read(300)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}); change its permissions or move it") from error
+    kind = next((kind for sign, kind in SIGNATURES.items() if start.lstrip().startswith(sign)), "")
+    kind = "a tar archive" if start[257:262] == b"ustar" else kind
+    raise DataError(
+        f"{path} is {kind + ' and ' if kind else ''}neither a folder nor a zip; give a tree {LAYOUT}, or a zip of it, "
+        "with --data."
+    )

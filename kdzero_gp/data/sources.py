@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from kdzero_gp.data import archive, images
+from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.cache import cached, fingerprint
 from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, split_off
+from kdzero_gp.data.decoding import Decoder, Size, Survey, survey
+from kdzero_gp.data.layouts import Layout, layout
 from kdzero_gp.data.splits import LazySplit, Statistics, assemble
 from kdzero_gp.errors import DataError
 
@@ -30,7 +33,11 @@ DIGITS_VALIDATION = 397
 def existing(path: str | Path) -> Path:
     """The path, if there is something; raises DataError otherwise."""
     path = Path(path).expanduser()
-    if not path.exists():
+    try:
+        exists = path.exists()
+    except (OSError, ValueError) as error:  # a folder above that may not be entered, a loop of links, a null byte
+        raise DataError(f"The data path {path} cannot be read ({error}); give the right one with --data.") from error
+    if not exists:
         raise DataError(f"The data path {path} does not exist; give the right one with --data.")
     return path
 
@@ -52,7 +59,9 @@ def digits(seed: int = SPLIT_SEED) -> Dataset:
         test, rest = (np.sort(indices) for indices in split_off(labels, DIGITS_TEST, seed))
         classes = [str(name) for name in data.target_names]
         training = everything.select(rest)
-        return assemble("digits", classes, training, everything.select(test), None, seed, DIGITS_VALIDATION)
+        account = DataAccount(origins=dict.fromkeys(("train", "test"), "scikit-learn's 1,797 digits (split off)"))
+        split = (training, everything.select(test), None)
+        return assemble("digits", classes, *split, seed, DIGITS_VALIDATION, account=account)
 
     return cached("digits", fingerprint("scikit-learn " + version("scikit-learn"), [], seed=seed), make)
 
@@ -82,7 +91,8 @@ def _cifar(task: str, path: str | Path, seed: int) -> Dataset:
     def make() -> Dataset:
         classes, train, test = found.load()
         _check_classes(task, classes, path)
-        return assemble(task, classes, train, test, CIFAR_STATISTICS[task], seed)
+        account = DataAccount(origins={"train": "the archive's training part", "test": "the archive's test part"})
+        return assemble(task, classes, train, test, CIFAR_STATISTICS[task], seed, account=account)
 
     return cached(task, fingerprint(path, found.facts, task=task, seed=seed), make)
 
@@ -90,13 +100,28 @@ def _cifar(task: str, path: str | Path, seed: int) -> Dataset:
 def _cifar_from_images(task: str, source: images.Source, seed: int) -> Callable[[], Dataset]:
     def make() -> Dataset:
         with source:
-            tree = images.layout(source.names(), source.path)
+            tree = layout(source)
             _check_classes(task, tree.classes, source.path)
-            train = images.part(source, tree.train, CIFAR_SIZE, channels=3)
-            test = None if tree.test is None else images.part(source, tree.test, CIFAR_SIZE, channels=3)
-            return assemble(task, tree.classes, train, test, CIFAR_STATISTICS[task], seed)
+            looked = Survey(CIFAR_SIZE, 3, {}, ())
+            return _decoded(task, source, tree, looked, CIFAR_STATISTICS[task], seed)
 
     return make
+
+
+def _decoded(
+    name: str, source: images.Source, tree: Layout, looked: Survey, published: Statistics | None, seed: int
+) -> Dataset:
+    """The data set of a layout. Raises DataError with all damaged images, or where they need too much memory."""
+    decoder = Decoder(source, looked)
+    decoder.reserve(sum(len(part or ()) for part in (tree.train, tree.validation, tree.test)))
+    account = DataAccount(origins=tree.origins, skipped=tree.skipped, notes=(*tree.notes, *looked.notes))
+    train, validation, test = map(decoder.part, (tree.train, tree.validation, tree.test))
+    assert train is not None
+    dataset = assemble(
+        name, tree.classes, train, test, published, seed, validation=validation, account=account
+    )  # fmt: skip
+    decoder.check()
+    return dataset
 
 
 def _check_classes(task: str, classes: tuple[str, ...], path: Path) -> None:
@@ -107,26 +132,25 @@ def _check_classes(task: str, classes: tuple[str, ...], path: Path) -> None:
         )
 
 
-def folder(path: str | Path, image_size: int | None = None, seed: int = SPLIT_SEED) -> Dataset:
-    """Any images as a tree ``{train,test}/<class>/*.png`` (``val`` may stand for ``test``), or a zip of one.
+def folder(path: str | Path, image_size: int | Size | None = None, seed: int = SPLIT_SEED) -> Dataset:
+    """Any images in a layout that ``layouts`` reads, as ``{train,val,test}/<class>/*.png``, or a zip of them.
 
-    All become ``image_size`` pixels a side, by default the most common size of the training images: resized
-    to cover it and cropped around the centre. Without a test part a fifth of the training images, stratified
-    by class, becomes the test split. Raises DataError when the layout is another or an image is damaged.
+    All become ``image_size`` pixels a side, or that height and width, by default the most common size of the training
+    images: resized to cover it and cropped around the centre. Without a test part a fifth of the training images,
+    stratified by class, becomes the test split. Raises DataError when the layout has no or two meanings, images are
+    damaged, or they do not fit into memory.
     """
     path = existing(path)
-    if image_size is not None and image_size < 1:
+    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if size is not None and min(size) < 1:
         raise DataError(f"An image size of {image_size} is not possible; it has to be 1 or more.")
     source = images.find(path)
 
     def make() -> Dataset:
         with source:
-            tree = images.layout(source.names(), path)
-            common, channels = images.survey(source, [name for name, _ in tree.train])
-            size = common if image_size is None else (image_size, image_size)
-            train = images.part(source, tree.train, size, channels)
-            test = None if tree.test is None else images.part(source, tree.test, size, channels)
-            return assemble(path.stem, tree.classes, train, test, None, seed)
+            tree = layout(source)
+            looked = survey(source, [name for name, _ in tree.train], size)
+            return _decoded(path.resolve().stem, source, tree, looked, None, seed)
 
-    key = fingerprint(path, source.facts, task="folder", seed=seed, image_size=image_size)
+    key = fingerprint(path, source.facts, task="folder", seed=seed, image_size=size)
     return cached("folder", key, make)

@@ -6,7 +6,10 @@ tags at their operation; a double line is a student-teacher pair, a single line 
 
 from __future__ import annotations
 
-from kdzero_gp.compiler.canonical import digest
+import io
+from pathlib import Path
+from typing import Any
+
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.shapes import PairShapes
@@ -19,6 +22,7 @@ from kdzero_gp.errors import SettingError
 
 # 144 dots per inch is twice a screen's classic 72 points: sharp on screens and in a column of print.
 DOTS_PER_INCH = 144
+POINTS_PER_INCH = 72
 
 
 def layout(
@@ -56,22 +60,25 @@ def to_svg(
     geometry = layout(expression, knowledge, shapes, direction=direction, legend=legend)
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
-    return render(geometry, str(expression), describe(expression, knowledge), f"kdzero-{digest(expression)}")
+    return render(geometry, str(expression), describe(expression, knowledge))
 
 
-def to_png(
-    expression: Expression,
-    knowledge: KnowledgeTypes | None = None,
-    shapes: PairShapes | None = None,
-    *,
-    direction: str = "auto",
-    legend: bool = True,
-    dpi: int = DOTS_PER_INCH,
-) -> bytes:
-    """The same picture as a png image with ``dpi`` dots per inch; the arguments are those of ``to_svg``."""
-    from kdzero_gp.draw.png import render
+def to_png(expression: Expression, *context: Any, dpi: int = DOTS_PER_INCH, **look: Any) -> bytes:
+    """The svg picture as a png image with ``dpi`` dots per inch; the other arguments are those of ``to_svg``.
+
+    Raises ``SettingError`` for a ``dpi`` outside 36 to 1200, and what ``to_svg`` raises.
+    """
+    import matplotlib
+    import resvg_py
+    from PIL import Image
 
     if not 36 <= dpi <= 1200:
         raise SettingError(f"dpi {dpi} makes no readable picture; choose 36 to 1200")
-    geometry = layout(expression, knowledge, shapes, direction=direction, legend=legend)
-    return render(geometry, str(expression), dpi)
+    # the fonts that the layout was measured with, whatever the system has
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    files = [str(fonts / "DejaVuSans.ttf"), str(fonts / "DejaVuSans-Bold.ttf")]
+    picture = to_svg(expression, *context, **look)
+    pixels = resvg_py.svg_to_bytes(picture, zoom=dpi / POINTS_PER_INCH, skip_system_fonts=True, font_files=files)
+    buffer = io.BytesIO()  # resvg writes no resolution
+    Image.open(io.BytesIO(bytes(pixels))).convert("RGB").save(buffer, format="png", dpi=(dpi, dpi))
+    return buffer.getvalue()

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit
 from kdzero_gp.engine.recipe import Recipe
@@ -54,6 +55,7 @@ class Batches:
     validation: int = 0
     test: int = 0
     example: Tensor
+    account: DataAccount
 
     def __init__(self, recipe: Recipe, device: torch.device, precision: Precision = FLOAT32):
         self.recipe, self.device, self.precision = recipe, device, precision
@@ -102,7 +104,7 @@ class Resident(Batches):
 
     def __init__(self, dataset: Dataset, family: TaskFamily, recipe: Recipe, device: torch.device):
         super().__init__(recipe, device)
-        self.dataset, self.family = dataset, family
+        self.dataset, self.family, self.account = dataset, family, dataset.account
         self.classes = len(dataset.classes)
         self.train, self.validation, self.test = (len(s) for s in (dataset.train, dataset.validation, dataset.test))
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
@@ -161,7 +163,7 @@ class Streamed(Batches):
         readers: int,
     ):
         super().__init__(recipe, device)
-        self.parts, self.dataset, self.readers = parts, dataset, readers
+        self.parts, self.dataset, self.readers, self.account = parts, dataset, readers, dataset.account
         self.classes = len(dataset.classes)
         self.train, self.validation, self.test = (len(parts[n].labels) for n in ("train", "validation", "test"))
         self.example = next(self._batches("train", torch.arange(2).view(1, 2), None)).images

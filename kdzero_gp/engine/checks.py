@@ -19,11 +19,11 @@ def check_teacher(
     on the first of the parts, whose ``targets`` are given."""
     decides = family.deciding
     shown = [
-        f"{decides.text(measures[f'{part}_{decides.name}'])} {decides.unit} on {part} images"
+        f"{decides.text(measures[f'{part}_{decides.name}'])} {decides.unit}".strip() + f" on {part} images"
         for part in targets
         if f"{part}_{decides.name}" in measures
     ]
-    progress.note(f"teacher {name}: {decides.label} {', '.join(shown)}".replace("  ", " "))
+    progress.note(f"teacher {name}: {decides.label} {', '.join(shown)}")
     part, labels = next(iter(targets.items()))
     value, chance = measures[f"{part}_{decides.name}"], family.chance(labels, classes)
     if decides.key(value) > decides.key(chance):

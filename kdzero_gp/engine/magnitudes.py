@@ -1,8 +1,8 @@
 """The final magnitudes of a distiller in a long training: measured once, before the first epoch.
 
 A distiller's size beside the own loss changes quickly in the first steps, so the gradients are compared at a copy of
-the student that was trained alone for at most WARM_UP_STEPS steps of the recipe, with a rising learning rate. The training
-itself starts from the untouched student.
+the student that was trained alone for at most WARM_UP_STEPS steps of the recipe, with a rising learning rate. The
+training itself starts from the untouched student.
 """
 
 from __future__ import annotations

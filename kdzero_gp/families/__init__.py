@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from kdzero_gp.common import UNKNOWN
 from kdzero_gp.compiler.knowledge import KnowledgeSpec
 from kdzero_gp.data.augmentation import cropped
 
@@ -52,10 +53,33 @@ class Measure:
         '95.12 ± 1.02'
         """
         if math.isnan(value):
-            return "–"
+            return UNKNOWN
         digits = 2 if self.unit == "%" else 4
         shown = f"{self.scale * value:.{digits}f}"
         return shown if math.isnan(half_width) else f"{shown} ± {self.scale * half_width:.{digits}f}"
+
+    def with_unit(self, value: float, half_width: float = math.nan) -> str:
+        """The same, followed by the unit.
+
+        >>> Measure("accuracy", "accuracy", "%").with_unit(0.9512, 0.0102)
+        '95.12 ± 1.02 %'
+        """
+        return UNKNOWN if math.isnan(value) else f"{self.text(value, half_width)} {self.unit}".rstrip()
+
+    def difference(self, value: float, half_width: float = math.nan) -> str:
+        """A difference of two values with its sign; of shares in percentage points.
+
+        >>> Measure("accuracy", "accuracy", "%").difference(-0.01, 0.002)
+        '−1.00 ± 0.20'
+        """
+        if math.isnan(value):
+            return UNKNOWN
+        return f"{'+' if value >= 0 else '−'}{self.text(abs(value), half_width)}"
+
+    @property
+    def difference_unit(self) -> str:
+        """The unit of a difference."""
+        return "points" if self.unit == "%" else self.unit
 
     def key(self, value: float) -> float:
         """What sorts the best value first; one that was not measured comes last."""
@@ -68,9 +92,10 @@ class TaskFamily(ABC):
     """One kind of task.
 
     ``knowledge`` says what networks may expose, by name or pattern, and ``usual`` which of it distillers are made of
-    where nobody asks for more. ``measures`` are what a student is measured by; ``decides`` names the one that ranks races and picks the best epoch,
-    and ``breaks_ties`` the one that orders equals. ``metrics`` are what fitness may weigh: measures, and gaps to the
-    teacher, all lower for better; ``loss`` names the student's own loss among them, the first that fitness is about.
+    where nobody asks for more. ``measures`` are what a student is measured by; ``decides`` names the one that ranks
+    races and picks the best epoch, and ``breaks_ties`` the one that orders equals. ``metrics`` are what fitness may
+    weigh: measures, and gaps to the teacher (``…_gap``), all lower for better; ``loss`` names the student's own loss
+    among them, the first that fitness is about.
     """
 
     name: str
@@ -96,7 +121,7 @@ class TaskFamily(ABC):
         """A new network with random weights, by name. Raises ModelError."""
 
     @abstractmethod
-    def tap(self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None) -> nn.Module:
+    def tap(self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None, classes: int) -> nn.Module:
         """The network with its knowledge as outputs (``network``, ``taps``, ``shapes``). Raises ModelError."""
 
     @abstractmethod

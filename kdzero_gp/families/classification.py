@@ -35,8 +35,8 @@ class Classification(TaskFamily):
     def build(self, name: str, classes: int, channels: int) -> nn.Module:
         return build(name, classes, channels)
 
-    def tap(self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None) -> nn.Module:
-        return Tapped(network, example, taps)
+    def tap(self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None, classes: int) -> nn.Module:
+        return Tapped(network, example, taps, classes)
 
     def own_loss(self, outputs: Outputs, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """−mean log softmax(logits) at the label, in nats; targets N, or N×C shares of classes."""

@@ -52,6 +52,8 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     library, colon, rest = name.partition(":")
     if not colon:
         close = get_close_matches(name, names(), n=3, cutoff=0.5)
+        module, _, attribute = name.removesuffix(".py").rpartition(".")
+        close = close or ([f"{module}:{attribute}"] if module else [])
         hint = f"did you mean {' or '.join(close)}" if close else f"built in are {', '.join(names())}"
         raise ModelError(
             f"There is no network {name!r}: {hint}; timm:NAME, torchvision:NAME and module:callable work too."

@@ -162,11 +162,16 @@ def run(network: nn.Module, example: Tensor) -> Probe:
 
 
 def classifier(probe: Probe, logits: Tensor) -> Call | None:
-    """The last linear layer that gave the network's output, or one of its shape if the output was changed."""
+    """The last linear layer that gave the network's output, or one of its shape if the output was changed; without one
+    a layer of another kind, or the last convolution with as many channels as there are logits."""
     linear = [call for call in probe.calls if isinstance(call.module, nn.Linear)]
     exact = [call for call in linear if call.output is logits]
     alike = [call for call in linear if call.output.shape == logits.shape]
-    return next(reversed(exact or alike), None)
+    learnt = [call for call in probe.calls if call.is_leaf and next(call.module.parameters(), None) is not None]
+    custom = [c for c in learnt if c.output is logits and c.input is not None and c.input.dim() == 2]
+    pooled = [c for c in learnt if c.output.dim() == 4 and c.output.shape[1] == logits.shape[1]]
+    pooled = pooled if learnt and pooled[-1:] == learnt[-1:] else []  # what runs after it would be the classifier
+    return next(reversed(exact or alike or custom or pooled), None)
 
 
 def is_normalised_by(call: Call, logits: Tensor) -> bool:

@@ -5,9 +5,10 @@ The libraries are imported when one of their networks is asked for, because they
 
 import importlib
 import inspect
+import io
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
@@ -71,30 +72,54 @@ def from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
     return network
 
 
+CLASSES_NAMES = ("num_classes", "n_classes", "num_class", "nb_classes", "nclass", "classes", "class_num", "num_labels")
+"""What users call the argument for the number of classes."""
+
+
 @contextmanager
-def _current_directory_importable() -> Iterator[None]:
-    """Puts the current directory first on the import path, as ``python -m`` does, and takes it off again."""
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
+def _as_imported(folder: Path) -> Iterator[None]:
+    """Puts a folder first on the import path, as ``python -m`` does, and takes it off again. Meanwhile the module sees
+    no arguments of ours, and what it prints to standard error is shown only if it does not end the program."""
+    path, arguments, printed = str(folder), sys.argv, io.StringIO()
+    sys.path.insert(0, path)
+    sys.argv = arguments[:1]
     importlib.invalidate_caches()
     try:
-        yield
+        with redirect_stderr(printed):
+            yield
+        sys.stderr.write(printed.getvalue())
     finally:
-        if here in sys.path:
-            sys.path.remove(here)
+        sys.argv = arguments
+        if path in sys.path:
+            sys.path.remove(path)
 
 
-def user_object(spec: str, what: str) -> Any:
-    """What ``module:name`` names in the user's own code. Raises ModelError."""
-    module_name, _, attributes = spec.partition(":")
+def _remedy(error: BaseException, usual: str) -> str:
+    """What to do about an error in the user's code, in words after a semicolon."""
+    if isinstance(error, SystemExit):
+        return "put what parses arguments or ends the program under: if __name__ == '__main__':"
+    if any(word in str(error).lower() for word in ("cuda", "nvidia", "mps")):
+        return "leave out .cuda() and .to(device), since networks are moved to the device afterwards"
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"start from the directory that holds {error.name.partition('.')[0]}, or install it"
+    return usual
+
+
+def _said(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".partition("\n")[0]
+
+
+def _imported(spec: str, what: str, folder: Path, module_name: str, attributes: str) -> Any:
     try:
-        with _current_directory_importable():
-            target: Any = importlib.import_module(module_name)
-    except Exception as error:  # The user's module may fail in any way while it is imported.
+        target: Any = importlib.import_module(module_name)
+    except (Exception, SystemExit) as error:  # The user's module may fail in any way while it is imported.
+        remedy = _remedy(error, "start from the directory that holds it, or install it")
         raise ModelError(
-            f"The module {module_name!r} of the {what} {spec!r} cannot be imported "
-            f"({type(error).__name__}: {error}); start from the directory that holds it, or install it."
+            f"The module {module_name!r} of the {what} {spec!r} cannot be imported ({_said(error)}); {remedy}."
         ) from error
+    file = getattr(target, "__file__", None)
+    if spec.partition(":")[0].endswith(".py") and (file is None or Path(file).resolve().parent != folder.resolve()):
+        raise ModelError(f"The file of {spec!r} has the name of another module ({file or module_name}); rename it")
     for attribute in attributes.split("."):
         if not hasattr(target, attribute):
             close = get_close_matches(attribute, dir(target), n=3, cutoff=0.5)
@@ -104,33 +129,54 @@ def user_object(spec: str, what: str) -> Any:
     return target
 
 
-def _takes_classes(target: Any) -> bool:
+def user_object(spec: str, what: str) -> Any:
+    """What ``module:name`` names in the user's own code. Raises ModelError."""
+    module_name, _, attributes = spec.partition(":")
+    with _as_imported(Path.cwd()):
+        return _imported(spec, what, Path.cwd(), module_name, attributes)
+
+
+def _check_factory(spec: str, target: Any) -> None:
+    if isinstance(target, nn.Module):
+        raise ModelError(f"{spec!r} is a network already; name the class or a function that makes a new one each time.")
+    if not callable(target):
+        raise ModelError(f"{spec!r} is a {type(target).__name__}; name a class or function that makes a network.")
+
+
+def _classes_name(target: Any) -> str | None:
+    """The argument that takes the number of classes."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
-        return False
-    return any(p.name == "num_classes" or p.kind is p.VAR_KEYWORD for p in parameters)
+        return None
+    names = {p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL, p.POSITIONAL_ONLY)}
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return next((name for name in CLASSES_NAMES if name in names), CLASSES_NAMES[0] if open_ended else None)
 
 
 def from_user_code(spec: str, classes: int) -> nn.Module:
-    """The network that ``module:callable`` returns; it gets ``num_classes`` if its signature takes it.
+    """The network that ``module:callable`` or ``file.py:callable`` returns; it gets the number of classes if it takes
+    it under one of the usual names.
 
     Raises ModelError when the module cannot be imported, the callable is missing or fails, or what it returns
     is no ``nn.Module``.
     """
-    with _current_directory_importable():
-        target = user_object(spec, "network")
-        if not callable(target):
-            raise ModelError(f"{spec!r} is a {type(target).__name__}; name a class or function that makes a network.")
-        settings = {"num_classes": classes} if _takes_classes(target) else {}
+    name, _, attributes = spec.partition(":")
+    is_file = name.endswith(".py")
+    folder = Path(name).expanduser().parent if is_file else Path.cwd()
+    if is_file and not Path(name).expanduser().is_file():
+        raise ModelError(f"There is no file {name} for the network {spec!r}; give the path from here, or its module")
+    with _as_imported(folder.absolute()):
+        target = _imported(spec, "network", folder, Path(name).stem if is_file else name, attributes)
+        _check_factory(spec, target)
+        argument = _classes_name(target)
+        settings = {argument: classes} if argument else {}
         try:
             network = target(**settings)
-        except Exception as error:  # The user's callable may fail in any way.
+        except (Exception, SystemExit) as error:  # The user's callable may fail in any way.
             shown = ", ".join(f"{key}={value}" for key, value in settings.items())
-            raise ModelError(
-                f"Calling {spec}({shown}) failed with {type(error).__name__}: {error}; it has to return a "
-                "network when called with num_classes or without arguments."
-            ) from error
+            usual = "it has to return a network when called with num_classes or without arguments"
+            raise ModelError(f"Calling {spec}({shown}) failed with {_said(error)}; {_remedy(error, usual)}.") from error
     if not isinstance(network, nn.Module):
         raise ModelError(f"{spec} returned a {type(network).__name__}; it has to return a torch.nn.Module.")
     return network

@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models import discovery as probing
 from kdzero_gp.models.discovery import Probe
+from kdzero_gp.models.outputs import Path, check_columns, choose, columns, pick
 
 INPUT_SUFFIX = ":input"
 """A tap ``fc:input`` reads what goes into the layer ``fc``; without the suffix it reads what comes out."""
@@ -24,20 +25,19 @@ NETWORK = ""
 FEATURE_NAME = re.compile(r"feat([1-9]\d*)?")
 
 
-def as_logits(output: Any) -> Any:
-    """The logits in what a network returned: a tensor, or the main one of a tuple, mapping or record."""
-    if isinstance(output, Tensor):
-        return output
-    if isinstance(output, Mapping):
-        return output.get("logits")
-    if hasattr(output, "logits"):
-        return output.logits
-    return output[0] if isinstance(output, tuple | list) and output else None
-
-
 def as_embedding(tensor: Tensor) -> Tensor:
     """An embedding NxD, also from NxDx1x1."""
     return tensor if tensor.dim() == 2 else tensor.flatten(1)
+
+
+def as_pooled(tensor: Tensor) -> Tensor:
+    """An embedding NxC, the mean over the places of a map NxCxHxW."""
+    return tensor.mean((2, 3))
+
+
+def as_pooled_last(tensor: Tensor) -> Tensor:
+    """An embedding NxC, the mean over the places of a map NxHxWxC."""
+    return tensor.mean((1, 2))
 
 
 def as_channels_first(tensor: Tensor) -> Tensor:
@@ -77,7 +77,9 @@ def _feature_reading(name: str, layer: str, tensor: Tensor, square: bool) -> Rea
     )
 
 
-def _embedding_reading(layer: str, tensor: Tensor) -> Reading | None:
+def _embedding_reading(layer: str, tensor: Tensor, square: bool) -> Reading | None:
+    if tensor.dim() == 4 and max(probing.resolution(tensor, square)) > 1:
+        return as_pooled_last if probing.is_channels_last(tensor, square) else as_pooled
     if tensor.dim() < 2 or tensor.shape[1] != tensor[0].numel():
         raise ModelError(
             f"The tap emb={layer} gives a tensor of shape {tuple(tensor.shape)} and an embedding needs NxD; "
@@ -88,8 +90,8 @@ def _embedding_reading(layer: str, tensor: Tensor) -> Reading | None:
 
 def _reading(name: str, layer: str, tensor: Tensor, square: bool) -> Reading | None:
     if name == "logits":
-        return None
-    return _embedding_reading(layer, tensor) if name == "emb" else _feature_reading(name, layer, tensor, square)
+        return as_embedding if tensor.dim() > 2 else None
+    return _embedding_reading(layer, tensor, square) if name == "emb" else _feature_reading(name, layer, tensor, square)
 
 
 class _Store:
@@ -119,24 +121,34 @@ class Tapped(nn.Module):
     of the stages before it, in order). Networks without maps or tokens have no ``feat``.
 
     ``example`` is a batch NxCxHxW of the kind that the network will see. ``taps`` names layers by hand, as in
-    ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be found. Attributes: ``network``,
-    ``taps`` (the layer of each knowledge, "" for the network itself) and ``shapes`` (without the batch axis).
-    Raises ModelError when the logits or the embedding are not found, or a named layer does not exist or fit.
+    ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be found. ``classes`` of the data say which of
+    several outputs are the logits. Attributes: ``network``, ``taps`` (the layer of each knowledge, "" for the network
+    itself), ``shapes`` (without the batch axis) and ``note`` (a sentence where several outputs could be the logits).
+    Raises ModelError when the logits or the embedding are not found or have not as many columns as there are
+    classes, or a named layer does not exist or fit.
     """
 
-    def __init__(self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None = None):
+    def __init__(
+        self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None = None, classes: int | None = None
+    ):
         super().__init__()
         probe = probing.run(network, example)
         named = dict(taps or {})
         _check_names(named, network)
         self.network = network
-        self.taps: dict[str, str] = _complete(probe, named)
+        self.note = ""
+        self.output: Path = ()
+        if named.get("logits", NETWORK) == NETWORK:
+            self.output, self.note = choose(network, probe, classes)
+        self.taps: dict[str, str] = _complete(probe, named, self.output)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._store = _Store()
         self._readings: dict[str, Reading] = {}
         self._handles: list[RemovableHandle] = []
         for name, layer in self.taps.items():
-            tensor = _probed(probe, name, layer)
+            tensor = _probed(probe, name, layer, self.output)
+            if name == "logits" and classes is not None:
+                check_columns(network, [columns(tensor)], classes)
             reading = _reading(name, layer, tensor, probe.square)
             if reading is not None:
                 self._readings[name] = reading
@@ -156,7 +168,7 @@ class Tapped(nn.Module):
         finally:
             store.tensors = None  # From here on nothing but the caller holds the tensors.
         if "logits" not in tensors:
-            tensors["logits"] = output if isinstance(output, Tensor) else as_logits(output)
+            tensors["logits"] = output if isinstance(output, Tensor) else pick(output, self.output)
         for name, reading in self._readings.items():
             if name in tensors:
                 tensors[name] = reading(tensors[name])
@@ -192,10 +204,10 @@ def _check_names(named: Mapping[str, str], network: nn.Module) -> None:
             raise ModelError(f"{type(network).__name__} has no layer {bare!r} for the tap {name!r}: {hint}")
 
 
-def _probed(probe: Probe, name: str, layer: str) -> Tensor:
+def _probed(probe: Probe, name: str, layer: str, output: Path = ()) -> Tensor:
     """The tensor that a tap read while probing; raises ModelError when it read none."""
     if layer == NETWORK:
-        tensor = as_logits(probe.output)
+        tensor = pick(probe.output, output)
     else:
         call = probe.last(layer.removesuffix(INPUT_SUFFIX))
         tensor = None if call is None else call.input if layer.endswith(INPUT_SUFFIX) else call.output
@@ -207,11 +219,11 @@ def _probed(probe: Probe, name: str, layer: str) -> Tensor:
     return tensor
 
 
-def _complete(probe: Probe, named: Mapping[str, str]) -> dict[str, str]:
+def _complete(probe: Probe, named: Mapping[str, str], output: Path) -> dict[str, str]:
     """All taps in the order logits, emb, feat, feat1, ...: the named ones and those that are found."""
     taps = {"logits": named.get("logits", NETWORK)}
-    logits = _probed(probe, "logits", taps["logits"])
-    if logits.dim() != 2:
+    logits = _probed(probe, "logits", taps["logits"], output)
+    if not columns(logits):
         raise ModelError(
             f"The logits have shape {tuple(logits.shape)} and a classifier gives NxK; name the layer that "
             "does, as in taps={'logits': 'head'} (--student-tap or --teacher-tap logits=head)."
@@ -226,11 +238,14 @@ def _complete(probe: Probe, named: Mapping[str, str]) -> dict[str, str]:
     elif found is not None:
         taps["emb"] = found.name + INPUT_SUFFIX
     else:
-        raise ModelError(
-            f"No classifier was found: no nn.Linear of the network gives its output of shape "
-            f"{tuple(logits.shape)}; name the layer whose output is the embedding, as in "
-            "taps={'emb': 'pool'} (--student-tap or --teacher-tap emb=pool)."
-        )
+        ends = [call.name for call in probing.map_ends(probe)]
+        if not ends:
+            raise ModelError(
+                f"No classifier was found: no layer of the network gives its output of shape {tuple(logits.shape)}; "
+                "name the layer whose output is the embedding, as in taps={'emb': 'pool'} (--student-tap or "
+                "--teacher-tap emb=pool)."
+            )
+        taps["emb"] = ends[-1]
     return taps | _feature_taps(probe, named)
 
 

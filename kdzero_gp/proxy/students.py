@@ -21,6 +21,6 @@ def student_builder(spec: Mapping[str, Any], example: Tensor) -> Callable[[], nn
         network = family.build(spec["name"], spec["classes"], spec["channels"])
         if spec.get("cut"):
             network = halves(network, spec["cut"], spec["taps"])[1]
-        return family.tap(network, example.float(), spec.get("taps") or None)
+        return family.tap(network, example.float(), spec.get("taps") or None, spec["classes"])
 
     return builder

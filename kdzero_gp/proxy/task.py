@@ -27,10 +27,11 @@ class ProxyTask:
     """One teacher-student pair on one task, as evaluations see it.
 
     ``student`` says how to build it (``task``, ``name``, ``classes``, ``channels``, ``taps``); ``warm`` are the weights
-    that every proxy training starts from, and races too unless ``race_from_scratch``. ``test`` is only read by
-    the race, and never used to choose. ``maps``: what the warm student's stages before the last give on the images of
-    ``train`` and ``validation``, where proxies train the last stage alone; ``tail`` says how to build that.
-    ``threads`` are those that warmed it up. ``teacher``: the teacher's measures, named ``validation_…`` and ``test_…``.
+    that every proxy training starts from, and races too unless ``race_from_scratch``; ``threads`` are those that warmed
+    it up. ``test`` is only read by the race, and never used to choose. ``maps``: what the warm student's stages before
+    the last give on the images of ``train`` and ``validation``, where proxies train the last stage alone; ``tail`` says
+    how to build that. ``account`` says what was read; ``teacher`` are the teacher's measures, named ``validation_…``
+    and ``test_…``.
     """
 
     train: TensorSplit
@@ -45,6 +46,7 @@ class ProxyTask:
     threads: int = 1
     race_from_scratch: bool = True
     teacher: dict[str, float] = field(default_factory=dict)
+    account: dict[str, Any] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)
     tail: dict[str, Any] = field(default_factory=dict)
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from importlib import resources
 from pathlib import Path
-from string import Template
+from typing import Any
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from kdzero_gp.common import real
 from kdzero_gp.files import atomic_write
 from kdzero_gp.report.panels import PANELS, overview, read_snapshot
-from kdzero_gp.report.panels.pieces import text
 
 
 def write_report(folder: Path, output: Path) -> None:
@@ -20,18 +24,32 @@ def write_report(folder: Path, output: Path) -> None:
 
 
 def report(folder: Path) -> str:
-    """The page as text."""
-    snapshot = read_snapshot(folder)
-    contents = "".join(f'<li><a href="#{name}">{text(title)}</a></li>' for name, title, _ in PANELS)
-    return Template(_asset("page.html")).substitute(
-        title=text(f"{folder.name}: kdzero-gp report"),
-        style=_asset("page.css"),
-        script=_asset("page.js"),
-        overview=overview(snapshot),
-        contents=contents,
-        panels="".join(panel(snapshot) for _, _, panel in PANELS),
-    )
+    """The page as text. Whatever comes from a run is escaped by the templates."""
+    snapshot, templates = read_snapshot(folder), _environment()
+
+    def rendered(name: str, data: dict[str, Any]) -> Markup:
+        return Markup(templates.get_template(f"{name}.html").render(data))
+
+    panels = [(name, title, rendered(name, panel(snapshot))) for name, title, panel in PANELS]
+    head = rendered("overview", overview(snapshot))
+    assets = {"style": _asset("page.css"), "script": _asset("page.js")}
+    return str(rendered("page", {"snapshot": snapshot, "overview": head, "panels": panels, **assets}))
 
 
-def _asset(name: str) -> str:
-    return (resources.files("kdzero_gp.report") / "assets" / name).read_text(encoding="utf-8")
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("kdzero_gp.report"), autoescape=True, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
+    environment.filters |= {
+        "real": real,
+        "thousands": "{:,}".format,
+        # what has no number comes last in either direction
+        "sortable": lambda value: "" if math.isnan(value) else f"{value:.9g}",
+    }
+    return environment
+
+
+def _asset(name: str) -> Markup:
+    return Markup((resources.files("kdzero_gp.report") / "assets" / name).read_text(encoding="utf-8"))

@@ -22,6 +22,7 @@ from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import ModelError
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.models.outputs import check_outputs, check_trainable
 from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
@@ -42,6 +43,8 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     task, plan = tasks.get(settings.task), settings.plan
     progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
     dataset = task.load(settings.data)
+    for line in dataset.account.lines():
+        progress.note(line)
     example = dataset.normalise(dataset.train.images[:2]).to(device)
     classes = len(dataset.classes)
     spec: dict[str, Any] = {
@@ -52,6 +55,9 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     with computing_as(threads):
         torch.manual_seed(settings.search.seed)
         student: Any = student_builder(spec, example)().to(device)
+        check_trainable(student.network)
+        for note in check_outputs(student.network, classes, example):
+            progress.note(f"student {settings.student}: {note}")
         if settings.precision:
             precision = Precision.parse(settings.precision)
         else:
@@ -77,6 +83,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
             threads=threads,
             race_from_scratch=plan.race_from_scratch,
             teacher=measures,
+            account=dataset.account.as_dict(),
         )
         preparation.warm_up(proxy_task, student)
         if plan.proxy_trains == "last-stage":
@@ -105,7 +112,11 @@ class _Preparation:
         weights = settings.teacher_weights or (kept if kept.exists() else None)
         if weights is not None:
             load_weights(network, weights)
-        teacher: Any = self.family.tap(network.to(self.device), example, settings.teacher_taps or None)
+        teacher: Any = self.family.tap(
+            network.to(self.device), example, settings.teacher_taps or None, len(self.dataset.classes)
+        )
+        for note in check_outputs(teacher.network, len(self.dataset.classes), example):
+            self.progress.note(f"teacher {settings.teacher}: {note}")
         settings.searched(student.shapes, teacher.shapes)  # refuses what is not there before a training of hours
         if weights is None:
             recipe = settings.plan.teacher_recipe

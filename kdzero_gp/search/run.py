@@ -19,7 +19,7 @@ import kdzero_gp.compiler as language
 from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.errors import ExpressionError, RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.progress import Progress
@@ -147,6 +147,7 @@ class Work:
 
     def _prepare(self) -> ProxyTask:
         bench = prepare(self.folder, self.settings, torch.device(self.device), self.progress)
+        self.database.set_fact("data", bench.account)
         self.database.set_fact("bench", {f"teacher_{name}": value for name, value in bench.teacher.items()} | {
             "precision": str(bench.precision), "threads": bench.threads,
             "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes,
@@ -193,7 +194,8 @@ class Work:
         self.baseline = {name: value for name, value in means.items() if not name.startswith("short_")}
         self.short_baseline = {name.removeprefix("short_"): v for name, v in means.items() if name.startswith("short_")}
         values = ", ".join(
-            f"{measure.heading} {measure.text(means[measure.name])}" for measure in self.settings.family.measures
+            f"{measure.label} {measure.text(means[measure.name])} {measure.unit}".strip()
+            for measure in self.settings.family.measures
         )
         self.progress.note(f"{ALONE_TEXT}: validation {values} after one proxy training")
 
@@ -217,8 +219,12 @@ class Work:
         self.progress.end()
 
     def _fits(self, expression: Expression) -> bool:
-        """Whether the pair exposes the knowledge that an expression uses."""
-        return all(node.name in self.shapes.types for node in expression.walk() if not node.arguments)
+        """Whether an expression can be applied to what the pair exposes."""
+        try:
+            language.check(expression, self.shapes.types)
+        except ExpressionError:
+            return False
+        return True
 
     # --- evolution ------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from kdzero_gp.data import load
 from kdzero_gp.data.dataset import Dataset
-from kdzero_gp.errors import DataError
+from kdzero_gp.errors import DataError, DataWarning
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models.external import user_object
@@ -54,7 +55,12 @@ def get(name: str) -> Task:
 
 
 def _from(name: str) -> Callable[[str | Path | None], Dataset]:
-    return lambda data: load(name, data)
+    def read(data: str | Path | None) -> Dataset:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DataWarning)  # the account says it, and it is printed
+            return load(name, data)
+
+    return read
 
 
 register(Task("digits", CLASSIFICATION, _from("digits"), DIGITS, (10, 1, 8)))

@@ -19,7 +19,8 @@ from typing import Any
 
 import torch
 
-from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.common import summary_writer
+from kdzero_gp.errors import RunError
 from kdzero_gp.files import atomic_write
 from kdzero_gp.training.settings import TrainingResult
 from kdzero_gp.version import __version__
@@ -104,9 +105,10 @@ def load_checkpoint(folder: Path, device: torch.device) -> dict[str, Any] | None
 
 
 def write_log(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = LOG) -> None:
-    """A table with one line for each row; the columns are those of the first."""
+    """A table with one line for each row; what a row lacks stays empty."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     atomic_write(folder / name, text.getvalue())
@@ -139,14 +141,8 @@ class Board:
         self.writer: Any = None
         if not wanted:
             return
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            raise SettingError(
-                "--tensorboard needs tensorboard; install it with: pip install 'kdzero-gp[tensorboard]'"
-            ) from None
         # After an interruption, points of an epoch that is trained again are dropped.
-        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=epoch)
+        self.writer = summary_writer()(str(folder / "tensorboard"), purge_step=epoch)
 
     def add(self, row: Mapping[str, Any]) -> None:
         """One epoch's numbers."""

@@ -11,8 +11,11 @@ import torch
 from torch import Tensor
 
 from kdzero_gp import tasks
-from kdzero_gp.data import images as trees
+from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import SPLIT_SEED, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, split_off
+from kdzero_gp.data.decoding import open_image
+from kdzero_gp.data.images import Folder
+from kdzero_gp.data.layouts import layout
 from kdzero_gp.engine.batches import Batches, Files, Resident, Streamed
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import DataError
@@ -75,10 +78,8 @@ class _Unread:
     names: np.ndarray
 
     def __call__(self, index: int) -> object:
-        from torchvision.datasets.folder import default_loader
-
         try:
-            return default_loader(str(self.root / str(self.names[index])))
+            return open_image(self.root / str(self.names[index]), channels=3)
         except (OSError, ValueError, SyntaxError) as error:
             raise DataError(
                 f"The image {self.names[index]} cannot be decoded ({error}); repair or remove it."
@@ -101,15 +102,25 @@ def _from_folder(
     if not recipe.image_size:
         raise DataError("images of a folder that are read one by one need a size; add --set image_size=224")
     root = Path(data).expanduser()
-    source = trees.Folder(root)
-    tree = trees.layout(source.names(), root)
-    train, test = tree.train, tree.test
+    tree = layout(Folder(root))
+    train, validation, test = tree.train, tree.validation, tree.test
+    origins = dict(tree.origins)
     if test is None:
         test, train = _split(train, TEST_SHARE)
-    validation, train = _split(train, VALIDATION_SHARE) if validate else ([], train)
+        origins["test"] = f"a share of {TEST_SHARE:g} of the training images"
+    if validation is None:
+        validation, train = _split(train, VALIDATION_SHARE) if validate else ([], train)
+        origins["validation"] = f"a share of {VALIDATION_SHARE:g} of the training images"
+    elif not validate:
+        train, validation = [*train, *validation], []
     parts = {"train": train, "validation": validation, "test": test}
+    counts = {
+        part: tuple(np.bincount([label for _, label in images], minlength=len(tree.classes)).tolist())
+        for part, images in parts.items()
+    }
+    account = DataAccount(tree.classes, counts, origins, dict(tree.skipped), tuple(tree.notes))
     empty = Split(torch.empty(0, 3, recipe.image_size, recipe.image_size, dtype=torch.uint8), torch.empty(0).long())
-    facts = Dataset(root.name, tree.classes, empty, empty, empty, *IMAGENET_STATISTICS)
+    facts = Dataset(root.name, tree.classes, empty, empty, empty, *IMAGENET_STATISTICS, account=account)
     files = {name: _unread(root, labelled) for name, labelled in parts.items()}
     return Streamed(files, facts, recipe, device, readers)
 

@@ -70,7 +70,7 @@ def tapped(
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
             network = family.build(network, classes, example.shape[1])
-    return family.tap(network, example, taps or None)
+    return family.tap(network, example, taps or None, classes)
 
 
 def describe_pair(

@@ -27,6 +27,7 @@ from kdzero_gp.errors import ModelError
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.files import atomic_write
 from kdzero_gp.models import names
+from kdzero_gp.models.outputs import check_outputs, check_trainable
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
@@ -68,7 +69,9 @@ def run(
         forget_peak(device)
         machine = replace(machine, threads=threads)
         training = _Training(settings, folder, machine, progress or Progress(), shared, checkpoint)
+        account = training.opened.batches.account
         chosen = {"device": str(device), "threads": threads, "precision": str(training.opened.precision)}
+        chosen |= {"data": account.as_dict()}
         return training.run(tensorboard, chosen)
 
 
@@ -98,6 +101,7 @@ class Opened:
         classes, example = self.batches.classes, self.batches.example
         student = tapped(settings.student, classes, example, settings.student_taps, settings.seed, self.family)
         self.student = student.to(self.device)
+        check_trainable(self.student.network)
         if machine.precision is not None:
             self.precision = Precision.parse(machine.precision)
         else:
@@ -133,6 +137,8 @@ class _Training:
         self.machine, self.progress, self.checkpoint = machine, progress, checkpoint
         self.begin = time.perf_counter()
         self.opened = Opened(settings, machine)
+        for line in self.opened.batches.account.lines():
+            progress.note(line)
         self.student, self.family = self.opened.student, self.opened.family
         self.teacher_measures: dict[str, float] = {}
         self.teacher = self._teacher() if settings.source else None
@@ -146,6 +152,9 @@ class _Training:
     def _teacher(self) -> Teacher:
         settings, opened = self.settings, self.opened
         network = _load_teacher(settings, opened)
+        example = resized(opened.batches.example, self.recipe.teacher_image_size)
+        for note in check_outputs(network.network, opened.batches.classes, example):
+            self.progress.note(f"teacher {settings.teacher}: {note}")
         torch.manual_seed(settings.seed)  # the adapters' first weights
         distiller = load_source(settings.source).to(opened.device).train()
         part = "validation" if opened.batches.validation else "train"

@@ -1,9 +1,9 @@
-"""The panels of the report: each takes a snapshot of a run and gives one section of html."""
+"""The panels of the report: each takes a snapshot of a run and gives the data of its template."""
 
 from kdzero_gp.report.panels.cost import cost_panel
 from kdzero_gp.report.panels.fitness import fitness_panel
 from kdzero_gp.report.panels.flow import flow_panel
-from kdzero_gp.report.panels.lineage import lineage_panel
+from kdzero_gp.report.panels.genealogy import genealogy_panel
 from kdzero_gp.report.panels.operations import operations_panel, pairs_panel, time_panel
 from kdzero_gp.report.panels.overview import overview
 from kdzero_gp.report.panels.race import race_panel
@@ -19,7 +19,7 @@ PANELS = (
     ("operations", "Operations", operations_panel),
     ("pairs", "Pairs", pairs_panel),
     ("time", "Over time", time_panel),
-    ("genealogy", "Genealogy", lineage_panel),
+    ("genealogy", "Genealogy", genealogy_panel),
     ("trees", "Runners-up", trees_panel),
     ("cost", "Cost", cost_panel),
     ("reproduction", "Reproduction", reproduction_panel),

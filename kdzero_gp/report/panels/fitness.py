@@ -6,9 +6,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from markupsafe import Markup
+from matplotlib.ticker import MaxNLocator
+
+from kdzero_gp.analysis.markup import Cell, chart, label, tag
 from kdzero_gp.analysis.statistics import fitness_over_generations
-from kdzero_gp.report.panels.pieces import Cell, both_widths, details, label, nothing, real, section, svg, table
-from kdzero_gp.report.panels.snapshot import Snapshot
+from kdzero_gp.common import ALONE_TEXT, real
+from kdzero_gp.report.panels.snapshot import WIDTHS, Snapshot
 from kdzero_gp.search.storage import Status
 
 HEIGHT = 320.0
@@ -26,24 +30,14 @@ Row = dict[str, Any]
 COUNTS = (*(status.value for status in Status), "duplicates")
 
 
-def fitness_panel(snapshot: Snapshot) -> str:
+def fitness_panel(snapshot: Snapshot) -> dict[str, Any]:
     """Best and quantiles of fitness, as a chart and as a table."""
-    caption = (
-        "Lower is better; 1 is a student trained by cross-entropy alone. The blue line is the best distiller so far, "
-        "the bands hold the middle 50 % and 80 % of each generation’s births."
-    )
     rows = fitness_over_generations(snapshot.births, snapshot.evaluations)
     if not any(math.isfinite(row["best_so_far"]) for row in rows):
-        return section("fitness", "Fitness over generations", caption, nothing("No distiller has a fitness yet."))
-    drawn = grouped(rows, COLUMNS)
-    lines = reference_lines(snapshot)
-    legend = (
-        '<ul class="legend"><li><i class="swatch best"></i>best so far</li><li><i class="swatch median"></i>median</li>'
-        '<li><i class="swatch half"></i>middle 50 %</li><li><i class="swatch most"></i>middle 80 %</li></ul>'
-    )
-    chart = both_widths(lambda width: fitness_chart(drawn, lines, width))
-    numbers = details("The numbers", _table(grouped(rows, TABLE_ROWS)))
-    return section("fitness", "Fitness over generations", caption, legend + chart + numbers)
+        return {"rows": []}
+    drawn, lines = grouped(rows, COLUMNS), reference_lines(snapshot)
+    charts = [fitness_chart(drawn, lines, width) for width in WIDTHS]
+    return {"charts": charts, "headers": _HEADERS, "rows": [_cells(row) for row in grouped(rows, TABLE_ROWS)]}
 
 
 def reference_lines(snapshot: Snapshot) -> dict[str, float]:
@@ -51,7 +45,7 @@ def reference_lines(snapshot: Snapshot) -> dict[str, float]:
     best proxy."""
     zoo = {s.entry.name: s.entry.fitness for s in snapshot.table if s.entry.kind == "zoo"}
     known = {name: fitness for name, fitness in zoo.items() if fitness is not None}
-    lines = {"cross-entropy alone": 1.0}
+    lines = {ALONE_TEXT: 1.0}
     if "kd" in known:
         lines["kd"] = known["kd"]
     if known:
@@ -81,7 +75,7 @@ def _together(rows: Sequence[Row]) -> Row:
     return found
 
 
-def fitness_chart(rows: Sequence[Row], lines: dict[str, float], width: float) -> str:
+def fitness_chart(rows: Sequence[Row], lines: dict[str, float], width: float) -> Markup:
     """The chart in one width."""
     low, high = _range(rows, lines)
     first, last = rows[0]["generation"], max(rows[-1]["generation"], rows[0]["generation"] + 1)
@@ -92,62 +86,57 @@ def fitness_chart(rows: Sequence[Row], lines: dict[str, float], width: float) ->
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - min(max(value, low), high)) / (high - low)
 
-    body = [_axes(low, high, first, last, x, y, width)]
-    known = [row for row in rows if math.isfinite(row["median"])]
+    body = _axes(low, high, first, last, x, y, width)
+    measured = [row for row in rows if math.isfinite(row["median"])]
     for lower, upper, kind in (("q10", "q90", "most"), ("q25", "q75", "half")):
-        edge = [(x(row["generation"]), y(row[upper])) for row in known]
-        edge += [(x(row["generation"]), y(row[lower])) for row in reversed(known)]
-        body.append(f'<polygon class="band {kind}" points="{_points(edge)}"/>')
-    middle = [(x(row["generation"]), y(row["median"])) for row in known]
-    body.append(f'<polyline class="median" points="{_points(middle)}"/>')
-    body.append(_references(lines, y, width))
+        edge = [(x(row["generation"]), y(row[upper])) for row in measured]
+        edge += [(x(row["generation"]), y(row[lower])) for row in reversed(measured)]
+        body.append(tag("polygon", kind=f"band {kind}", points=_points(edge)))
+    middle = [(x(row["generation"]), y(row["median"])) for row in measured]
+    body.append(tag("polyline", kind="median", points=_points(middle)))
+    body += _references(lines, y, width)
     best = [(x(row["generation"]), y(row["best_so_far"])) for row in rows if math.isfinite(row["best_so_far"])]
     steps = [best[0]]
     for place in best[1:]:
         steps += [(place[0], steps[-1][1]), place]
-    body.append(f'<polyline class="best" points="{_points(steps)}"/>')
-    body.append(f'<circle class="best" cx="{steps[-1][0]:.1f}" cy="{steps[-1][1]:.1f}" r="3.5"/>')
+    body.append(tag("polyline", kind="best", points=_points(steps)))
+    body.append(tag("circle", kind="best", cx=f"{steps[-1][0]:.1f}", cy=f"{steps[-1][1]:.1f}", r=3.5))
     title = f"Fitness over {last - first + 1} generations; the best so far ends at {real(rows[-1]['best_so_far'])}."
-    return svg(width, HEIGHT, title, "".join(body))
+    return chart(width, HEIGHT, title, body)
 
 
 def _range(rows: Sequence[Row], lines: dict[str, float]) -> tuple[float, float]:
     best = [row["best_so_far"] for row in rows if math.isfinite(row["best_so_far"])]
     upper = sorted(row["q90"] for row in rows if math.isfinite(row["q90"]))
-    low = min(*best, *lines.values(), best[-1])
     high = max(1.05, min(HIGHEST, upper[int(0.95 * (len(upper) - 1))]))
-    step = tick_step(high - low)
-    return math.floor(low / step) * step, math.ceil(high / step) * step
+    covering = ticks(min(*best, *lines.values(), best[-1]), high)
+    return covering[0], covering[-1]
 
 
-def tick_step(span: float, most: int = 6) -> float:
-    """The smallest of 1, 2, 5 times a power of ten that cuts ``span`` into at most ``most`` parts.
+def ticks(low: float, high: float, most: int = 8) -> list[float]:
+    """Round numbers that cover low..high.
 
-    >>> tick_step(0.93), tick_step(100)
-    (0.2, 20.0)
+    >>> ticks(0.0, 0.93)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     """
-    raw = max(span, 1e-9) / most
-    power = 10.0 ** math.floor(math.log10(raw))
-    return float(next(f"{factor * power:.12g}" for factor in (1, 2, 5, 10) if factor * power >= raw * 0.9999))
+    values = MaxNLocator(most, steps=[1, 2, 5, 10]).tick_values(low, high)
+    return [round(float(value), 12) for value in values]
 
 
-def _axes(low: float, high: float, first: int, last: int, x: Any, y: Any, width: float) -> str:
+def _axes(low: float, high: float, first: int, last: int, x: Any, y: Any, width: float) -> list[Markup]:
     parts = []
-    step = tick_step(high - low)
-    for index in range(round((high - low) / step) + 1):
-        value = low + index * step
-        parts.append(f'<path class="grid" d="M{LEFT},{y(value):.1f}H{width - RIGHT}"/>')
+    for value in ticks(low, high):
+        parts.append(tag("path", kind="grid", d=f"M{LEFT},{y(value):.1f}H{width - RIGHT}"))
         parts.append(label(LEFT - 8, y(value) + 4, f"{value:.3g}", "tick", "end"))
-    across = max(1.0, tick_step(last - first, 8 if width > 500 else 4))
-    for index in range(math.ceil(first / across), int(last / across) + 1):
-        place = index * across
-        anchor = "end" if x(place) > width - RIGHT - 8 else "middle"
-        parts.append(label(x(place), HEIGHT - BOTTOM + 17, f"{place:g}", "tick", anchor))
+    for place in ticks(first, last, 10 if width > 500 else 5):
+        if first <= place <= last and place == round(place):
+            anchor = "end" if x(place) > width - RIGHT - 8 else "middle"
+            parts.append(label(x(place), HEIGHT - BOTTOM + 17, f"{place:g}", "tick", anchor))
     parts.append(label((LEFT + width - RIGHT) / 2, HEIGHT - 3, "generation", "tick", "middle"))
-    return "".join(parts)
+    return parts
 
 
-def _references(lines: dict[str, float], y: Any, width: float) -> str:
+def _references(lines: dict[str, float], y: Any, width: float) -> list[Markup]:
     parts = []
     taken: list[float] = []
     for name, value in sorted(lines.items(), key=lambda item: -item[1]):
@@ -155,35 +144,22 @@ def _references(lines: dict[str, float], y: Any, width: float) -> str:
         while any(abs(height - other) < LABEL_GAP for other in taken):
             height += LABEL_GAP
         taken.append(height)
-        parts.append(f'<path class="reference" d="M{LEFT},{y(value):.1f}H{width - RIGHT}"/>')
+        parts.append(tag("path", kind="reference", d=f"M{LEFT},{y(value):.1f}H{width - RIGHT}"))
         parts.append(label(width - RIGHT - 2, height, f"{name} {value:.3f}", "halo", "end"))
-    return "".join(parts)
+    return parts
 
 
 def _points(places: Sequence[tuple[float, float]]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
 
 
-def _table(rows: Sequence[Row]) -> str:
-    headers = [
-        "generations",
-        "births",
-        "best so far",
-        "10 %",
-        "25 %",
-        "median",
-        "75 %",
-        "90 %",
-        *COUNTS,
-    ]
-    body = [
-        [
-            Cell(f"{row['generation']}" + (f"–{row['until']}" if row["until"] > row["generation"] else ""),
-                 row["generation"]),
-            Cell(f"{row['births']:,}", row["births"]),
-            *(Cell(real(row[name], 3), row[name]) for name in ("best_so_far", *_QUANTITIES)),
-            *(Cell(f"{row[name]:,}", row[name]) for name in COUNTS),
-        ]
-        for row in rows
+_HEADERS = ("generations", "births", "best so far", "10 %", "25 %", "median", "75 %", "90 %", *COUNTS)
+
+
+def _cells(row: Row) -> list[Cell]:
+    first, last = row["generation"], row["until"]
+    return [
+        Cell(f"{first}–{last}" if last > first else first, first), Cell(f"{row['births']:,}", row["births"]),
+        *(Cell(real(row[name], 3), row[name]) for name in ("best_so_far", *_QUANTITIES)),
+        *(Cell(f"{row[name]:,}", row[name]) for name in COUNTS),
     ]  # fmt: skip
-    return table(headers, body, "Fitness over generations", range(len(headers)))

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from markupsafe import Markup
+
+from kdzero_gp.analysis.markup import chart, label, tag
 from kdzero_gp.analysis.statistics import candidate_flow
 from kdzero_gp.draw.style import DETAIL_SIZE
-from kdzero_gp.report.panels.pieces import both_widths, label, nothing, section, svg, text
-from kdzero_gp.report.panels.snapshot import Snapshot
+from kdzero_gp.report.panels.snapshot import WIDTHS, Snapshot
 
 TOP, ROW, GAP, BAR = 30.0, 18.0, 10.0, 12.0
 # The height of all births together, in pixels.
@@ -41,62 +44,59 @@ def outcomes(flow: dict[str, int]) -> list[FlowOutcome]:
     return [outcome for outcome in found if outcome.count]
 
 
-def flow_panel(snapshot: Snapshot) -> str:
+def flow_panel(snapshot: Snapshot) -> dict[str, Any]:
     """Births on the left, what became of them on the right."""
-    caption = (
-        "Each candidate is a duplicate of an earlier one, equivalent to one, trained, predicted, or rejected for the "
-        "reason in orange. Ill-typed trees cannot be generated. The best few race."
-    )
     raced = {s.entry.name for s in snapshot.raced if s.entry.kind == "evolved"}
     flow = candidate_flow(snapshot.births, snapshot.evaluations, raced)
-    if not flow["births"]:
-        return section("flow", "Where candidates went", caption, nothing("No distiller was born yet."))
-    return section("flow", "Where candidates went", caption, both_widths(lambda width: flow_chart(flow, width)))
+    return {"charts": [flow_chart(flow, width) for width in WIDTHS] if flow["births"] else []}
 
 
-def flow_chart(flow: dict[str, int], width: float) -> str:
+def flow_chart(flow: dict[str, int], width: float) -> Markup:
     """The flow in one width: ribbons as high as the number of births in them."""
     births, parts = flow["births"], outcomes(flow)
     column, last = (0.42 * width, 0.8 * width) if width > 500 else (92.0, 0.76 * width)
-    body = [label(0, TOP - 12, f"{births:,} births", "strong"),
-            f'<rect class="flow plain" x="0" y="{TOP}" width="{BAR}" height="{TOTAL}"/>']  # fmt: skip
+    body = [label(0, TOP - 12, f"{births:,} births", "strong"), _bar(0, TOP, TOTAL, "plain")]
     left = right = TOP
     for outcome in parts:
         height = TOTAL * outcome.count / births
         shown = max(1.5, height)
         body.append(_ribbon((BAR, left, height), (column, right, shown), outcome.kind))
-        body.append(f'<rect class="flow {outcome.kind}" x="{column:g}" y="{right:.1f}" width="{BAR}" '
-                    f'height="{shown:.1f}"/>')  # fmt: skip
-        room = last - column - 40 if outcome.name == "trained" and flow["raced"] else width - column - BAR - 8
+        body.append(_bar(column, right, shown, outcome.kind))
+        racing = outcome.name == "trained" and flow["raced"]
+        room = last - column - 40 if racing else width - column - BAR - 8
         body.append(_outcome_label(column + BAR + 8, right + max(shown, ROW) / 2 + 4, outcome, births, room))
-        if outcome.name == "trained" and flow["raced"]:
-            body.append(_raced(flow["raced"], births, (column + BAR, right), last))
+        if racing:
+            body += _raced(flow["raced"], births, (column + BAR, right), last)
         left, right = left + height, right + max(shown, ROW) + GAP
     title = f"{births:,} births: " + ", ".join(f"{part.count:,} {part.name}" for part in parts)
-    return svg(width, max(right, TOP + TOTAL + 4), title, "".join(body))
+    return chart(width, max(right, TOP + TOTAL + 4), title, body)
 
 
-def _raced(count: int, births: int, start: tuple[float, float], x: float) -> str:
-    height = TOTAL * count / births
-    shown = max(1.5, height)
-    bar = f'<rect class="flow best" x="{x:g}" y="{start[1]:.1f}" width="{BAR}" height="{shown:.1f}"/>'
+def _raced(count: int, births: int, start: tuple[float, float], x: float) -> list[Markup]:
+    shown = max(1.5, TOTAL * count / births)
     ribbon = _ribbon((start[0], start[1], shown), (x, start[1], shown), "best")
-    return ribbon + bar + label(x + BAR + 8, start[1] + max(shown, ROW) / 2 + 4, f"{count:,} raced", "halo")
+    words = label(x + BAR + 8, start[1] + max(shown, ROW) / 2 + 4, f"{count:,} raced", "halo")
+    return [ribbon, _bar(x, start[1], shown, "best"), words]
 
 
-def _ribbon(start: tuple[float, float, float], end: tuple[float, float, float], kind: str) -> str:
+def _bar(x: float, y: float, height: float, kind: str) -> Markup:
+    return tag("rect", kind=f"flow {kind}", x=f"{x:g}", y=f"{y:.1f}", width=BAR, height=f"{height:.1f}")
+
+
+def _ribbon(start: tuple[float, float, float], end: tuple[float, float, float], kind: str) -> Markup:
     (x, y, height), (to_x, to_y, to_height) = start, end
     middle = (x + to_x) / 2
-    return (
-        f'<path class="ribbon {kind}" d="M{x:.1f},{y:.1f}C{middle:.1f},{y:.1f} {middle:.1f},{to_y:.1f} '
+    outline = (
+        f"M{x:.1f},{y:.1f}C{middle:.1f},{y:.1f} {middle:.1f},{to_y:.1f} "
         f"{to_x:.1f},{to_y:.1f}V{to_y + to_height:.1f}C{middle:.1f},{to_y + to_height:.1f} "
-        f'{middle:.1f},{y + height:.1f} {x:.1f},{y + height:.1f}Z"/>'
+        f"{middle:.1f},{y + height:.1f} {x:.1f},{y + height:.1f}Z"
     )
+    return tag("path", kind=f"ribbon {kind}", d=outline)
 
 
-def _outcome_label(x: float, y: float, outcome: FlowOutcome, births: int, room: float) -> str:
+def _outcome_label(x: float, y: float, outcome: FlowOutcome, births: int, room: float) -> Markup:
     share = 100 * outcome.count / births
     words = f"{outcome.count:,} {outcome.name}" + (f" ({share:.1f} %)" if room > 260 else "")
     most = int(room / (0.62 * DETAIL_SIZE * 1.2))
     short = words if len(words) <= most else words[: most - 1] + "…"
-    return f"<g><title>{text(words)}</title>{label(x, y, short, 'halo')}</g>"
+    return tag("g", tag("title", words), label(x, y, short, "halo"))

@@ -4,41 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+from markupsafe import Markup
+
+from kdzero_gp.analysis.markup import Cell, tag
 from kdzero_gp.analysis.results import race_cells, race_headers
 from kdzero_gp.families import TaskFamily
-from kdzero_gp.report.panels.pieces import Cell, nothing, section, table, text
 from kdzero_gp.report.panels.snapshot import Snapshot
-from kdzero_gp.search.race import TEST, RaceResult
+from kdzero_gp.search.race import TEST, Competitor, RaceResult
 
 PLOT_WIDTH, PLOT_HEIGHT = 180.0, 20.0
 # Entries far behind (a method that diverged) must not squeeze the others: the plot shows this share of the ranking.
 PLOTTED_SHARE = 0.8
 
 
-def race_panel(snapshot: Snapshot) -> str:
-    """The table, best mean validation accuracy first."""
+def race_panel(snapshot: Snapshot) -> dict[str, Any]:
+    """The table, the best first."""
     raced = snapshot.raced
-    plan = snapshot.settings.plan
-    caption = (
-        "The best evolved distillers, the published methods at their tuned magnitudes, and cross-entropy alone, each "
-        f"trained {'from scratch' if snapshot.bench.get('race_from_scratch') else 'from the warm student'} on up to "
-        f"{plan.race_seeds} fresh seeds: means with 95 % intervals. The first measure, on validation images, decides "
-        "the rank; test images decide nothing."
-    )
-    if not raced:
-        failed = [s for s in snapshot.table if s.reason and s.reason != "not raced yet"]
-        words = "The race has not begun." if not failed else f"No entry finished the race; one said: {failed[0].reason}"
-        return section("race", "Race against the published methods", caption, nothing(words))
     family = snapshot.settings.family
-    low, high = _plotted(raced, family)
+    failed = [result for result in snapshot.table if result.reason]
     evolved = {entry.name: rank for rank, entry in enumerate(snapshot.top, 1)}
-    rows = [_row(rank, standing, (low, high), evolved, family) for rank, standing in enumerate(raced, 1)]
+    limits = _plotted(raced, family) if raced else (0.0, 1.0)
     _, distiller, *measured = race_headers(family)
-    headers = ("rank", distiller, "interval", *measured)
-    body = table(headers, rows, "Race", (0, *range(3, len(headers))))
-    body += _not_raced([s for s in snapshot.table if s.reason])
-    return section("race", "Race against the published methods", caption, body)
+    return {
+        "from_scratch": snapshot.bench.get("race_from_scratch"), "seeds": snapshot.settings.plan.race_seeds,
+        "failure": next((result.reason for result in failed if result.reason != "not raced yet"), ""),
+        "deciding": family.deciding, "headers": ("rank", distiller, "interval", *measured),
+        "rows": [_row(rank, result, limits, evolved, family) for rank, result in enumerate(raced, 1)],
+        "without": [(result.entry.title, result.reason) for result in failed],
+    }  # fmt: skip
 
 
 def _plotted(raced: Sequence[RaceResult], family: TaskFamily) -> tuple[float, float]:
@@ -64,22 +59,20 @@ def _row(
     fitness = math.nan if result.entry.fitness is None else result.entry.fitness
     values = [*means, difference, result.value(TEST + family.decides)[0], fitness]
     return [
-        Cell(first, rank), Cell(_name(result, evolved)), Cell(_interval(result, limits, family), means[0]),
+        Cell(first, rank), Cell(_name(result.entry, evolved)), Cell(_interval(result, limits, family), means[0]),
         *(Cell(shown, value) for shown, value in zip(texts, values, strict=True)),
     ]  # fmt: skip
 
 
-def _name(standing: RaceResult, evolved: dict[str, int]) -> str:
-    entry = standing.entry
+def _name(entry: Competitor, evolved: dict[str, int]) -> Markup:
     if entry.kind != "evolved":
-        name = f"<b>{text(entry.title)}</b>" if entry.kind == "zoo" else text(entry.title)
-        return f'<span class="who">{name}</span>'
+        return tag("span", tag("b", entry.title) if entry.kind == "zoo" else entry.title, kind="who")
     rank = evolved.get(entry.name)
-    link = f'<a href="#distiller-{rank}">evolved {rank}</a>' if rank else "evolved"
-    return f'<span class="who evolved">{link}</span> <code class="clip">{text(entry.expression)}</code>'
+    link = tag("a", f"evolved {rank}", href=f"#distiller-{rank}") if rank else "evolved"
+    return tag("span", link, kind="who evolved") + " " + tag("code", entry.expression, kind="clip")
 
 
-def _interval(result: RaceResult, limits: tuple[float, float], family: TaskFamily) -> str:
+def _interval(result: RaceResult, limits: tuple[float, float], family: TaskFamily) -> Markup:
     """The mean as a dot on its interval; an arrow where it lies outside of what is drawn."""
     (low, high), (mean, half) = limits, _decided(result, family)
 
@@ -88,18 +81,13 @@ def _interval(result: RaceResult, limits: tuple[float, float], family: TaskFamil
 
     kind = "evolved" if result.entry.kind == "evolved" else "known"
     middle = PLOT_HEIGHT / 2
-    box = f'viewBox="0 0 {PLOT_WIDTH:g} {PLOT_HEIGHT:g}" width="{PLOT_WIDTH:g}" height="{PLOT_HEIGHT:g}"'
     if mean < low:
-        drawn = f'<path class="{kind}" d="M10,{middle - 4}L3,{middle}L10,{middle + 4}Z"/>'
+        drawn = [tag("path", kind=kind, d=f"M10,{middle - 4}L3,{middle}L10,{middle + 4}Z")]
     else:
         start, end = x(mean - half), x(mean + half)
-        drawn = f'<path class="whisker {kind}" d="M{start:.1f},{middle}H{end:.1f}"/>'
-        drawn += f'<circle class="{kind}" cx="{x(mean):.1f}" cy="{middle}" r="4"/>'
-    return f'<svg class="interval" {box} aria-hidden="true">{drawn}</svg>'
-
-
-def _not_raced(failed: Sequence[RaceResult]) -> str:
-    if not failed:
-        return ""
-    items = "".join(f"<li>{text(s.entry.title)}: {text(s.reason)}</li>" for s in failed)
-    return f"<details><summary>{len(failed)} without a result</summary><ul>{items}</ul></details>"
+        drawn = [
+            tag("path", kind=f"whisker {kind}", d=f"M{start:.1f},{middle}H{end:.1f}"),
+            tag("circle", kind=kind, cx=f"{x(mean):.1f}", cy=middle, r=4),
+        ]
+    box = {"viewBox": f"0 0 {PLOT_WIDTH:g} {PLOT_HEIGHT:g}", "width": f"{PLOT_WIDTH:g}", "height": f"{PLOT_HEIGHT:g}"}
+    return tag("svg", *drawn, kind="interval", **box, aria_hidden="true")

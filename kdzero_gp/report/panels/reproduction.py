@@ -6,55 +6,29 @@ import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kdzero_gp.report.panels.pieces import Cell, details, section, table, text
+from kdzero_gp.analysis.markup import Cell
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.search.options import evolve_command
 from kdzero_gp.search.run import computed_as
 
 
-def reproduction_panel(snapshot: Snapshot) -> str:
+def reproduction_panel(snapshot: Snapshot) -> dict[str, Any]:
     """The command, the versions, and every setting."""
-    caption = (
-        "The same command with the same versions on the same kind of device gives the same run, whatever the number "
-        "of workers."
-    )
-    command = evolve_command(computed_as(snapshot.settings, snapshot.bench))
-    folder = shlex.quote(str(snapshot.folder))
-    commands = "".join(
-        f'<h3>{title}</h3><div class="copy"><code>{_words(line)}</code>'
-        '<button type="button" class="copier" hidden>Copy</button></div>'
-        for title, line in (
-            ("Repeat this run", command),
-            ("Take the winner as a file that needs only torch", f"kdzero-gp export {folder} -o distiller.py"),
-        )
-    )
-    versions = ", ".join(f"{name} {version}" for name, version in snapshot.versions.items()) or "unknown"
-    facts = f"<p>Versions: {text(versions)}.</p>{_teacher(snapshot)}"
-    rows = [[Cell(text(name)), Cell(text(value))] for name, value in flat(snapshot.settings.as_dict())]
-    settings = details(f"All {len(rows)} settings", table(("setting", "value"), rows, "Settings"))
-    return section("reproduction", "Reproduction", caption, commands + facts + settings)
-
-
-def _words(line: str) -> str:
-    """A command that is not broken within a word, such as behind the hyphens of an option."""
-    return " ".join(f'<span class="word">{text(word)}</span>' for word in line.split(" "))
-
-
-def _teacher(snapshot: Snapshot) -> str:
-    bench = snapshot.bench
-    if "teacher_test_accuracy" not in bench:
-        return "<p>The teacher was not measured yet.</p>"
-    shapes = "; ".join(
-        f"{name} {_shape(size)} from {_shape(bench['teacher_shapes'][name])}"
-        for name, size in bench.get("student_shapes", {}).items()
-        if name in bench.get("teacher_shapes", {})
-    )
-    validation, test = bench["teacher_validation_accuracy"], bench["teacher_test_accuracy"]
-    return (
-        f"<p>Teacher {text(snapshot.settings.teacher)}: {100 * test:.2f} % on test images, {100 * validation:.2f} % on "
-        f"validation images. What the student learns from: {text(shapes)}. Computed in "
-        f"{text(bench.get('precision', 'unknown precision'))}.</p>"
-    )
+    settings, bench = snapshot.settings, snapshot.bench
+    export = f"kdzero-gp export {shlex.quote(str(snapshot.folder))} -o distiller.py"
+    student, teacher = (bench.get(f"{side}_shapes", {}) for side in ("student", "teacher"))
+    deciding = settings.family.deciding
+    return {
+        "commands": [
+            ("Repeat this run", evolve_command(computed_as(settings, bench))),
+            ("Take the winner as a file that needs only torch", export),
+        ],
+        "versions": ", ".join(f"{name} {version}" for name, version in snapshot.versions.items()),
+        "precision": bench.get("precision"), "teacher": settings.teacher, "deciding": deciding,
+        "measured": {part: bench.get(f"teacher_{part}_{deciding.name}") for part in ("test", "validation")},
+        "shapes": "; ".join(f"{n} {_shape(student[n])} from {_shape(teacher[n])}" for n in student if n in teacher),
+        "rows": [[Cell(name), Cell(value)] for name, value in flat(settings.as_dict())],
+    }  # fmt: skip
 
 
 def _shape(size: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from kdzero_gp.common import ALONE_TEXT
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import KdzeroError
@@ -17,9 +18,11 @@ from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
 
 # The kinds of training whose cost is kept, in the order of a run, and what they are called.
 COST_KINDS = {
-    "baseline": "cross-entropy alone", "zoo": "published methods", "evaluation": "candidates", "race": "race"
+    "baseline": ALONE_TEXT, "zoo": "published methods", "evaluation": "candidates", "race": "race"
 }  # fmt: skip
 TOP = 10
+# A picture that would be too small on a phone is drawn in two widths, in pixels.
+WIDTHS = (860.0, 340.0)
 
 
 @dataclass(frozen=True)

@@ -2,76 +2,56 @@
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
+from latex2mathml.converter import convert
+from markupsafe import Markup
+
+from kdzero_gp.analysis.markup import shrinking, svg_width
 from kdzero_gp.compiler import parse
 from kdzero_gp.draw import describe, to_svg
 from kdzero_gp.draw.formula import latex_parts
 from kdzero_gp.errors import KdzeroError
-from kdzero_gp.report.panels.mathml import to_mathml
-from kdzero_gp.report.panels.pieces import nothing, real, scrolling, section, text
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.search.race import Competitor
 
-_SIZE = re.compile(r' width="([\d.]+)" height="([\d.]+)"')
 
-
-def trees_panel(snapshot: Snapshot) -> str:
+def trees_panel(snapshot: Snapshot) -> dict[str, Any]:
     """The best evolved distillers after the winner, each drawn once."""
-    caption = "Those that raced stand first, by their result; the others follow by fitness. The winner is drawn above."
-    if len(snapshot.top) < 2:
-        return section("trees", "The runners-up", caption, nothing("There are no other distillers yet."))
-    figures = [
-        f"<article><h3>{rank}. {_numbers(snapshot, entry)}</h3>{distiller(snapshot, entry, rank)}</article>"
-        for rank, entry in enumerate(snapshot.top[1:], 2)
-    ]
-    return section("trees", "The runners-up", caption, "".join(figures))
+    return {"others": [distiller(snapshot, entry, rank) for rank, entry in enumerate(snapshot.top[1:], 2)]}
 
 
-def _numbers(snapshot: Snapshot, entry: Competitor) -> str:
-    standing, deciding = snapshot.standing(entry), snapshot.settings.family.deciding
-    raced = (
-        f"{deciding.text(*standing.value(deciding.name))} {deciding.unit} in the race"
-        if standing is not None
-        else "not raced"
-    )
-    return f"{raced}, fitness {real(entry.fitness)}"
-
-
-def distiller(snapshot: Snapshot, entry: Competitor, rank: int) -> str:
+def distiller(snapshot: Snapshot, entry: Competitor, rank: int) -> dict[str, Any]:
     """A distiller as a picture, a sentence, a formula and a text to copy; the text alone where it cannot be read."""
-    code = (
-        f'<div class="copy"><code>{text(entry.expression)}</code>'
-        '<button type="button" class="copier" hidden>Copy</button></div>'
-    )
+    result, deciding = snapshot.standing(entry), snapshot.settings.family.deciding
+    facts = {
+        "rank": rank, "expression": entry.expression, "fitness": entry.fitness, "problem": "",
+        "raced": deciding.with_unit(*result.value(deciding.name)) if result else "",
+    }  # fmt: skip
     try:
         expression = parse(entry.expression, snapshot.knowledge)
         picture = to_svg(expression, snapshot.knowledge, legend=rank == 1)
         sentence = describe(expression, snapshot.knowledge)
         formula = _formula(*latex_parts(expression, snapshot.knowledge))
     except KdzeroError as error:
-        problem = f'<p class="nothing">This version of kdzero-gp cannot read it: {text(error)}.</p>'
-        return f'<div class="distiller" id="distiller-{rank}">{problem}{code}</div>'
-    return (
-        f'<div class="distiller" id="distiller-{rank}"><p class="sentence">{text(sentence)}</p>'
-        f"{scrolling(_fitting(picture), f'Tree of distiller {rank}', 'paper')}"
-        f"{scrolling(formula, f'Formula of distiller {rank}', 'formula')}{code}</div>"
-    )
+        return {**facts, "problem": str(error)}
+    width = svg_width(picture)
+    # down to what can be read; narrower pages scroll it
+    least = round(min(width, 0.62 * width + 60))
+    return {**facts, "picture": shrinking(picture, least=least), "sentence": sentence, "formula": formula}
 
 
-def _formula(loss: list[str], definitions: list[str]) -> str:
+def to_mathml(latex: str, kind: str = "") -> Markup:
+    """A formula of ``draw.formula`` as a ``<math>`` element, of the class ``kind`` for the style sheet."""
+    # LaTeX's mathrm are single letters, which would be read out one by one
+    element = convert(latex.replace(r"\mathrm{", r"\text{"))
+    if latex.startswith("+"):  # a plus at the beginning of a line is no sign: it keeps its space
+        element = element.replace("<mo>", '<mo form="infix">', 1)
+    return Markup(element.replace(' display="inline"', f' class="{kind}"' if kind else "", 1))
+
+
+def _formula(loss: list[str], definitions: list[str]) -> Markup:
     """Each term of the loss and each function that they share on a line of its own."""
     first, *others = loss
-    more = [f"+ {term}" for term in others] + definitions
-    lines = [to_mathml(line, "more") for line in more]
-    # a plus at the beginning of a line is no sign: it keeps its space
-    return to_mathml(first) + "".join(line.replace("<mo>+</mo>", '<mo form="infix">+</mo>', 1) for line in lines)
-
-
-def _fitting(picture: str) -> str:
-    """The picture at its own size or smaller, down to what can be read; narrower pages scroll it."""
-    found = _SIZE.search(picture)
-    assert found is not None
-    width = float(found[1])
-    style = f'style="width:100%;max-width:{width:.0f}px;min-width:{min(width, 0.62 * width + 60):.0f}px;height:auto"'
-    return picture.replace(found[0], f" {style}", 1)
+    more = [to_mathml(line, "more") for line in [*(f"+ {term}" for term in others), *definitions]]
+    return Markup("").join([to_mathml(first), *more])

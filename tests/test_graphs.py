@@ -17,6 +17,7 @@ from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.engine.teacher import KeptTeacher
 from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models import build
+from kdzero_gp.models.taps import Tapped
 
 STEPS = 12
 FEATURES, CLASSES, BATCH = 12, 5, 16
@@ -186,7 +187,7 @@ def engine_training(device, graphs):
     generator = torch.Generator().manual_seed(3)
     images = torch.randn(count, 1, 8, 8, generator=generator)
     labels = torch.randint(classes, (count,), generator=generator)
-    student = CLASSIFICATION.tap(build("digits_cnn_4", classes, 1), images[:2], None).to(device)
+    student = Tapped(build("digits_cnn_4", classes, 1), images[:2]).to(device)
     taught = {name: torch.randn(count, *shape, generator=generator) for name, shape in student.shapes.items()}
     split = TensorSplit(images, labels, taught).to(device, FLOAT32)
     recipe = Recipe(2, 8, 0.05, nesterov=True, warmup=0.1, clip=5.0)

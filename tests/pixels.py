@@ -83,7 +83,7 @@ class Pixels(TaskFamily):
 
     def crop(self, images, targets, padding, offsets, flipped):
         """Targets move with their images."""
-        moved, labels = super().crop(torch.cat([images, targets[:, None].to(images) + 1], 1), targets, padding,
+        moved, _ = super().crop(torch.cat([images, targets[:, None].to(images) + 1], 1), targets, padding,
                                      offsets, flipped)  # fmt: skip
         return moved[:, :-1], moved[:, -1].long() - 1
 

@@ -55,7 +55,8 @@ class _Rows:
         """The knowledge of the run's pair, once it is known."""
         if self.bench is None:
             return None
-        return pair_shapes(self.bench["student_shapes"], self.bench["teacher_shapes"]).types
+        table = self.settings.family.knowledge
+        return pair_shapes(self.bench["student_shapes"], self.bench["teacher_shapes"], table).types
 
     def parse(self, text: str) -> Expression:
         """Read an expression with the pair's own knowledge."""
@@ -297,7 +298,8 @@ class Run:
         from kdzero_gp.compiler import source_of
 
         bench = self._read(lambda database: database.fact("bench"))
-        return source_of(expression, bench["student_shapes"], bench["teacher_shapes"])
+        table = self.settings.family.knowledge
+        return source_of(expression, bench["student_shapes"], bench["teacher_shapes"], knowledge=table)
 
     def _repr_html_(self) -> str:
         state = "finished" if self.finished else "not finished"

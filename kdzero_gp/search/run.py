@@ -349,4 +349,5 @@ def export_entry(folder: Path, database: Database, entry: Competitor, path: Path
         bench["teacher_shapes"],
         entry.magnitudes or None,
         facts,
+        settings.family.knowledge,
     )

@@ -70,7 +70,8 @@ class Pair:
     def resolve(self, *distillers: str | Path | Expression | NamedDistiller) -> list[Distiller]:
         """The distillers as they are for this pair. Raises SettingError or ExpressionError for one that is none."""
         student, teacher = self.shapes()
-        return [resolve(one, student, teacher) for one in distillers]
+        knowledge = tasks.get(self.task).family.knowledge
+        return [resolve(distiller, student, teacher, knowledge) for distiller in distillers]
 
 
 def train(

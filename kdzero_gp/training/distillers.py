@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from kdzero_gp.compiler import Expression, digest, load_source, parse, source_of, zoo
+from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, KnowledgeTable
 from kdzero_gp.compiler.rendering import magnitudes_source
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.errors import KdzeroError, SettingError
@@ -40,7 +41,12 @@ class NamedDistiller:
     magnitudes: tuple[float, ...] = ()
 
 
-def resolve(what: str | Path | Expression | NamedDistiller, student: Shapes, teacher: Shapes) -> Distiller:
+def resolve(
+    what: str | Path | Expression | NamedDistiller,
+    student: Shapes,
+    teacher: Shapes,
+    knowledge: KnowledgeTable = CLASSIFICATION_KNOWLEDGE,
+) -> Distiller:
     """The distiller that a user names, for a pair of these shapes (per sample).
 
     A file that ``export`` wrote and a run's winner have final numbers (``absolute``); a published method
@@ -48,14 +54,14 @@ def resolve(what: str | Path | Expression | NamedDistiller, student: Shapes, tea
     to the cross-entropy. Raises SettingError for what is none of these, or does not fit the pair.
     """
     if isinstance(what, NamedDistiller):
-        found = _compiled(what.name, what.expression, student, teacher, what.magnitudes)
+        found = _compiled(what.name, what.expression, student, teacher, knowledge, what.magnitudes)
         return Distiller(what.name, found, "absolute" if what.magnitudes else "relative")
     if isinstance(what, Expression):
-        return Distiller(str(what), _compiled(str(what), what, student, teacher), "relative")
+        return Distiller(str(what), _compiled(str(what), what, student, teacher, knowledge), "relative")
     text = str(what)
     if text.removeprefix("zoo:") in zoo:
         name = text.removeprefix("zoo:")
-        return Distiller(name, _compiled(name, zoo[name], student, teacher), "joint")
+        return Distiller(name, _compiled(name, zoo[name], student, teacher, knowledge), "joint")
     if text.startswith("zoo:"):
         raise SettingError(f"the zoo has no {text.removeprefix('zoo:')!r}; it has {', '.join(zoo)}")
     if text.endswith(".py") or Path(text).is_file():
@@ -64,14 +70,19 @@ def resolve(what: str | Path | Expression | NamedDistiller, student: Shapes, tea
         raise SettingError(
             f"--distiller {text!r} is no file, expression or zoo:NAME; kdzero-gp zoo lists the published ones"
         )
-    expression = parse(text, pair_shapes(student, teacher).types)
-    return Distiller(text, _compiled(text, expression, student, teacher), "relative")
+    expression = parse(text, pair_shapes(student, teacher, knowledge).types)
+    return Distiller(text, _compiled(text, expression, student, teacher, knowledge), "relative")
 
 
 def _compiled(
-    name: str, expression: Expression, student: Shapes, teacher: Shapes, magnitudes: Sequence[float] = ()
+    name: str,
+    expression: Expression,
+    student: Shapes,
+    teacher: Shapes,
+    knowledge: KnowledgeTable,
+    magnitudes: Sequence[float] = (),
 ) -> str:
-    source = source_of(expression, student, teacher, magnitudes or None, {"digest": digest(expression)})
+    source = source_of(expression, student, teacher, magnitudes or None, {"digest": digest(expression)}, knowledge)
     _try(name, load_source(source), student, teacher)
     return source
 

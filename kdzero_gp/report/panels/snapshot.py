@@ -69,12 +69,12 @@ def read_snapshot(folder: Path) -> Snapshot:
         return Snapshot(
             folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,
             evaluations, table, top, {kind: database.costs(kind) for kind in COST_KINDS},
-            _knowledge(bench),
+            _knowledge(settings, bench),
         )  # fmt: skip
 
 
-def _knowledge(bench: Mapping[str, Any]) -> KnowledgeTypes | None:
+def _knowledge(settings: RunSettings, bench: Mapping[str, Any]) -> KnowledgeTypes | None:
     try:
-        return pair_shapes(bench["student_shapes"], bench["teacher_shapes"]).types
+        return pair_shapes(bench["student_shapes"], bench["teacher_shapes"], settings.family.knowledge).types
     except (KdzeroError, KeyError):
         return None

@@ -181,6 +181,13 @@ def test_fitness_is_one_for_the_baseline_and_a_weighted_mean_of_ratios():
     assert fitness(without, baseline, PAPER_WEIGHTS) == pytest.approx(0.5)
 
 
+def test_fitness_is_the_same_to_the_last_bit_in_whatever_order_its_weights_are_kept():
+    metrics = {"cross_entropy": 2.241346597671509, "sharpness_gap": 7.191900730133057, "cka_gap": 0.7424255852066303}
+    baseline = {"cross_entropy": 2.2359, "sharpness_gap": 7.21, "cka_gap": 0.79}
+    orders = [dict(order) for order in itertools.permutations(PAPER_WEIGHTS.items())]
+    assert len({fitness(metrics, baseline, weights) for weights in orders}) == 1
+
+
 @pytest.mark.parametrize(
     "weights", [{"cka_gap": 0.0}, {"cka_gap": -1.0}, {"cka_gap": math.nan}, {"taste": 1.0}], ids=str
 )

@@ -57,7 +57,7 @@ def test_the_defaults_of_every_task_are_repeated(task, training):
 
 def test_what_a_run_chose_is_in_its_repeating_command():
     settings = RunSettings(teacher="a", student="b")
-    bench = {"precision": "bfloat16", "channels_last": True, "threads": 2}
+    bench = {"precision": "bfloat16,channels-last", "threads": 2}
     assert "--precision bfloat16,channels-last --threads 2" in evolve_command(computed_as(settings, bench))
     assert "--precision" not in evolve_command(computed_as(settings, {}))
 

@@ -165,7 +165,9 @@ def test_evolve_ends_with_a_race_an_exported_file_and_the_next_commands(referenc
     assert "race, 2 fresh seeds, mean ± 95 % interval" in output
     for competitor in ("kd", "dist", "fitnet", "cross-entropy alone"):
         assert f"│ {competitor} " in output
-    assert re.search(r"teacher digits_cnn_32: \d\d\.\d\d % on test images", output)
+    assert re.search(
+        r"teacher digits_cnn_32: accuracy \d\d\.\d\d % on validation images, \d\d\.\d\d % on test images", output
+    )
     assert re.search(
         r"births: 20/20, took \d+:\d\d, best \d\.\d{4}, \d+ trained, \d+ equivalent, \d+ predicted, "
         r"\d+ rejected, \d+ failed, \d+ duplicate",
@@ -174,7 +176,7 @@ def test_evolve_ends_with_a_race_an_exported_file_and_the_next_commands(referenc
     assert f"exported to {folder / 'distiller.py'}" in output
     assert output.splitlines()[-1].startswith(f"next: kdzero-gp show {folder}")
     assert {path.name for path in folder.iterdir()} == {
-        "run.sqlite", "lock", "bench.pt", "teacher.safetensors", "distiller.py"
+        "run.sqlite", "lock", "proxy_task.pt", "teacher.safetensors", "distiller.py"
     }  # fmt: skip
 
 
@@ -344,7 +346,7 @@ def assert_one_sentence(code, errors, *words):
         assert word in errors
 
 
-@pytest.mark.parametrize("size, file", [(1_000, "run.sqlite"), (100_000, "bench.pt")])
+@pytest.mark.parametrize("size, file", [(1_000, "run.sqlite"), (100_000, "proxy_task.pt")])
 def test_a_disk_that_is_full_at_the_start_gives_one_sentence(tmp_path, size, file):
     code, _, errors = finished(*SMALL, "--out", tmp_path / "run", **full_disk(size))
     assert_one_sentence(code, errors, file, "space")

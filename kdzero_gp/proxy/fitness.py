@@ -23,7 +23,8 @@ def fitness(metrics: Mapping[str, float], baseline: Mapping[str, float], weights
 
     Metrics that the pair does not have (no embedding, no CKA) take no part.
     """
-    shares = {name: share for name, share in weights.items() if share > 0 and name in metrics}
+    # by name, since a resumed run reads its weights in another order, and the order of a sum decides its last digit
+    shares = {name: share for name, share in sorted(weights.items()) if share > 0 and name in metrics}
     total = sum(shares.values())
     if total == 0:
         raise SettingError(

@@ -17,6 +17,7 @@ import numpy as np
 from kdzero_gp.data.cache import FileStamp
 from kdzero_gp.data.splits import LazySplit
 from kdzero_gp.errors import DataError
+from kdzero_gp.threads import cores
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +27,7 @@ TRAIN_FOLDERS = ("train", "training")
 TEST_FOLDERS = ("test", "val", "valid", "validation")
 """What the test part may be called; the first of them that exists is taken."""
 LAYOUT = "{train,test}/<class>/<image>.png"
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, cores())
 DECODE_CHUNK = 256
 """So many images are one piece of work for a thread."""
 

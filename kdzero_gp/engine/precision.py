@@ -16,9 +16,8 @@ from torch import Tensor, nn
 
 from kdzero_gp.data.cache import cache_folder
 from kdzero_gp.engine.outputs import FLOAT32, Precision
+from kdzero_gp.threads import SMALLEST_SIZE
 
-# Below this image size a step is bookkeeping; nothing is gained and nothing measured.
-SMALLEST_SIZE = 16
 # A batch as trainings have it, and of images of so many pixels in all, with which hardware is busy too.
 BATCH = 64
 PIXELS = BATCH * 64 * 64

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzero_gp.common import cores, count_parameters
+from kdzero_gp.common import count_parameters
 from kdzero_gp.data import load
 from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.engine.outputs import Precision, TensorSplit, outputs
-from kdzero_gp.engine.precision import SMALLEST_SIZE, label, precision_for
+from kdzero_gp.engine.precision import label, precision_for
 from kdzero_gp.engine.proxy_recipe import Recipe
 from kdzero_gp.engine.resident import train
 from kdzero_gp.errors import ModelError
@@ -25,6 +25,7 @@ from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.metrics import accuracy
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.threads import default_threads
 
 BENCH = "bench.pt"
 TEACHER = "teacher.safetensors"
@@ -37,8 +38,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         return ProxyTask.load(path)
     progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
     dataset = load(settings.task, settings.data)
-    # for small images the threads' meetings cost more than they save
-    torch.set_num_threads(1 if dataset.train.images.shape[-1] < SMALLEST_SIZE else cores())
+    torch.set_num_threads(default_threads(dataset.train.images.shape[-1], progress.note))
     example = dataset.normalise(dataset.train.images[:2]).to(device)
     classes, channels = len(dataset.classes), example.shape[1]
     spec: dict[str, Any] = {

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 import kdzero_gp.compiler as language
-from kdzero_gp.common import cores
 from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
@@ -30,6 +29,7 @@ from kdzero_gp.search.prepare import BENCH, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.race import CROSS_ENTROPY, Competitor, RaceResult, entries, run_race, standings, unraced
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
+from kdzero_gp.threads import cores
 from kdzero_gp.version import __version__
 from kdzero_gp.workers.evaluations import Executor
 from primitives import MAGNITUDES

@@ -12,12 +12,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.common import cores, interval
+from kdzero_gp.common import interval
 from kdzero_gp.compiler import Expression
 from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import SettingError
 from kdzero_gp.progress import Progress
+from kdzero_gp.threads import cores
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.api import Pair
 from kdzero_gp.training.distillers import Distiller, NamedDistiller

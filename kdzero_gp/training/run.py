@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from kdzero_gp.common import cores, count_parameters
+from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import load_source
 from kdzero_gp.compiler.loading import write_whole
 from kdzero_gp.engine.batches import Images, open_images
@@ -19,7 +19,7 @@ from kdzero_gp.engine.loop import Trainer, measured
 from kdzero_gp.engine.machine import Machine, computing_as, forget_peak, peak_megabytes
 from kdzero_gp.engine.magnitudes import final_magnitudes
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.precision import SMALLEST_SIZE, label, precision_for
+from kdzero_gp.engine.precision import label, precision_for
 from kdzero_gp.engine.resident import Diverged
 from kdzero_gp.engine.teacher import Teacher, asked, keep, kept, outputs
 from kdzero_gp.errors import ModelError
@@ -27,6 +27,7 @@ from kdzero_gp.models import names
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.progress import Progress
+from kdzero_gp.threads import SMALLEST_SIZE, default_threads
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.distillers import with_magnitudes
 from kdzero_gp.training.pair import resized, tapped
@@ -50,17 +51,17 @@ def run(
     the same number of threads. A loss that is no longer finite ends it with a ``reason``. ``shared`` is where ``share``
     may have kept the teacher's outputs. Raises KdzeroError.
     """
-    machine = machine or Machine()
+    machine, progress = machine or Machine(), progress or Progress()
     device = machine.resolved()
     files.claim(folder, "training", settings.as_dict())
     known = files.read_result(folder)
     if known is not None:
         return known
     size = settings.recipe.image_size or (1 if settings.task == "digits" else SMALLEST_SIZE)
-    threads = machine.threads or (1 if size < SMALLEST_SIZE else cores())
+    threads = machine.threads or default_threads(size, progress.note)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(threads):
         forget_peak(device)
-        training = _Training(settings, folder, machine, progress or Progress(), shared)
+        training = _Training(settings, folder, machine, progress, shared)
         facts = {"device": str(device), "threads": threads, "precision": label(training.precision)}
         return training.run(tensorboard, facts)
 
@@ -69,7 +70,7 @@ def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machi
     """What trainings with these distillers can have in common, found once: the precision, and the teacher's outputs
     kept at ``path``, where they can be (see ``teacher.keep``). Raises KdzeroError."""
     device = machine.resolved()
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(cores()):
+    with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(default_threads(SMALLEST_SIZE)):
         images, _, precision = _opened(settings, device, machine)
         network = _load_teacher(settings, images, device, precision)
         names = set().union(*(asked(load_source(source), network.shapes) for source in sources))

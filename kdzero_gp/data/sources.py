@@ -10,8 +10,9 @@ from kdzero_gp.data import archive, images
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.cache import cached, fingerprint
 from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, split_off
-from kdzero_gp.data.decoding import Decoder, Size, Survey, survey
+from kdzero_gp.data.decoding import Decoder, Survey, survey
 from kdzero_gp.data.layouts import Layout, layout
+from kdzero_gp.data.resizing import Size
 from kdzero_gp.data.splits import LazySplit, Statistics, assemble
 from kdzero_gp.errors import DataError
 

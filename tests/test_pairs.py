@@ -17,9 +17,9 @@ from safetensors.torch import load_file
 
 from commands import command
 from kdzero_gp import models
+from kdzero_gp.engine import checks
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import ModelError
-from kdzero_gp.engine import checks
 from kdzero_gp.models.weights import save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.tasks import TASKS

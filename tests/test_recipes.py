@@ -282,7 +282,8 @@ def test_policies_of_timm_are_applied(tree):
 
 
 @pytest.mark.parametrize(
-    ("change", "remedy"), [({"data": "nowhere"}, "give the folder with --data"), ({"image_size": 0}, "--image-size 224")]
+    ("change", "remedy"),
+    [({"data": "nowhere"}, "give the folder with --data"), ({"image_size": 0}, "--image-size 224")],
 )
 def test_a_folder_that_cannot_be_read_gets_one_sentence(tree, change, remedy):
     recipe = load_recipe("imagenet", changes=IMAGENET | {k: v for k, v in change.items() if k == "image_size"})

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kdzero_gp.data.resizing import parse_size, size_text
+from kdzero_gp.data.resizing import parse_size
 from kdzero_gp.search.options import OPTIONS, Option, defaults, pairs, value_of
 
 # Tasks whose defaults the help names.

@@ -60,7 +60,7 @@ def digits(seed: int = SPLIT_SEED) -> Dataset:
         test, rest = (np.sort(indices) for indices in split_off(labels, DIGITS_TEST, seed))
         classes = [str(name) for name in data.target_names]
         training = everything.select(rest)
-        account = DataAccount(origins=dict.fromkeys(("train", "test"), "scikit-learn's 1,797 digits (split off)"))
+        account = DataAccount(origins=dict.fromkeys(("train", "test"), "scikit-learn's 1,797 digits"))
         split = (training, everything.select(test), None)
         return assemble("digits", classes, *split, seed, DIGITS_VALIDATION, account=account)
 

@@ -49,7 +49,9 @@ class InputContract:
             raise ModelError(f"{source} has a field {unknown[0]!r}; it may have {', '.join(names)}")
         given = {name: value for name, value in stored.items() if value is not None}
         try:
-            found = {name: value if name == "channels" else tuple(value) for name, value in given.items()}
+            found: dict[str, Any] = {
+                name: value if name == "channels" else tuple(value) for name, value in given.items()
+            }
             contract = cls(**found)
             if contract.channels is None and len(contract.mean) > 1:
                 contract = replace(contract, channels=len(contract.mean))
@@ -150,7 +152,9 @@ class Conversion(nn.Module):
         self.channels = self._channels(seen, own)
         self.size = own.size if resize and own.size != seen.size else None
         if self.size and seen.size:
-            self.notes.append(f"images of {size_text(seen.size)} pixels are given to it at its own {size_text(self.size)}")
+            self.notes.append(
+                f"images of {size_text(seen.size)} pixels are given to it at its own {size_text(self.size)}"
+            )
         scale, shift = self._affine(seen, own)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
@@ -165,7 +169,7 @@ class Conversion(nn.Module):
         """Images N×C×H×W, converted."""
         if self.channels is not None and self.channels > images.shape[1]:
             images = images.expand(-1, self.channels, -1, -1)
-        if self.scale is not None:
+        if self.scale is not None and self.shift is not None:
             images = images * self.scale + self.shift
         if self.channels is not None and self.channels < images.shape[1]:
             images = images.sum(1, keepdim=True)  # weighted by ``scale``

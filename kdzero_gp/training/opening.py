@@ -27,9 +27,9 @@ from kdzero_gp.models.contract import read_contract
 from kdzero_gp.training.settings import Settings
 
 # Mean and deviation of ImageNet's training images, as torchvision's and timm's networks were trained with.
-IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_STATISTICS: tuple[tuple[float, ...], tuple[float, ...]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 # The same of grey images, as their luminance is weighted.
-GREY_STATISTICS = ((0.459,), (0.226,))
+GREY_STATISTICS: tuple[tuple[float, ...], tuple[float, ...]] = ((0.459,), (0.226,))
 # Of images that are read one by one, so many are opened beforehand to see whether they are grey.
 LOOKED_AT = 200
 
@@ -170,8 +170,8 @@ def _from_folder(
     account = DataAccount(tree.classes, counts, origins, dict(tree.skipped), tuple(notes), content)
     channels = channels or 3
     empty = Split(torch.empty(0, channels, *(recipe.size or (0, 0)), dtype=torch.uint8), torch.empty(0).long())
-    statistics = IMAGENET_STATISTICS if channels == 3 else GREY_STATISTICS
-    facts = Dataset(root.name, tree.classes, empty, empty, empty, *statistics, account=account)
+    mean, deviation = IMAGENET_STATISTICS if channels == 3 else GREY_STATISTICS
+    facts = Dataset(root.name, tree.classes, empty, empty, empty, mean, deviation, account)
     files = {name: _unread(root, labelled, channels) for name, labelled in parts.items()}
     return Streamed(files, facts, recipe, device, readers)
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from kdzero_gp import tasks
 from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import load_source
+from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.resizing import resized
 from kdzero_gp.engine.batches import Batches
 from kdzero_gp.engine.checks import Answers, check_teacher
@@ -25,11 +26,12 @@ from kdzero_gp.engine.networks import mended
 from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.teacher import KeptTeacher, LiveTeacher, Teacher, ask, keep, kept
-from kdzero_gp.errors import ModelError
+from kdzero_gp.errors import KdzeroError, ModelError
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.files import atomic_write
 from kdzero_gp.models import names
 from kdzero_gp.models.contract import AsTaught
+from kdzero_gp.models.digest import content_digest
 from kdzero_gp.models.outputs import check_outputs, check_trainable
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.progress import Progress
@@ -51,12 +53,14 @@ def run(
     progress: Progress | None = None,
     tensorboard: bool = False,
     shared: Path | None = None,
+    account: DataAccount | None = None,
 ) -> TrainingResult:
     """Train as the settings say, or go on where the folder's checkpoint is, or give the result that is there.
 
     An interrupted training that goes on ends with the same bits as one that was not, on one kind of device and with
     the same number of threads. A loss that is no longer finite ends it with a ``reason``. ``shared`` is where ``share``
-    may have kept the teacher's outputs. Raises KdzeroError.
+    may have kept the teacher's outputs, ``account`` that of the data where somebody opened them already. Raises
+    KdzeroError, also where the folder was begun with other weights or data under the same names.
     """
     machine = machine or Machine()
     device = machine.resolved()
@@ -64,6 +68,7 @@ def run(
     progress = progress or Progress()
     known = files.read_result(folder)
     if known is not None:
+        _must_be_the_same(settings, folder, account, progress)
         return known
     size = settings.recipe.image_size or (1 if settings.task == "digits" else SMALLEST_SIZE)
     checkpoint = files.load_checkpoint(folder, device)
@@ -78,6 +83,22 @@ def run(
         chosen = {"device": str(device), "threads": threads, "precision": str(training.opened.precision)}
         chosen |= {"data": account.as_dict()}
         return training.run(tensorboard, chosen)
+
+
+def _must_be_the_same(settings: Settings, folder: Path, account: DataAccount | None, progress: Progress) -> None:
+    """Raises RunError where weights or data hold something else than when a finished training was begun."""
+    files.check_content(folder, weights_content(settings), None)
+    try:
+        account = account or open_for(settings, torch.device("cpu")).account
+    except KdzeroError as error:
+        progress.note(f"{folder} is finished; whether its data are still the same cannot be seen ({error})")
+        return
+    files.check_content(folder, None, account)
+
+
+def weights_content(settings: Settings) -> str | None:
+    """What tells whether the teacher's weights are the same; None without any."""
+    return content_digest(settings.teacher_weights) if settings.source and settings.teacher_weights else None
 
 
 def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machine, progress: Progress) -> str:
@@ -142,9 +163,12 @@ class _Training:
         self.machine, self.progress, self.checkpoint = machine, progress, checkpoint
         self.begin = time.perf_counter()
         self.opened = Opened(settings, machine)
+        files.check_content(folder, weights_content(settings), self.opened.batches.account)
         for line in self.opened.batches.account.lines():
             progress.note(line)
         self.student, self.family = self.opened.student, self.opened.family
+        for note in check_outputs(self.student.network, self.opened.batches.classes, self.opened.batches.example):
+            progress.note(f"student {settings.student}: {note}")
         self.teacher_measures: dict[str, float] = {}
         self.teacher = self._teacher() if settings.source else None
         self.trainer = Trainer(self.student, self.family, self.opened.batches, self.opened.precision, self.teacher)

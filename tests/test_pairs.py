@@ -238,7 +238,10 @@ def test_the_patches_of_a_transformer_are_no_stage():
     [
         (("--teacher", "resnet20", "--student", "resnet20"), "give --task, or --classes and --image-size"),
         (("--teacher", "resnet2", "--student", "resnet20", "--task", "digits"), "no network 'resnet2'"),
-        (("--teacher", "resnet20", "--student", "resnet20", "--classes", 2, "--image-size", 0), "--image-size takes pixels a side"),
+        (
+            ("--teacher", "resnet20", "--student", "resnet20", "--classes", 2, "--image-size", 0),
+            "--image-size takes pixels",
+        ),
         (("--teacher", "resnet20", "--student", "resnet20", "--data", "x"), "--data belongs to a task"),
         (("--teacher", "resnet20", "--student", "resnet20", "--task", "digits", "--tap", "feat"), "NAME=LAYER"),
         (("--teacher", "resnet20", "--student", "vgg8", "--task", "cifar10", "--tap", "feat=layer3"), "no layer"),

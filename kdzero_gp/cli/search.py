@@ -49,7 +49,12 @@ def _conclude(result: Any) -> None:
 
 def _conclusion(result: Any) -> list[str]:
     if result.winner is None:
-        return [f"no evolved distiller finished the race; look at the reasons with: kdzero-gp show {result.folder}"]
+        if any(one.entry.kind == "evolved" for one in result.table):
+            return [f"no evolved distiller finished the race; look at the reasons with: kdzero-gp show {result.folder}"]
+        return [
+            "nothing but published methods was bred and trained; give more --generations or a larger --pop in another "
+            f"--out (what was turned away: kdzero-gp show {result.folder})"
+        ]
     winner, best = result.winner, result.table[0]
     lines = [f"best evolved distiller: {winner.entry.expression}"]
     if best.entry.kind != "evolved":

@@ -11,8 +11,10 @@ import click
 
 from kdzero_gp.cli.app import INTERRUPTED, console
 from kdzero_gp.cli.options import (
+    CHANNELS,
     DATA,
     DEVICE,
+    IMAGE_SIZE,
     NETWORK,
     PAIR_OPTIONS,
     PRECISION,
@@ -31,7 +33,8 @@ RECIPE_OPTIONS = (
     click.option("--batch-size", type=int, help="In place of the recipe's."),
     click.option("--lr", "learning_rate", type=float, help="In place of the recipe's."),
     click.option("--weight-decay", type=float, help="In place of the recipe's."),
-    click.option("--image-size", type=int, help="What the networks see, in place of the recipe's."),
+    IMAGE_SIZE,
+    CHANNELS,
     click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Any other field of the recipe."),
     click.option("--validation/--no-validation", default=True, show_default=True,
                  help="Choose the final weights by validation images, or train on these too and take the last."),
@@ -50,8 +53,11 @@ _BOARD = click.option("--tensorboard", is_flag=True, help="Write event files, to
 
 def _changes(options: dict[str, Any]) -> dict[str, Any]:
     """The fields of the recipe that the command line overrides."""
-    named = ("epochs", "batch_size", "learning_rate", "weight_decay", "image_size")
+    named = ("epochs", "batch_size", "learning_rate", "weight_decay")
     changes = {name: options[name] for name in named if options[name] is not None}
+    if options["image_size"] is not None:
+        height, width = options["image_size"]
+        changes |= {"image_size": height, "image_width": 0 if width == height else width}
     for text in options["changes"]:
         name, equals, value = text.partition("=")
         if not equals:
@@ -65,7 +71,7 @@ def _pair(options: dict[str, Any]) -> Any:
 
     return Pair(
         options["task"], options["student"], options["teacher"], options["teacher_weights"], options["data"],
-        options["recipe"], _changes(options), *taps_of_both(options), options["validation"],
+        options["recipe"], _changes(options), *taps_of_both(options), options["validation"], options["channels"],
     )  # fmt: skip
 
 
@@ -134,6 +140,7 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
         result = training.train(
             options["task"], model, out=out, data=options["data"], recipe=options["recipe"], seed=options["seed"],
             changes=_changes(options), taps=taps(options["tap"], "--tap"), validate=options["validation"],
+            channels=options["channels"],
             machine=_machine(options), progress=progress, tensorboard=options["tensorboard"],
         )  # fmt: skip
     _conclude(result, out, options["task"])

@@ -8,14 +8,15 @@ from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import Dataset, Split
+from kdzero_gp.data.resizing import resized
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.models.contract import InputContract
 
 # Images in one batch of an evaluation.
 EVALUATION_BATCH = 500
@@ -30,11 +31,10 @@ def random_state(seed: int, epoch: int) -> int:
     return (seed * _PRIME + epoch + 1) % (1 << 62)
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """Images N×C×H×W at ``size`` pixels a side (0, or their own size: as they are), bilinear with antialiasing."""
-    if size in (0, images.shape[-1]):
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+def contract_of(dataset: Dataset, example: Tensor) -> InputContract:
+    """What a network that is trained on a data set, on images like ``example`` N×C×H×W, expects of them."""
+    height, width = example.shape[-2:]
+    return InputContract(example.shape[1], (height, width), dataset.mean, dataset.std, dataset.classes)
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Batches:
     test: int = 0
     example: Tensor
     account: DataAccount
+    contract: InputContract
 
     def __init__(self, recipe: Recipe, device: torch.device, precision: Precision = FLOAT32):
         self.recipe, self.device, self.precision = recipe, device, precision
@@ -109,18 +110,18 @@ class Resident(Batches):
         self.train, self.validation, self.test = (len(s) for s in (dataset.train, dataset.validation, dataset.test))
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
         self.example = self._seen(dataset.train.images[:2])
+        self.contract = contract_of(dataset, self.example)
 
     def _seen(self, images: Tensor) -> Tensor:
         normal = self.dataset.normalise(images.to(self.device))
-        return self.precision.place(resized(normal, self.recipe.image_size), self.device)
+        return self.precision.place(resized(normal, self.recipe.size), self.device)
 
     @cached_property
     def ready(self) -> Tensor | None:
         """All images as the network sees them, where the recipe leaves them as they are and memory allows."""
         if self.recipe.crop != "none" or self.recipe.flip:
             return None
-        number = self.recipe.image_size**2 * self.images.shape[1] or self.images[0].numel()
-        return self._seen(self.images) if 4 * number * self.train <= READY_BYTES else None
+        return self._seen(self.images) if 4 * self.example[0].numel() * self.train <= READY_BYTES else None
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(random_state(seed, epoch))
@@ -167,6 +168,7 @@ class Streamed(Batches):
         self.classes = len(dataset.classes)
         self.train, self.validation, self.test = (len(parts[n].labels) for n in ("train", "validation", "test"))
         self.example = next(self._batches("train", torch.arange(2).view(1, 2), None)).images
+        self.contract = contract_of(dataset, self.example)
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         state = random_state(seed, epoch)

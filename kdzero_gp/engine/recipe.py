@@ -38,7 +38,8 @@ class Recipe:
     ``crop``: ``pad`` moves the image by up to ``padding`` pixels over black; ``resized`` cuts a random part of it to
     ``image_size``. ``augment`` is a policy of timm such as ``rand-m9-mstd0.5-inc1`` or ``original``; ``mixup`` and
     ``cutmix`` are the parameters of their Beta distributions (0: off). ``image_size`` is what the networks see (0: as
-    the data are), ``teacher_image_size`` what the teacher sees of the same image (0: the same).
+    the data are), the height where ``image_width`` differs from it (0: the same); ``teacher_image_size`` what the
+    teacher sees of the same image (0: the same, or what its weights say).
     """
 
     epochs: float
@@ -55,6 +56,7 @@ class Recipe:
     clip: float = 0.0
     label_smoothing: float = 0.0
     image_size: int = 0
+    image_width: int = 0
     teacher_image_size: int = 0
     crop: str = "none"
     padding: int = 4
@@ -80,6 +82,11 @@ class Recipe:
                 raise SettingError(f"a recipe's {field.name} must be at least 0, got {value}")
         if self.warmup >= 1 or self.label_smoothing >= 1:
             raise SettingError("a recipe's warmup and label_smoothing are shares below 1")
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of what the networks see; None: as the data are."""
+        return (self.image_size, self.image_width or self.image_size) if self.image_size else None
 
     @property
     def per_image(self) -> bool:

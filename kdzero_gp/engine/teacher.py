@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzero_gp.engine.batches import Batch, Batches, resized
+from kdzero_gp.data.resizing import resized
+from kdzero_gp.engine.batches import Batch, Batches
 from kdzero_gp.engine.outputs import Outputs, Precision
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.files import atomic_write

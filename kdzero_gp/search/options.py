@@ -45,6 +45,9 @@ OPTIONS = (
     Option("--pop", "Size of the population.", "search.population", int, always=True),
     Option("--task", "digits, cifar10, cifar100, folder, or module:name of your own.", "task", always=True),
     Option("--data", "Archive, image folder or zip of the task's images.", "data"),
+    Option("--image-size", "Pixels a side, or height x width, of what the networks see [default: the most common of "
+           "the images].", "image_size", metavar="H[xW]"),
+    Option("--channels", "Of the images: 3 makes grey ones RGB [default: the data's].", "channels", int),
     Option("--teacher", "Built-in name, timm:NAME, torchvision:NAME or module:callable.", "teacher", always=True),
     Option("--teacher-weights", "Safetensors file or state dict of the teacher.", "teacher_weights"),
     Option("--teacher-tap", "Where to read a knowledge of the teacher; feat1, feat2, … are searched, too.",

@@ -13,15 +13,18 @@ from torch import Tensor
 from kdzero_gp import tasks
 from kdzero_gp.common import count_parameters
 from kdzero_gp.data.dataset import Dataset, Split
-from kdzero_gp.engine.batches import EVALUATION_BATCH, Kept
-from kdzero_gp.engine.checks import check_teacher
+from kdzero_gp.data.resizing import parse_size
+from kdzero_gp.engine.batches import EVALUATION_BATCH, Kept, contract_of
+from kdzero_gp.engine.checks import Answers, check_teacher
 from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.machine import computing_as
+from kdzero_gp.engine.networks import mended, network_channels, taught
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, outputs
 from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import ModelError
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.models.contract import AsTaught, read_contract
 from kdzero_gp.models.outputs import check_outputs, check_trainable
 from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
@@ -43,7 +46,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         return ProxyTask.load(path)
     task, plan = tasks.get(settings.task), settings.plan
     progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
-    dataset = task.load(settings.data)
+    dataset = open_data(settings)
     for line in dataset.account.lines():
         progress.note(line)
     example = dataset.normalise(dataset.train.images[:2]).to(device)
@@ -93,6 +96,18 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     return proxy_task
 
 
+def open_data(settings: RunSettings) -> Dataset:
+    """The data of a run at its size and with its channels; grey images as RGB where the student needs that."""
+    task = tasks.get(settings.task)
+    size = parse_size(settings.image_size) if settings.image_size else None
+    dataset = task.open(settings.data, size, settings.channels)
+    channels = len(dataset.mean)
+    if settings.channels is None and channels == 1:
+        channels = network_channels(task.family, settings.student, len(dataset.classes), channels)
+    dataset = dataset.with_channels(channels)
+    return dataset if size is None else dataset.resized(size)
+
+
 @dataclass(frozen=True)
 class _Preparation:
     """What the steps of a preparation share."""
@@ -108,15 +123,17 @@ class _Preparation:
     def teacher(self, example: Tensor, student: Any) -> tuple[Any, dict[str, float]]:
         """The teacher with its weights, trained here where the task's plan says how, and its measures."""
         settings, kept = self.settings, self.folder / TEACHER
-        torch.manual_seed(settings.search.seed)
-        network = self.family.build(settings.teacher, len(self.dataset.classes), example.shape[1])
+        seen = contract_of(self.dataset, example)
         weights = settings.teacher_weights or (kept if kept.exists() else None)
-        if weights is not None:
-            load_weights(network, weights)
-        teacher: Any = self.family.tap(
-            network.to(self.device), example, settings.teacher_taps or None, len(self.dataset.classes)
+        torch.manual_seed(settings.search.seed)
+        teacher: Any = taught(
+            self.family, settings.teacher, seen, read_contract(weights), example.cpu(), settings.teacher_taps
         )
-        for note in check_outputs(teacher.network, len(self.dataset.classes), example):
+        if weights is not None:
+            load_weights(teacher.network, weights)
+        teacher.to(self.device)
+        own = teacher.conversion(example) if isinstance(teacher, AsTaught) else example
+        for note in (*check_outputs(teacher.network, len(self.dataset.classes), own), *mended(teacher)):
             self.progress.note(f"teacher {settings.teacher}: {note}")
         settings.searched(student.shapes, teacher.shapes)  # refuses what is not there before a training of hours
         if weights is None:
@@ -130,7 +147,7 @@ class _Preparation:
             images = self.dataset.normalise(self.dataset.train.images)
             split = TensorSplit(images, self.dataset.train.labels).to(self.device, FLOAT32)
             self._train(teacher, split, recipe, FLOAT32, "teacher's steps")
-            save_weights(teacher.network, kept)
+            save_weights(teacher.network, kept, seen)
         return teacher, self._measured(teacher)
 
     def _measured(self, teacher: Any) -> dict[str, float]:
@@ -139,13 +156,13 @@ class _Preparation:
         validation = self.dataset.validation
         most = self.settings.plan.validation_images or len(validation)
         splits = {"validation": Split(validation.images[:most], validation.labels[:most]), "test": self.dataset.test}
-        measures: dict[str, float] = {}
+        measured = {}
         for part, split in splits.items():
-            measured = self.family.measure(self._outputs(teacher, split))
-            measures |= {f"{part}_{name}": value for name, value in measured.items()}
-        targets = {part: split.labels for part, split in splits.items()}
-        check_teacher(self.family, measures, targets, len(self.dataset.classes), self.settings.teacher, self.progress)
-        return measures
+            answers = Answers(self.family)
+            measured[part] = self.family.measure(answers.of(self._outputs(teacher, split))), answers
+        name, weights = self.settings.teacher, self.settings.teacher_weights
+        check_teacher(self.family, measured, self.dataset.classes, name, self.progress, weights)
+        return {f"{part}_{n}": value for part, (measures, _) in measured.items() for n, value in measures.items()}
 
     def _outputs(self, network: Any, split: Split) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         for start in range(0, len(split), EVALUATION_BATCH):

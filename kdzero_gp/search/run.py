@@ -22,6 +22,7 @@ from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import ExpressionError, RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.models.digest import content_digest
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.evaluator import Probe, Probed, Rung, Train, Trained
 from kdzero_gp.proxy.executor import Executor
@@ -141,6 +142,7 @@ class Work:
         return self._finish()
 
     def _prepare(self) -> ProxyTask:
+        self._notice_replaced_weights()
         bench = prepare(self.folder, self.settings, torch.device(self.device), self.progress)
         self.database.set_fact("data", bench.account)
         self.database.set_fact("bench", {f"teacher_{name}": value for name, value in bench.teacher.items()} | {
@@ -148,6 +150,19 @@ class Work:
             "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes,
         })  # fmt: skip
         return bench
+
+    def _notice_replaced_weights(self) -> None:
+        """The teacher's outputs are kept in the folder, so that a run goes on as it began; that is told."""
+        if self.settings.teacher_weights is None:
+            return
+        before, now = self.database.fact("weights"), content_digest(self.settings.teacher_weights)
+        if before is None:
+            self.database.set_fact("weights", now)
+        elif now != before:
+            self.progress.note(
+                f"{self.settings.teacher_weights} changed since this run was begun; it goes on with what that teacher "
+                "said then, and another run is needed for the new one"
+            )
 
     # --- evaluations ----------------------------------------------------------------------------------------
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kdzero_gp.data import load
 from kdzero_gp.data.dataset import Dataset
+from kdzero_gp.data.resizing import Size
 from kdzero_gp.errors import DataError, DataWarning
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.families.classification import CLASSIFICATION
@@ -19,14 +20,22 @@ from kdzero_gp.tasks.plan import CIFAR, DIGITS, FOLDER, SearchPlan
 
 @dataclass(frozen=True)
 class Task:
-    """``load`` reads the data from a path (None: built in); ``plan`` are a search's defaults. ``sizes`` are classes,
-    channels and image size where they are known without the data."""
+    """``load`` reads the data from a path (None: built in), where the task ``decodes`` at a size that is given second;
+    ``plan`` are a search's defaults. ``sizes`` are classes, channels and image size where they are known without the
+    data."""
 
     name: str
     family: TaskFamily
-    load: Callable[[str | None], Dataset]
+    load: Callable[..., Dataset]
     plan: SearchPlan
     sizes: tuple[int, int, int] | None = None
+    decodes: bool = False
+
+    def open(self, data: str | None, size: Size | None = None, channels: int | None = None) -> Dataset:
+        """The data with so many channels, and at a size where the task decodes at one; other tasks give what they
+        have, for ``Dataset.resized``. Raises DataError."""
+        dataset = self.load(data, size) if self.decodes and size else self.load(data)
+        return dataset.with_channels(channels or len(dataset.mean))
 
 
 TASKS: dict[str, Task] = {}
@@ -54,11 +63,11 @@ def get(name: str) -> Task:
     raise DataError(f"there is no task {name!r}: {hint}")
 
 
-def _from(name: str) -> Callable[[str | Path | None], Dataset]:
-    def read(data: str | Path | None) -> Dataset:
+def _from(name: str) -> Callable[..., Dataset]:
+    def read(data: str | Path | None, size: Size | None = None) -> Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # the account says it, and it is printed
-            return load(name, data)
+            return load(name, data, image_size=size)
 
     return read
 
@@ -66,4 +75,4 @@ def _from(name: str) -> Callable[[str | Path | None], Dataset]:
 register(Task("digits", CLASSIFICATION, _from("digits"), DIGITS, (10, 1, 8)))
 register(Task("cifar10", CLASSIFICATION, _from("cifar10"), CIFAR, (10, 3, 32)))
 register(Task("cifar100", CLASSIFICATION, _from("cifar100"), CIFAR, (100, 3, 32)))
-register(Task("folder", CLASSIFICATION, _from("folder"), FOLDER))
+register(Task("folder", CLASSIFICATION, _from("folder"), FOLDER, decodes=True))

@@ -12,6 +12,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from kdzero_gp import tasks
 from kdzero_gp.common import interval
 from kdzero_gp.compiler import Expression
@@ -19,11 +21,13 @@ from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import SettingError
 from kdzero_gp.families import Measure, TaskFamily
 from kdzero_gp.files import atomic_write
+from kdzero_gp.models.digest import content_digest
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.api import Pair
 from kdzero_gp.training.distillers import Distiller, NamedDistiller
 from kdzero_gp.training.jobs import Job, results
+from kdzero_gp.training.opening import open_for
 from kdzero_gp.training.run import share
 from kdzero_gp.training.settings import TrainingResult
 
@@ -124,6 +128,10 @@ class _ComparisonRun:
         facts = alone.as_dict() | {"teacher": self.pair.teacher, "teacher_weights": self.pair.teacher_weights,
                                    "factors": list(factors), "tune_epochs": epochs}  # fmt: skip
         files.claim(self.folder, "comparison", facts)
+        self.account = open_for(alone, torch.device("cpu")).account
+        for line in self.account.lines():
+            self.progress.note(line)
+        files.check_content(self.folder, content_digest(self.pair.teacher_weights or ""), self.account)
         tuned = self._tune(factors, epochs)
         best = {name: _best(found, self.family) for name, found in tuned.items()}
         outer = [name for name, factor in best.items() if len(factors) > 2 and factor in (min(factors), max(factors))]
@@ -151,7 +159,8 @@ class _ComparisonRun:
             settings = self.pair.distilling(distiller, TUNING_SEED + self.seed, _mode(distiller), factor)
             settings = replace(settings, recipe=settings.recipe.with_epochs(epochs), validate=True)
             place = self.folder / "tuning" / f"{_slug(distiller)}-{factor:g}"
-            jobs.append(Job(settings, place, self.folder / files.TEACHER if self.pair.validate else None))
+            shared = (self.folder / files.TEACHER, self.account) if self.pair.validate else (None, None)
+            jobs.append(Job(settings, place, *shared))
         for index, result in self._results("tuning magnitudes", jobs):
             distiller, factor = wanted[index]
             found[distiller.name][factor] = result
@@ -172,9 +181,9 @@ class _ComparisonRun:
     def _job(self, distiller: Distiller | None, seed: int, factors: dict[str, float | None]) -> Job:
         place = self.folder / "trainings"
         if distiller is None:
-            return Job(self.pair.settings(seed), place / f"{CROSS_ENTROPY}-seed{seed}")
+            return Job(self.pair.settings(seed), place / f"{CROSS_ENTROPY}-seed{seed}", account=self.account)
         settings = self.pair.distilling(distiller, seed, _mode(distiller), factors[distiller.name] or 1.0)
-        return Job(settings, place / f"{_slug(distiller)}-seed{seed}", self.folder / files.TEACHER)
+        return Job(settings, place / f"{_slug(distiller)}-seed{seed}", self.folder / files.TEACHER, self.account)
 
     def _results(self, what: str, jobs: list[Job]) -> Iterable[tuple[int, TrainingResult]]:
         if self.machine.precision is None and any(files.read_result(job.folder) is None for job in jobs):

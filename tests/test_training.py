@@ -263,13 +263,16 @@ def trainer(pair, recipe, text, keep, folder):
 
 
 @pytest.mark.parametrize("target_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("draws", [0, 3])
 @pytest.mark.parametrize("flip", [False, True])
-def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, target_bytes, monkeypatch, tmp_path):
+def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, draws, target_bytes, monkeypatch, tmp_path):
     monkeypatch.setattr(teachers, "TARGET_BYTES", target_bytes)
-    recipe = load_recipe("short", "digits", changes={"flip": flip, "batch_size": 32})
+    changes = {"crop": "pad", "padding": 2, "draws": draws} if draws else {}
+    recipe = load_recipe("short", "digits", changes={"flip": flip, "batch_size": 32} | changes)
     whole, network = trainer(pair, recipe, "times(no(l2(emb)), 1)", keep=True, folder=tmp_path)
     batch = next(whole.batches.epoch(0, 0))
     assert (batch.flipped is not None and bool(batch.flipped.any())) == flip
+    assert len(set(batch.form.tolist())) == (draws or 1 + flip)
     live = LiveTeacher(whole.teacher.distiller, CLASSIFICATION, network, whole.batches, Precision())
     from_disk, asked = (t.targets(batch, batch.images, batch.labels) for t in (whole.teacher, live))
     assert (whole.teacher.ready is None) == (target_bytes == 0)

@@ -126,7 +126,8 @@ class Benchmark:
             "last_validation_accuracy": _rounded(result.last_validation.get("accuracy")),
             "best_epoch": result.best_epoch, "curve": curve, "seconds": round(result.seconds, 1),
             "step_milliseconds": result.step_milliseconds and round(result.step_milliseconds, 2),
-            "reason": result.reason, "recipe": settings.recipe.as_dict(), "machine": _machine(), "version": self.version,
+            "reason": result.reason, "recipe": settings.recipe.as_dict(), "machine": _machine(),
+            "version": self.version,
         }  # fmt: skip
 
 

@@ -40,23 +40,31 @@ def _next_folder(task: str) -> Path:
 
 
 def _conclude(result: Any) -> None:
-    from kdzero_gp.cli.tables import race_table, show
+    from kdzero_gp.cli.tables import confirmation_table, race_table, show
 
     show(console, race_table(result.table, result.family))
+    if result.fresh:
+        show(console, confirmation_table(result.fresh, result.family))
     for line in _conclusion(result):
         click.echo(line)
 
 
 def _conclusion(result: Any) -> list[str]:
-    if result.winner is None:
+    if result.exported is None:
         return [f"no evolved distiller finished the race; look at the reasons with: kdzero-gp show {result.folder}"]
-    winner, best = result.winner, result.table[0]
-    lines = [f"best evolved distiller: {winner.entry.expression}"]
-    if best.entry.kind != "evolved":
-        lines.append(f"{best.entry.title} did better in this race; more --generations may change that")
+    lines = [] if result.winner is None else [f"best evolved distiller: {result.winner.entry.expression}"]
+    if result.verdict is not None:
+        lines += result.verdict.lines
+    else:
+        best = result.table[0].entry
+        if best.kind != "evolved":
+            lines.append(f"{best.title} did better in this race")
+        lines.append("not confirmed on fresh seeds, so its lead is flattered: --fresh-seeds 20")
+    exported = result.verdict.winner if result.verdict is not None else result.winner.entry
+    what = "the evolved distiller" if exported.kind == "evolved" else exported.title
     return [
         *lines,
-        f"exported to {result.exported} (needs only torch): "
+        f"exported {what} to {result.exported} (needs only torch): "
         "add Distiller()(student, teacher, labels) to your cross-entropy",
         f"next: kdzero-gp show {result.folder}    kdzero-gp inspect {result.folder} -o tree.svg",
     ]

@@ -146,7 +146,8 @@ class Resident(Batches):
         if self.recipe.draws:
             draws = torch.randint(self.recipe.draws, order.shape, generator=generator).to(self.device)
             for indices, draw in zip(order, draws, strict=True):
-                yield self._batch(indices, padding, *(part[draw, indices] for part in self.bank), draw)
+                offset, flipped = (part[draw, indices] for part in self.bank)
+                yield self._batch(indices, padding, offset, flipped, draw)
             return
         for indices, offset, flipped in zip(order, *self._crops(order.shape, padding, generator), strict=True):
             yield self._batch(indices, padding, offset, flipped)

@@ -21,11 +21,12 @@ from kdzero_gp.compiler import Expression, digest, pair_shapes, parse, zoo
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.proxy.evaluator import Request
 from kdzero_gp.search.candidates import counts_of, front, screen_rows
-from kdzero_gp.search.confirmation import Verdict, confirmation, verdict
+from kdzero_gp.search.confirmation import confirmation, verdict
 from kdzero_gp.search.race import RaceResult, standings
 from kdzero_gp.search.ranking import Ranked, ranking
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation
+from kdzero_gp.training.verdict import Verdict
 from primitives import PairType
 
 if TYPE_CHECKING:

@@ -60,8 +60,8 @@ def _conclusion(result: Any) -> list[str]:
         if best.kind != "evolved":
             lines.append(f"{best.title} did better in this race")
         lines.append("not confirmed on fresh seeds, so its lead is flattered: --fresh-seeds 20")
-    exported = result.verdict.winner if result.verdict is not None else result.winner.entry
-    what = "the evolved distiller" if exported.kind == "evolved" else exported.title
+    won = result.verdict
+    what = "the evolved distiller" if won is None or won.winner == won.evolved else won.winner
     return [
         *lines,
         f"exported {what} to {result.exported} (needs only torch): "

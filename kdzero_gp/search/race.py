@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from kdzero_gp.common import ALONE, ALONE_TEXT, interval
+from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import digest, zoo
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.proxy.evaluator import Outcome, Request
 from kdzero_gp.search.candidates import front
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredEvaluation, StoredMeasurement
+from kdzero_gp.training.verdict import mean_interval
 
 # Where evolved distillers fail in the race, at most so many times the wanted number are tried.
 MOST_TRIED = 3
@@ -201,8 +201,3 @@ def result_of(
         {name: mean_interval(values) for name, values in samples.items() if values},
         mean_interval(paired) if paired else UNKNOWN,
     )
-
-
-def mean_interval(values: Sequence[float]) -> tuple[float, float]:
-    """The mean and the half-width of its 95 % interval."""
-    return statistics.fmean(values), interval(values)

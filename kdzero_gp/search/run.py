@@ -29,11 +29,12 @@ from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import Fingerprints
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
-from kdzero_gp.search.confirmation import FRESH, Verdict, confirmation, finalists, fresh_seeds, verdict
+from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
+from kdzero_gp.training.verdict import Verdict
 from kdzero_gp.version import __version__
 from primitives import MAGNITUDES
 
@@ -322,7 +323,9 @@ class Work:
         table = standings(self.database, self.settings)
         winner = next((s for s in table if s.entry.kind == "evolved" and not s.reason), None)
         found = verdict(self.database, self.settings)
-        best = found.winner if found is not None else winner.entry if winner is not None else None
+        best = None if winner is None else winner.entry
+        if found is not None:
+            best = next(result.entry for result in table if result.entry.name == found.winner)
         exported = None
         if best is not None:
             exported = self.folder / WINNER
@@ -361,7 +364,7 @@ def export_entry(folder: Path, database: Database, entry: Competitor, path: Path
         mean = statistics.fmean(v[measure.name] for v in values)
         facts["race"] = f"mean validation {measure.heading} {measure.text(mean)}, {len(values)} seeds"
     found = verdict(database, settings)
-    if found is not None and found.evolved is not None and found.evolved.name == entry.name:
+    if found is not None and found.evolved == entry.name:
         facts["confirmed"] = ", ".join(found.lines[1:])
     language.export(
         path,

@@ -37,10 +37,11 @@ class Verdict:
     def lines(self) -> tuple[str, str, str]:
         """Three lines."""
         name = "the evolved distiller" if self.winner == self.evolved else self.winner
-        chosen = f"chosen on {self.chosen_on} seeds by validation {self.measure.label}"
+        seeds = "1 seed" if self.chosen_on == 1 else f"{self.chosen_on} seeds"
+        chosen = f"chosen on {seeds} by validation {self.measure.label}"
         first = f"winner: {name} ({chosen}, confirmed on {self.seeds} fresh seeds by {self.images} images)"
         if not self.evolved:
-            return first, "no evolved distiller finished the race", f"use {self.winner}"
+            return first, "no evolved distiller came to the last trainings", f"use {self.winner}"
         other = self.alone if self.published in ("", REFERENCE) else self.published
         return first, f"the evolved distiller is {self._against(REFERENCE)}", f"and {self._against(other)}"
 

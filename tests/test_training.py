@@ -263,13 +263,16 @@ def trainer(pair, recipe, text, keep, folder):
 
 
 @pytest.mark.parametrize("target_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("draws", [0, 3])
 @pytest.mark.parametrize("flip", [False, True])
-def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, target_bytes, monkeypatch, tmp_path):
+def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, draws, target_bytes, monkeypatch, tmp_path):
     monkeypatch.setattr(teachers, "TARGET_BYTES", target_bytes)
-    recipe = load_recipe("short", "digits", changes={"flip": flip, "batch_size": 32})
+    changes = {"crop": "pad", "padding": 2, "draws": draws} if draws else {}
+    recipe = load_recipe("short", "digits", changes={"flip": flip, "batch_size": 32} | changes)
     whole, network = trainer(pair, recipe, "times(no(l2(emb)), 1)", keep=True, folder=tmp_path)
     batch = next(whole.batches.epoch(0, 0))
     assert (batch.flipped is not None and bool(batch.flipped.any())) == flip
+    assert len(set(batch.form.tolist())) == (draws or 1 + flip)
     live = LiveTeacher(whole.teacher.distiller, CLASSIFICATION, network, whole.batches, Precision())
     from_disk, asked = (t.targets(batch, batch.images, batch.labels) for t in (whole.teacher, live))
     assert (whole.teacher.ready is None) == (target_bytes == 0)
@@ -480,7 +483,8 @@ def compared(pair, out, workers=1, **options):
 
 
 def numbers(comparison):
-    return {row.name: (row.factor, row.test, row.difference, row.interval) for row in comparison.rows}
+    rows = comparison.rows
+    return {row.name: (row.factor, row.test, None if row.name == "kd" else row.difference) for row in rows}
 
 
 def test_a_comparison_is_fair_resumable_and_independent_of_workers(pair, tmp_path, monkeypatch):
@@ -495,7 +499,7 @@ def test_a_comparison_is_fair_resumable_and_independent_of_workers(pair, tmp_pat
     paired = [mse[seed]["test"]["accuracy"] - kd[seed]["test"]["accuracy"] for seed in ("0", "1")]
     row = next(row for row in found.rows if row.name == "mse")
     assert row.difference == pytest.approx(sum(paired) / 2)
-    assert row.difference_interval == pytest.approx(interval(paired))
+    assert math.isnan(row.interval) and math.isnan(row.difference_interval), "two seeds make no interval"
     assert (tmp_path / "one" / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(csv.DictReader((tmp_path / "one" / "compare.csv").read_text().splitlines()))) == 6
 
@@ -507,6 +511,10 @@ def test_a_comparison_is_fair_resumable_and_independent_of_workers(pair, tmp_pat
     assert not trained
     more = compared(pair, tmp_path / "one", seeds=3)
     assert len(trained) == 3 * 3 and {row.seeds for row in more.rows} == {3}
+    stored = json.loads((tmp_path / "one" / "compare.json").read_text())["trainings"]
+    paired = [stored["mse"][seed]["test"]["accuracy"] - kd["test"]["accuracy"] for seed, kd in stored["kd"].items()]
+    row = next(row for row in more.rows if row.name == "mse")
+    assert row.difference_interval == pytest.approx(interval(paired)) and row.difference_interval > 0
 
 
 def test_a_comparison_asks_its_teacher_once(pair, tmp_path, monkeypatch):

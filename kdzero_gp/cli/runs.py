@@ -51,6 +51,8 @@ def _as_data(run: Run, top: int) -> dict[str, Any]:
         "finished": run.finished, "counts": run.counts, "reasons": run.rejections, "top": ranked,
         "screens": run.screens, "operations": run.drawn, "front": [e.digest for e in run.front],
         "race": [result.as_dict() for result in run.race],
+        "confirmation": [result.as_dict() for result in run.confirmation],
+        "verdict": None if run.verdict is None else run.verdict.lines,
     }  # fmt: skip
 
 
@@ -64,12 +66,17 @@ def _print_tables(run: Run, top: int) -> None:
     raced = [result for result in run.race if not result.reason]
     if raced:
         tables.show(console, tables.race_table(raced, settings.family))
+    if run.confirmation:
+        tables.show(console, tables.confirmation_table(run.confirmation, settings.family))
     tables.show(console, tables.screens_table(run.screens))
     if settings.search.objectives:
         tables.show(console, tables.front_table(run.front, settings.search.objectives))
 
 
 def _print_lines(run: Run) -> None:
+    verdict = run.verdict
+    for line in verdict.lines if verdict is not None else ():
+        click.echo(line)
     for reason, count in run.rejections.most_common():
         click.echo(f"rejected {count}: {reason}")
     rarer = sorted((row["weight"], name) for name, row in run.drawn.items() if row["weight"] < 1)

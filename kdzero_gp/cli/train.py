@@ -171,9 +171,12 @@ def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options
 @with_options((TASK, DATA), PAIR_OPTIONS, (_WEIGHTS,))
 @click.option("--distiller", "distillers", multiple=True, required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]",
               help="What to compare; kd and cross-entropy alone (ce) always take part.")  # fmt: skip
-@click.option("--seeds", type=int, default=5, show_default=True, help="Trainings of each.")
+@click.option("--seeds", type=int, help="Trainings of each [default: 5; with --halving 1].")
 @click.option("--factors", default="0.3,1,3", show_default=True, help="Magnitudes that each is tuned among.")
 @click.option("--tune-epochs", type=int, help="Budget of the tuning [default: a quarter of the recipe's epochs].")
+@click.option("--halving", is_flag=True, help="Train all for 1/9 of the epochs, the better half for 1/3, half of "
+              "these to the end; keep the winner's student.")  # fmt: skip
+@click.option("--fresh-seeds", type=int, help="With --halving: seeds that choose nothing and report [default: 3].")
 @click.option("--workers", type=int, help="Trainings at once [default: one for each core, one on a GPU].")
 @with_options(RECIPE_OPTIONS, MACHINE_OPTIONS)
 @click.pass_context
@@ -186,20 +189,57 @@ def compare(ctx: click.Context, distillers: tuple[str, ...], factors: str, **opt
         grid = [float(factor) for factor in factors.split(",")]
     except ValueError:
         raise SettingError(f"--factors takes numbers such as 0.3,1,3, got {factors!r}") from None
+    if options["fresh_seeds"] is not None and not options["halving"]:
+        raise SettingError("--fresh-seeds has no effect without --halving; add it, or leave --fresh-seeds out")
+    given: dict[str, Any] = {
+        "out": options["out"], "factors": grid, "tune_epochs": options["tune_epochs"], "seed": options["seed"],
+        "machine": _machine(options),
+    } | {name: options[name] for name in ("seeds", "fresh_seeds") if options[name] is not None}  # fmt: skip
+    named = [_distiller(text) for text in distillers]
+    if options["halving"]:
+        from kdzero_gp.training.halving import halve
+
+        with _resumable(ctx) as progress:
+            halving = halve(_pair(options), named, progress=progress, **given)
+        show_halving(halving)
+        return
     with _resumable(ctx) as progress:
-        comparison = training.compare(
-            _pair(options), [_distiller(text) for text in distillers], out=options["out"], seeds=options["seeds"],
-            factors=grid, tune_epochs=options["tune_epochs"], seed=options["seed"],
-            machine=_machine(options), progress=progress,
-        )  # fmt: skip
+        comparison = training.compare(_pair(options), named, progress=progress, **given)
     _show(comparison, get(options["task"]).family.deciding)
 
 
+def show_halving(halving: Any) -> None:
+    """The rungs' tables, what they say of each other, the finalists on fresh seeds and the verdict."""
+    for rung in halving.rungs:
+        _table(rung.rows, halving.measure, f"{rung.epochs:.3g} epochs, {_over(rung.seeds)}")
+        for sentence in rung.sentences:
+            click.echo(sentence)
+    seeds = max(row.seeds for row in halving.fresh)
+    _table(halving.fresh, halving.measure, f"confirmation that chose nothing, {_over(seeds)}")
+    for line in halving.verdict.lines:
+        click.echo(line)
+    click.echo(
+        f"wrote {halving.student} ({halving.verdict.winner}), distiller.py, halving.json and halving.csv beside it"
+    )
+
+
+def _over(seeds: int) -> str:
+    from kdzero_gp.common import LEAST_VALUES
+
+    number = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{number}, mean ± 95 % interval" if seeds >= LEAST_VALUES else f"{number}, too few for an interval"
+
+
 def _show(comparison: Any, deciding: Any) -> None:
+    _table(comparison.rows, deciding, _over(max(row.seeds for row in comparison.rows)))
+    click.echo(f"wrote {comparison.folder / 'compare.json'}, compare.csv and compare.png beside it")
+
+
+def _table(found: Any, deciding: Any, title: str) -> None:
     from kdzero_gp.cli.tables import plain_table, show
 
     rows = []
-    for row in comparison.rows:
+    for row in found:
         if row.reason:
             rows.append([row.name, row.reason, "", "", "", "", ""])
             continue
@@ -208,7 +248,6 @@ def _show(comparison: Any, deciding: Any) -> None:
             deciding.difference(row.difference, row.difference_interval), deciding.text(row.validation),
             f"{row.milliseconds:.1f}", f"{row.megabytes:.0f}",
         ])  # fmt: skip
-    seeds = max(row.seeds for row in comparison.rows)
     headers = [
         "distiller",
         "factor",
@@ -219,6 +258,5 @@ def _show(comparison: Any, deciding: Any) -> None:
         "MB",
     ]
     table = plain_table(headers, rows)
-    table.title, table.title_justify = f"{seeds} seeds, mean ± 95 % interval", "left"
+    table.title, table.title_justify = title, "left"
     show(console, table)
-    click.echo(f"wrote {comparison.folder / 'compare.json'}, compare.csv and compare.png beside it")

@@ -39,12 +39,21 @@ def contract_of(dataset: Dataset, example: Tensor) -> InputContract:
 
 @dataclass
 class Batch:
-    """Normalised images N×C×H×W and labels N… on the device; ``indices`` N and ``flipped`` N say which they are."""
+    """Normalised images N×C×H×W and labels N… on the device; ``indices`` N, ``flipped`` N and, where the recipe keeps
+    draws, ``draw`` N say which they are."""
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     flipped: Tensor | None = None
+    draw: Tensor | None = None
+
+    @property
+    def form(self) -> Tensor:
+        """Which of the recipe's forms each image has, as ``Batches.form`` numbers them."""
+        if self.draw is not None:
+            return self.draw
+        return torch.zeros_like(self.indices) if self.flipped is None else self.flipped.long()
 
 
 class Batches:
@@ -68,6 +77,10 @@ class Batches:
     def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
         """The images of a part as they are, with labels, in batches."""
         raise NotImplementedError
+
+    def form(self, number: int) -> Iterator[Tensor]:
+        """All training images in one of the forms of a cacheable recipe, in batches: as they are (0), mirrored (1)."""
+        return (images.flip(3) if number else images for images, _ in self.evaluation("train"))
 
     @property
     def batch_size(self) -> int:
@@ -131,11 +144,40 @@ class Resident(Batches):
                 yield Batch(self.ready[indices], self.labels[indices], indices)
             return
         padding = self.recipe.padding if self.recipe.crop == "pad" else 0
-        offsets = torch.randint(2 * padding + 1, (*order.shape, 2), generator=generator).to(self.device)
-        flips = (torch.rand(order.shape, generator=generator) < (0.5 if self.recipe.flip else 0.0)).to(self.device)
-        for indices, offset, flipped in zip(order, offsets, flips, strict=True):
-            images, labels = self.family.crop(self.images[indices], self.labels[indices], padding, offset, flipped)
-            yield Batch(self._seen(images), labels, indices, flipped)
+        if self.recipe.draws:
+            draws = torch.randint(self.recipe.draws, order.shape, generator=generator).to(self.device)
+            for indices, draw in zip(order, draws, strict=True):
+                offset, flipped = (part[draw, indices] for part in self.bank)
+                yield self._batch(indices, padding, offset, flipped, draw)
+            return
+        for indices, offset, flipped in zip(order, *self._crops(order.shape, padding, generator), strict=True):
+            yield self._batch(indices, padding, offset, flipped)
+
+    def _crops(self, shape: torch.Size, padding: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Offsets …×2 and flips …, drawn."""
+        offsets = torch.randint(2 * padding + 1, (*shape, 2), generator=generator).to(self.device)
+        flips = (torch.rand(shape, generator=generator) < (0.5 if self.recipe.flip else 0.0)).to(self.device)
+        return offsets, flips
+
+    @cached_property
+    def bank(self) -> tuple[Tensor, Tensor]:
+        """The kept draws, the same for every seed: offsets draw × image × 2 and flips draw × image."""
+        generator = torch.Generator().manual_seed(0)
+        return self._crops(torch.Size((self.recipe.draws, self.train)), self.recipe.padding, generator)
+
+    def _batch(
+        self, indices: Tensor, padding: int, offset: Tensor, flipped: Tensor, draw: Tensor | None = None
+    ) -> Batch:
+        images, labels = self.family.crop(self.images[indices], self.labels[indices], padding, offset, flipped)
+        return Batch(self._seen(images), labels, indices, flipped, draw)
+
+    def form(self, number: int) -> Iterator[Tensor]:
+        if not self.recipe.draws:
+            yield from super().form(number)
+            return
+        for indices in torch.arange(self.train, device=self.device).split(EVALUATION_BATCH):
+            offset, flipped = (part[number, indices] for part in self.bank)
+            yield self._batch(indices, self.recipe.padding, offset, flipped).images
 
     def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
         split: Split = getattr(self.dataset, part)

@@ -40,6 +40,10 @@ class Recipe:
     ``cutmix`` are the parameters of their Beta distributions (0: off). ``image_size`` is what the networks see (0: as
     the data are), the height where ``image_width`` differs from it (0: the same); ``teacher_image_size`` what the
     teacher sees of the same image (0: the same, or what its weights say).
+
+    ``draws``: with 0 every epoch crops and mirrors an image anew; else each image has so many crops, mirrored or not,
+    that are drawn once and are the same for all trainings, and an epoch takes one of them at random. What a teacher
+    says of them can then be kept.
     """
 
     epochs: float
@@ -61,6 +65,7 @@ class Recipe:
     crop: str = "none"
     padding: int = 4
     flip: bool = False
+    draws: int = 0
     augment: str = ""
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -82,6 +87,8 @@ class Recipe:
                 raise SettingError(f"a recipe's {field.name} must be at least 0, got {value}")
         if self.warmup >= 1 or self.label_smoothing >= 1:
             raise SettingError("a recipe's warmup and label_smoothing are shares below 1")
+        if self.draws and (self.crop != "pad" or self.augment):
+            raise SettingError('a recipe\'s draws are of crops over a padded border; add crop = "pad" without augment')
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -100,9 +107,13 @@ class Recipe:
 
     @property
     def cacheable(self) -> bool:
-        """Whether an image has only two forms in training, itself and its mirror image, so that what the teacher says
-        of them can be kept."""
-        return self.crop == "none" and not self.augment and not self.mixes
+        """Whether an image has few forms in training, so that what the teacher says of them can be kept."""
+        return (self.crop == "none" or self.draws > 0) and not self.augment and not self.mixes
+
+    @property
+    def forms(self) -> int:
+        """How many forms an image of a cacheable recipe has: its draws, or itself and, with ``flip``, mirrored."""
+        return self.draws or 1 + self.flip
 
     def steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole training; a last epoch may be a part of one."""

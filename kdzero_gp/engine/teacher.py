@@ -63,23 +63,20 @@ class LiveTeacher(Teacher):
 
 
 class KeptTeacher(Teacher):
-    """What a teacher said of all images once: tensors form × image × …, the forms being the image as it is and, where
-    the recipe flips, mirrored. ``labels`` are those of all images."""
+    """What a teacher said of all images once: tensors form × image × …, the forms being those of the recipe (see
+    ``Batches.form``). ``labels`` are those of all images."""
 
     def __init__(self, distiller: Any, family: TaskFamily, kept: Outputs, labels: Tensor):
         super().__init__(distiller, family)
         self.kept, self.labels = kept, labels
 
     def outputs(self, batch: Batch, images: Tensor) -> Outputs:
-        form = torch.zeros_like(batch.indices) if batch.flipped is None else batch.flipped.long()
-        return {name: tensor[form, batch.indices].float() for name, tensor in self.kept.items()}
+        return {name: tensor[batch.form, batch.indices].float() for name, tensor in self.kept.items()}
 
     def targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
         if self.ready is None:
             return super().targets(batch, images, labels)
-        places = batch.indices
-        if batch.flipped is not None:
-            places = places + batch.flipped.long() * len(self.labels)
+        places = batch.indices + batch.form * len(self.labels)
         return {name: tensor[places] for name, tensor in self.ready.items()}
 
     @cached_property
@@ -116,8 +113,8 @@ def ask(network: Tapped, images: Tensor, batches: Batches, precision: Precision)
 
 
 def keep(network: Tapped, names: Collection[str], batches: Batches, precision: Precision, path: Path) -> bool:
-    """Write a teacher's outputs of these names on all training images, and on their mirror images where the recipe
-    flips, to ``path``; returns whether ``kept`` finds them there.
+    """Write a teacher's outputs of these names on all training images, in all forms that the recipe gives them, to
+    ``path``; returns whether ``kept`` finds them there.
 
     They are not written where the recipe changes images in more ways than that, or where they would take more than
     ``KEPT_BYTES`` or more than the disk has.
@@ -126,18 +123,18 @@ def keep(network: Tapped, names: Collection[str], batches: Batches, precision: P
         return False
     if path.exists():
         return True
-    forms = (False, True) if batches.recipe.flip else (False,)
+    forms = batches.recipe.forms
     numbers = sum(torch.Size(network.shapes[name]).numel() for name in names)
-    if numbers * 4 * batches.train * len(forms) > KEPT_BYTES:
+    if numbers * 4 * batches.train * forms > KEPT_BYTES:
         return False
     network.eval()
     pieces: dict[str, list[Tensor]] = {name: [] for name in names}
-    for flipped in forms:
-        for images, _ in batches.evaluation("train"):
-            outputs = ask(network, images.flip(3) if flipped else images, batches, precision)
+    for form in range(forms):
+        for images in batches.form(form):
+            outputs = ask(network, images, batches, precision)
             for name in names:
                 pieces[name].append(_narrow(outputs[name]).cpu())
-    whole = {name: torch.cat(parts).unflatten(0, (len(forms), batches.train)) for name, parts in pieces.items()}
+    whole = {name: torch.cat(parts).unflatten(0, (forms, batches.train)) for name, parts in pieces.items()}
     try:
         atomic_write(path, lambda temporary: torch.save(whole, temporary))
     except Exception:  # a full disk; the teacher is asked on every batch then

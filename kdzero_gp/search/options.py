@@ -92,7 +92,9 @@ OPTIONS = (
     Option("--loss-memory", "MiB that a loss may keep for one batch.", "plan.loss_memory", float),
     Option("--race-epochs", "Epochs of a training in the race.", "plan.race.epochs", float),
     Option("--race-top", "Evolved distillers in the race.", "plan.race_top", int),
-    Option("--race-seeds", "Fresh seeds of the race.", "plan.race_seeds", int),
+    Option("--race-seeds", "Seeds of the race, which chooses the winner.", "plan.race_seeds", int),
+    Option("--fresh-seeds", "Untouched seeds on which the winner is confirmed against the best published method; 0 "
+           "confirms nothing.", "plan.fresh_seeds", int),
     Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, sharpness_gap or cka_gap for "
            "images to classes.", "plan.weights", float, "pairs", "NAME=SHARE"),
     Option("--precision", "float32, or bfloat16, either with ,channels-last [default: the fastest, measured].",

@@ -8,7 +8,7 @@ import math
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,12 @@ from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
+from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
-from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced
+from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
+from kdzero_gp.training.verdict import Verdict
 from kdzero_gp.version import __version__
 from primitives import MAGNITUDES
 
@@ -43,13 +45,16 @@ FRONT = "front"
 
 @dataclass
 class RunResult:
-    """What a finished run has to say: the race's table and the exported winner."""
+    """What a finished run has to say: the race's table, its best evolved distiller, the table on fresh seeds with the
+    verdict (none without such seeds), and the file of whoever won."""
 
     folder: Path
     family: TaskFamily
     table: list[RaceResult]
     winner: RaceResult | None
     exported: Path | None
+    fresh: list[RaceResult] = field(default_factory=list)
+    verdict: Verdict | None = None
 
 
 def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progress | None = None) -> RunResult:
@@ -139,6 +144,7 @@ class Work:
             self.measure_zoo()
             self._evolve()
             self._race()
+            self._confirm()
         return self._finish()
 
     def _prepare(self) -> ProxyTask:
@@ -328,19 +334,34 @@ class Work:
             self.progress.end()
             competitors = entries(self.database, self.settings)
 
+    def _confirm(self) -> None:
+        """Train the race's best on seeds that nothing was chosen by."""
+        wanted, seeds = finalists(standings(self.database, self.settings)), fresh_seeds(self.settings)
+        todo = without_result(self.database, FRESH, wanted, seeds)
+        if todo:
+            self.progress.begin("confirmation", len(wanted) * len(seeds))
+            self.progress.advance(len(wanted) * len(seeds) - len(todo))
+            run_race(self.database, self._source, self._all, todo, FRESH)
+            self.progress.end()
+
     def _finish(self) -> RunResult:
         table = standings(self.database, self.settings)
         winner = next((s for s in table if s.entry.kind == "evolved" and not s.reason), None)
+        found = verdict(self.database, self.settings)
+        best = None if winner is None else winner.entry
+        if found is not None:
+            best = next(result.entry for result in table if result.entry.name == found.winner)
         exported = None
-        if winner is not None:
+        if best is not None:
             exported = self.folder / WINNER
-            export_entry(self.folder, self.database, winner.entry, exported)
+            export_entry(self.folder, self.database, best, exported)
         for number, e in enumerate(front(self.database.evaluations(), self.settings.search.objectives), 1):
             entry = Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
             (self.folder / FRONT).mkdir(exist_ok=True)
             export_entry(self.folder, self.database, entry, self.folder / FRONT / f"distiller_{number}.py")
         self.database.set_fact("finished", True)
-        return RunResult(self.folder, self.settings.family, table, winner, exported)
+        fresh = confirmation(self.database, self.settings)
+        return RunResult(self.folder, self.settings.family, table, winner, exported, fresh, found)
 
 
 @lru_cache(maxsize=1024)
@@ -367,6 +388,9 @@ def export_entry(folder: Path, database: Database, entry: Competitor, path: Path
         measure = settings.family.deciding
         mean = statistics.fmean(v[measure.name] for v in values)
         facts["race"] = f"mean validation {measure.heading} {measure.text(mean)}, {len(values)} seeds"
+    found = verdict(database, settings)
+    if found is not None and found.evolved == entry.name:
+        facts["confirmed"] = ", ".join(found.lines[1:])
     language.export(
         path,
         entry.expression,

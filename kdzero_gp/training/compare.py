@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -30,14 +30,15 @@ from kdzero_gp.training.jobs import Job, results
 from kdzero_gp.training.opening import open_for
 from kdzero_gp.training.run import share
 from kdzero_gp.training.settings import TrainingResult
+from kdzero_gp.training.verdict import REFERENCE
 
 CROSS_ENTROPY = "ce"
-REFERENCE = "kd"
 FACTORS = (0.3, 1.0, 3.0)
 # Tuning takes this share of the epochs unless it is told otherwise.
 TUNING_SHARE = 0.25
 # The seed of the tuning, apart from those of the trainings that are compared.
 TUNING_SEED = 1_000_000
+Kind = TypeVar("Kind", bound="Comparing")
 
 
 @dataclass(frozen=True)
@@ -102,15 +103,31 @@ def compare(
     """
     if seeds < 1 or not factors:
         raise SettingError("--seeds must be at least 1 and --factors at least one number")
-    machine = machine or Machine()
-    on_cpu = machine.resolved().type == "cpu"
-    work = _ComparisonRun(pair, pair.resolve(REFERENCE, *distillers), Path(out), seed, progress or Progress())
-    work.machine = replace(machine, threads=machine.threads or 1) if on_cpu else machine
-    work.workers = machine.resolved_workers()
+    work = comparing(Comparing, pair, distillers, Path(out), seed, machine, progress)
     return work.run(seeds, tuple(float(factor) for factor in factors), tune_epochs)
 
 
-class _ComparisonRun:
+def comparing(
+    kind: type[Kind],
+    pair: Pair,
+    distillers: Sequence[str | Path | Expression | NamedDistiller],
+    folder: Path,
+    seed: int,
+    machine: Machine | None,
+    progress: Progress | None,
+) -> Kind:
+    """The trainings of ``kd`` and these distillers, ready to begin. Raises KdzeroError."""
+    machine = machine or Machine()
+    on_cpu = machine.resolved().type == "cpu"
+    work = kind(pair, pair.resolve(REFERENCE, *distillers), folder, seed, progress or Progress())
+    work.machine = replace(machine, threads=machine.threads or 1) if on_cpu else machine
+    work.workers = machine.resolved_workers()
+    return work
+
+
+class Comparing:
+    """Trainings of one pair with several distillers: what comparisons of every kind have in common."""
+
     machine: Machine
     workers: int
 
@@ -133,15 +150,21 @@ class _ComparisonRun:
             self.progress.note(line)
         files.check_content(self.folder, content_digest(self.pair.teacher_weights or ""), self.account)
         tuned = self._tune(factors, epochs)
-        best = {name: _best(found, self.family) for name, found in tuned.items()}
-        outer = [name for name, factor in best.items() if len(factors) > 2 and factor in (min(factors), max(factors))]
-        if outer:
-            self.progress.note(f"best at an end of the grid, which might go further with --factors: {', '.join(outer)}")
+        best = self.best_of(tuned)
         trained = self._train(seeds, best)
         rows = table(trained, best, self.family.deciding)
         self._write(facts, tuned, trained, rows)
         (self.folder / files.TEACHER).unlink(missing_ok=True)
         return Comparison(self.folder, tuple(rows), self.family.deciding)
+
+    def best_of(self, tuned: dict[str, dict[float, TrainingResult]]) -> dict[str, float | None]:
+        """Every distiller's best factor; None where none could be trained."""
+        best = {name: _best(found, self.family) for name, found in tuned.items()}
+        grid = {factor for found in tuned.values() for factor in found}
+        outer = [name for name, factor in best.items() if len(grid) > 2 and factor in (min(grid), max(grid))]
+        if outer:
+            self.progress.note(f"best at an end of the grid, which might go further with --factors: {', '.join(outer)}")
+        return best
 
     def _share(self) -> None:
         """The teacher is asked once for all trainings, where the recipe allows that."""

@@ -338,5 +338,5 @@ def _check_teacher(network: Any, settings: Settings, opened: Opened, progress: P
 
 def _keep(network: Any, wanted: Collection[str], opened: Opened, path: Path, progress: Progress) -> bool:
     if not path.exists() and opened.batches.recipe.cacheable:
-        progress.note("asking the teacher about all images once: the recipe changes no image but by flips")
+        progress.note("asking the teacher about all images once: the recipe gives each image few forms")
     return keep(network, wanted, opened.batches, opened.precision, path)

@@ -18,7 +18,7 @@ from kdzero_gp.search.options import settings_from
 @click.pass_context
 def evolve(ctx: click.Context, **options: Any) -> None:
     """Search for the best distiller of a teacher-student pair."""
-    from kdzero_gp.cli.progress import progress_for
+    from kdzero_gp.api.progress import progress_for
     from kdzero_gp.engine.machine import Machine
     from kdzero_gp.search.run import start
 
@@ -68,7 +68,7 @@ def _conclusion(result: Any) -> list[str]:
 @click.pass_context
 def resume(ctx: click.Context, folder: Path, **options: Any) -> None:
     """Go on with an interrupted run. --precision and --threads must be those that it has."""
-    from kdzero_gp.cli.progress import progress_for
+    from kdzero_gp.api.progress import progress_for
     from kdzero_gp.engine.machine import Machine
     from kdzero_gp.search.run import resume as resume_run
 

@@ -94,7 +94,7 @@ def _distiller(text: str) -> Any:
 @contextlib.contextmanager
 def _resumable(ctx: click.Context) -> Iterator[Any]:
     """Progress, and a hint how to go on after Ctrl-C."""
-    from kdzero_gp.cli.progress import progress_for
+    from kdzero_gp.api.progress import progress_for
 
     try:
         with progress_for(console) as progress:

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import Dataset, Split
+from kdzero_gp.data.inputs import Inputs, is_image, plain, wrapped
+from kdzero_gp.data.own import LiveInputs, OwnDataset
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.families import TaskFamily
@@ -30,18 +32,18 @@ def random_state(seed: int, epoch: int) -> int:
     return (seed * _PRIME + epoch + 1) % (1 << 62)
 
 
-def resized(images: Tensor, size: int) -> Tensor:
+def resized(images: Inputs, size: int) -> Inputs:
     """Images N×C×H×W at ``size`` pixels a side (0, or their own size: as they are), bilinear with antialiasing."""
-    if size in (0, images.shape[-1]):
+    if size == 0 or not is_image(images) or size == images.shape[-1] == images.shape[-2]:
         return images
     return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
 
 
 @dataclass
 class Batch:
-    """Normalised images N×C×H×W and labels N… on the device; ``indices`` N and ``flipped`` N say which they are."""
+    """Inputs (images normalised, N×C×H×W) and labels N… on the device; ``indices`` N and ``flipped`` N say which."""
 
-    images: Tensor
+    images: Inputs
     labels: Tensor
     indices: Tensor
     flipped: Tensor | None = None
@@ -54,7 +56,7 @@ class Batches:
     train: int
     validation: int = 0
     test: int = 0
-    example: Tensor
+    example: Inputs
     account: DataAccount
 
     def __init__(self, recipe: Recipe, device: torch.device, precision: Precision = FLOAT32):
@@ -64,9 +66,14 @@ class Batches:
         """The batches of one epoch; equal seeds and epochs give equal batches."""
         raise NotImplementedError
 
-    def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation(self, part: str) -> Iterator[tuple[Inputs, Tensor]]:
         """The images of a part as they are, with labels, in batches."""
         raise NotImplementedError
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether what the teacher says of the inputs can be kept."""
+        return self.recipe.cacheable
 
     @property
     def batch_size(self) -> int:
@@ -85,17 +92,21 @@ class Batches:
 
 
 class Kept(Batches):
-    """Images that are ready for the network and on the device: those of proxies and races."""
+    """Images that are ready for the network and on the device: those of proxies and races. Of several draws of an image
+    one is taken at random."""
 
     def __init__(self, split: TensorSplit, classes: int, recipe: Recipe, device: torch.device, precision: Precision):
         super().__init__(recipe, device, precision)
-        self.classes, self.train = classes, len(split.labels)
+        self.classes, self.train, self.draws = classes, len(split.labels) // split.draws, split.draws
         self.images, self.labels = split.images, split.labels
         self.example = split.images[:2]
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(random_state(seed, epoch))
-        for indices in self._order(generator).to(self.device):
+        order = self._order(generator)
+        if self.draws > 1:
+            order = order + self.train * torch.randint(self.draws, order.shape, generator=generator)
+        for indices in order.to(self.device):
             yield Batch(self.images[indices], self.labels[indices], indices)
 
 
@@ -110,16 +121,18 @@ class Resident(Batches):
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
         self.example = self._seen(dataset.train.images[:2])
 
-    def _seen(self, images: Tensor) -> Tensor:
+    def _seen(self, images: Inputs) -> Inputs:
         normal = self.dataset.normalise(images.to(self.device))
         return self.precision.place(resized(normal, self.recipe.image_size), self.device)
 
     @cached_property
-    def ready(self) -> Tensor | None:
+    def ready(self) -> Inputs | None:
         """All images as the network sees them, where the recipe leaves them as they are and memory allows."""
         if self.recipe.crop != "none" or self.recipe.flip:
             return None
-        number = self.recipe.image_size**2 * self.images.shape[1] or self.images[0].numel()
+        if not is_image(self.images):
+            return self._seen(self.images)
+        number = self.recipe.image_size**2 * self.images.shape[1] or self.images[:1].numel()
         return self._seen(self.images) if 4 * number * self.train <= READY_BYTES else None
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
@@ -136,11 +149,55 @@ class Resident(Batches):
             images, labels = self.family.crop(self.images[indices], self.labels[indices], padding, offset, flipped)
             yield Batch(self._seen(images), labels, indices, flipped)
 
-    def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation(self, part: str) -> Iterator[tuple[Inputs, Tensor]]:
         split: Split = getattr(self.dataset, part)
         for start in range(0, len(split), EVALUATION_BATCH):
             window = slice(start, start + EVALUATION_BATCH)
             yield self._seen(split.images[window]), split.labels[window].to(self.device)
+
+
+class Redrawn(Resident):
+    """Inputs that the user's data set draws anew for every epoch, each from the epoch and its place."""
+
+    def __init__(
+        self, dataset: OwnDataset, family: TaskFamily, recipe: Recipe, device: torch.device, readers: int
+    ):  # fmt: skip
+        super().__init__(dataset, family, recipe, device)
+        self.live: LiveInputs = dataset.live  # type: ignore[assignment]
+        self.readers = readers
+
+    @property
+    def cacheable(self) -> bool:
+        return False
+
+    def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
+        from torch.utils.data import DataLoader
+
+        state = random_state(seed, epoch)
+        order = self._order(torch.Generator().manual_seed(state))
+        drawn = DataLoader(
+            _Drawn(self.live, order, state), batch_size=None, num_workers=self.readers,
+            pin_memory=self.device.type == "cuda", generator=torch.Generator(),
+        )  # fmt: skip
+        for indices, fields in zip(order.to(self.device), drawn, strict=True):
+            yield Batch(self._seen(wrapped(fields)), self.labels[indices], indices)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The batches of an epoch, drawn when they are read, perhaps by another process."""
+
+    live: LiveInputs
+    order: Tensor
+    state: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, step: int) -> object:
+        if not 0 <= step < len(self.order):
+            raise IndexError(step)
+        return plain(self.live.draw(self.order[step], self.state))
 
 
 @dataclass(frozen=True)
@@ -173,7 +230,7 @@ class Streamed(Batches):
         order = self._order(torch.Generator().manual_seed(state))
         return self._batches("train", order, state)
 
-    def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation(self, part: str) -> Iterator[tuple[Inputs, Tensor]]:
         count = len(self.parts[part].labels)
         batches = list(torch.arange(count).split(min(EVALUATION_BATCH, self.recipe.batch_size))) if count else []
         return ((batch.images, batch.labels) for batch in self._batches(part, batches, None))

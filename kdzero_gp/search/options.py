@@ -50,6 +50,7 @@ OPTIONS = (
     Option("--teacher-tap", "Where to read a knowledge of the teacher; feat1, feat2, … are searched, too.",
            "teacher_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--student", "As --teacher.", "student", always=True),
+    Option("--student-weights", "Weights that the student starts from, as --teacher-weights.", "student_weights"),
     Option("--student-tap", "The same of the student.", "student_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--knowledge", "What distillers are made of, such as logits,feat,feat1 [default: logits, emb, feat, and "
            "what a tap names].", "knowledge", form="names"),

@@ -41,12 +41,13 @@ class Pair:
     teacher_taps: Mapping[str, str] | None = None
     student_taps: Mapping[str, str] | None = None
     validate: bool = True
+    student_weights: str | None = None
 
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
         return Settings(
             self.task, self.student, load_recipe(self.recipe, self.task, self.student, self.changes), self.data,
-            dict(self.student_taps or {}), seed=seed, validate=self.validate,
+            dict(self.student_taps or {}), self.student_weights, seed=seed, validate=self.validate,
         )  # fmt: skip
 
     def distilling(

@@ -16,9 +16,12 @@ from kdzero_gp.data.dataset import SPLIT_SEED, TEST_SHARE, VALIDATION_SHARE, Dat
 from kdzero_gp.data.decoding import open_image
 from kdzero_gp.data.images import Folder
 from kdzero_gp.data.layouts import layout
-from kdzero_gp.engine.batches import Batches, Files, Resident, Streamed
+from kdzero_gp.data.inputs import is_image
+from kdzero_gp.data.own import OwnDataset, without_validation
+from kdzero_gp.engine.batches import Batches, Files, Redrawn, Resident, Streamed
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import DataError
+from kdzero_gp.families import TaskFamily
 
 # Mean and deviation of ImageNet's training images, as torchvision's and timm's networks were trained with.
 IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -42,7 +45,9 @@ def open_batches(
     declared = tasks.get(task)
     dataset = declared.load(data)
     if not validate:
-        dataset = _without_validation(dataset)
+        dataset = without_validation(dataset)
+    if isinstance(dataset, OwnDataset):
+        return _own(dataset, declared.family, recipe, device, readers)
     if not recipe.per_image:
         return Resident(dataset, declared.family, recipe, device)
     recipe = recipe if recipe.image_size else replace(recipe, image_size=dataset.train.images.shape[-1])
@@ -51,10 +56,23 @@ def open_batches(
     return Streamed(parts, dataset, recipe, device, readers)
 
 
-def _without_validation(dataset: Dataset) -> Dataset:
-    both = (dataset.train, dataset.validation)
-    train = Split(torch.cat([s.images for s in both]), torch.cat([s.labels for s in both]))
-    return replace(dataset, train=train, validation=Split(train.images[:0], train.labels[:0]))
+def _own(dataset: OwnDataset, family: TaskFamily, recipe: Recipe, device: torch.device, readers: int) -> Batches:
+    """The user's own data. Raises DataError for a recipe that changes them in a way that they cannot be changed."""
+    if recipe.per_image:
+        raise DataError(
+            f"the recipe has {'augment' if recipe.augment else 'crop'}, which takes files of images; put it into the "
+            "transform of your data set"
+        )
+    changing = ("image_size", "teacher_image_size", "flip", "mixup", "cutmix", "crop")
+    asked = [name for name in changing if getattr(recipe, name) not in (0, False, "none")]
+    if asked and not is_image(dataset.train.images):
+        raise DataError(f"the recipe has {asked[0]}, which is for images N×C×H×W, and the inputs are none; leave it out")
+    if dataset.live is None:
+        return Resident(dataset, family, recipe, device)
+    drawn = [name for name in ("crop", "flip") if name in asked]
+    if drawn:
+        raise DataError(f"the recipe has {drawn[0]} and your data have a random transform; leave one of them out")
+    return Redrawn(dataset, family, recipe, device, readers)
 
 
 @dataclass(frozen=True)

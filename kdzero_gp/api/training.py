@@ -35,13 +35,20 @@ from kdzero_gp.training.settings import Settings, TrainingResult
 Distiller = Any
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Distilled(TrainingResult):
     """How a training with a distiller ended: the measures, and ``student``, the trained network in evaluation mode.
     ``folder`` holds its weights, the log and the distiller."""
 
     student: nn.Module = field(default_factory=nn.Identity, repr=False)
     folder: Path = Path()
+    task: str = ""
+
+    def __repr__(self) -> str:
+        parts = {part: getattr(self, part) for part in ("test", "validation", "teacher")}
+        deciding = tasks.get(self.task).family.deciding
+        shown = [f"{part} {deciding.with_unit(values[deciding.name])}" for part, values in parts.items() if values]
+        return f"{deciding.label}: {', '.join(shown)}; {self.parameters:,} parameters, in {self.folder}"
 
 
 def distill(
@@ -82,7 +89,7 @@ def distill(
             work.pair, found, out=work.folder, seed=seed, magnitude=magnitude, machine=work.machine, progress=told,
             tensorboard=tensorboard,
         )  # fmt: skip
-        return Distilled(**vars(result), student=_trained(work.pair, work.folder), folder=work.folder)
+        return Distilled(**vars(result), student=_trained(work.pair, work.folder), folder=work.folder, task=work.pair.task)
 
 
 def compare(
@@ -157,7 +164,8 @@ _PAIR = ("teacher_weights", "student_weights", "teacher_taps", "student_taps", "
 
 def _pair(chosen: Given, run: Run | None, recipe: str, options: dict[str, Any]) -> trainings.Pair:
     """The pair of a call. Raises SettingError where a network is not named and cannot be known."""
-    values: dict[str, Any] = {name: options.pop(name) for name in _PAIR if options.get(name) is not None}
+    values: dict[str, Any] = {name: options.pop(name) for name in _PAIR if name in options}
+    values = {name: value for name, value in values.items() if value is not None}
     changes = {**(options.pop("changes", None) or {}), **options}
     task = chosen.task or DEFAULT_TASK
     plan = tasks.get(task).plan

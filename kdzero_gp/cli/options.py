@@ -71,6 +71,7 @@ def search_options(command: Any) -> Any:
 
 NETWORK = "Built-in name, timm:NAME, torchvision:NAME or module:callable."
 TASK = click.option("--task", default="digits", show_default=True, help="digits, cifar10, cifar100, folder or yours.")
+TASK_OF_RUN = click.option("--task", help="digits, cifar10, cifar100, folder or yours [default: the run's, or digits].")
 DATA = click.option("--data", help="Archive, image folder or zip of the task's images.")
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 PRECISION = click.option("--precision", help="float32, or bfloat16, either with ,channels-last [default: the fastest].")
@@ -84,8 +85,8 @@ WORKER_OPTIONS = (
                  help="Seconds after which an evaluation is stopped."),
 )  # fmt: skip
 PAIR_OPTIONS = (
-    click.option("--teacher", required=True, help=NETWORK),
-    click.option("--student", required=True, help="As --teacher."),
+    click.option("--teacher", help=NETWORK + " [default: the run's, or the task's]"),
+    click.option("--student", help="As --teacher."),
     TAP,
     click.option("--teacher-tap", multiple=True, metavar="NAME=LAYER", help="Where to read the teacher's."),
     click.option("--student-tap", multiple=True, metavar="NAME=LAYER", help="Where to read the student's."),

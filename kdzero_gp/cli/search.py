@@ -9,7 +9,9 @@ import click
 
 from kdzero_gp.cli.app import console
 from kdzero_gp.cli.options import PRECISION, THREADS, WORKER_OPTIONS, search_options, with_options
-from kdzero_gp.search.options import settings_from
+
+# Where nothing is said.
+DEFAULT_TASK = "digits"
 
 
 @click.command()
@@ -18,25 +20,18 @@ from kdzero_gp.search.options import settings_from
 @click.pass_context
 def evolve(ctx: click.Context, **options: Any) -> None:
     """Search for the best distiller of a teacher-student pair."""
+    from kdzero_gp.api import search
     from kdzero_gp.api.progress import progress_for
-    from kdzero_gp.engine.machine import Machine
-    from kdzero_gp.search.run import start
 
-    settings = settings_from(options)
-    folder = options["out"] or _next_folder(settings.task)
+    task = options.pop("task") or DEFAULT_TASK
+    folder = options.pop("out") or search.next_folder(task)
     ctx.obj["folder"] = folder
-    machine = Machine(device=options["device"], workers=options["workers"], timeout=options["timeout"])
-    console.print(f"run folder: {folder}", highlight=False, markup=False, soft_wrap=True)
     with progress_for(console) as progress:
-        result = start(folder, settings, machine, progress)
-    _conclude(result)
-
-
-def _next_folder(task: str) -> Path:
-    number = 1
-    while (folder := Path("runs") / f"{task}-{number}").exists():
-        number += 1
-    return folder
+        run = search.evolve(
+            options.pop("teacher"), options.pop("student"), options.pop("data"), task=task, out=folder,
+            progress=progress, **options,
+        )  # fmt: skip
+    _conclude(run.result)
 
 
 def _conclude(result: Any) -> None:
@@ -69,10 +64,9 @@ def _conclusion(result: Any) -> list[str]:
 def resume(ctx: click.Context, folder: Path, **options: Any) -> None:
     """Go on with an interrupted run. --precision and --threads must be those that it has."""
     from kdzero_gp.api.progress import progress_for
-    from kdzero_gp.engine.machine import Machine
-    from kdzero_gp.search.run import resume as resume_run
+    from kdzero_gp.api.search import Run
 
     ctx.obj["folder"] = folder
     with progress_for(console) as progress:
-        result = resume_run(folder, Machine(**options), progress)
-    _conclude(result)
+        run = Run(folder).resume(progress=progress, **options)
+    _conclude(run.result)

@@ -84,8 +84,8 @@ def _carried_out(folder: Path, chosen: Given, progress: Progress, work: Callable
             raise
         progress.end()
         progress.note("stopped; this is the run so far, and .resume() goes on with it")
-        return Run(folder, chosen)
-    return Run(folder, chosen, result)
+        return Run(folder.absolute(), chosen)
+    return Run(folder.absolute(), chosen, result)
 
 
 def next_folder(task: str) -> Path:

@@ -58,7 +58,7 @@ class NotebookProgress(Progress):
         self._handle = display(HTML(""), display_id=True)
         self._notes: list[str] = []
         self._folder: Path | None = None
-        self._stage, self._done, self._total = "", 0, 0
+        self._stages: list[list[Any]] = []
         self._fields: dict[str, Any] = {}
         self._best, self._picture = math.inf, ""
         self._last = -math.inf
@@ -71,12 +71,15 @@ class NotebookProgress(Progress):
         self._draw()
 
     def begin(self, what: str, total: int) -> None:
-        self._stage, self._done, self._total, self._fields = what, 0, total, {}
+        self._stages.append([what, 0, total, ""])
         self._draw()
 
     def advance(self, done: int = 1, **fields: Any) -> None:
-        self._done += done
-        self._fields = fields or self._fields
+        if not self._stages:
+            return
+        stage, self._fields = self._stages[-1], fields or self._fields
+        stage[1] += done
+        stage[3] = described(fields) or stage[3]
         if time.monotonic() - self._last >= EVERY:
             self._draw()
 
@@ -85,7 +88,7 @@ class NotebookProgress(Progress):
 
     def _draw(self) -> None:
         self._last = time.monotonic()
-        rows = [[self._stage, f"{self._done} of {self._total}", described(self._fields)]] if self._stage else []
+        rows = [[what, f"{done} of {total}", more] for what, done, total, more in self._stages]
         notes = [markup.tag("div", note) for note in self._notes[-NOTES:]]
         self._look_at_the_best()
         table = markup.table(["stage", "done", ""], rows) if rows else ""

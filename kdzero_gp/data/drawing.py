@@ -13,13 +13,13 @@ import torch
 @contextmanager
 def drawing_from(seed: int) -> Iterator[None]:
     """Python's, numpy's and torch's generators seeded, and afterwards as before."""
-    before = random.getstate(), np.random.get_state()
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % (1 << 32))
-            yield
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes long, since it asks all devices
+        random.seed(seed)
+        np.random.seed(seed % (1 << 32))
+        yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
+        torch.set_rng_state(before[2])

@@ -1,8 +1,8 @@
 """The user's own objects by names, as settings hold them, and their way to worker processes.
 
-A name such as ``own:SmallNet-1a2b3c4d`` ends in a fingerprint, so that equal names are equal objects, and a run's folder
-needs names only: what is pickled lives in a temporary file outside of it, readable by its owner alone, for as long as
-there are workers.
+A name such as ``own:SmallNet-1a2b3c4d`` ends in a fingerprint, so that equal names are equal objects, and a run's
+folder needs names only: what is pickled lives in a temporary file outside of it, readable by its owner alone, for as
+long as there are workers.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def find(name: str) -> Any:
     """The object of a name. Raises RunError where this process was not given it."""
     if name not in _known:
         raise RunError(
-            f"{name} is an object of a Python session; open the run as kdzero_gp.Run(folder) and give the object again, "
-            "with run.resume(teacher, student, train) or run.fit(teacher, student, train)"
+            f"{name} is an object of a Python session; open the run as kdzero_gp.Run(folder) and give the object "
+            "again, with run.resume(teacher, student, train) or run.fit(teacher, student, train)"
         )
     return _known[name]
 

@@ -25,8 +25,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from kdzero_gp.cli import main
 from kdzero_gp.api.progress import progress_for
+from kdzero_gp.cli import main
 
 pytestmark = [
     pytest.mark.timeout(900),

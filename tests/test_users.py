@@ -173,9 +173,9 @@ def test_other_objects_are_not_resumed_with(ran, monkeypatch):
     run = kdzero_gp.Run(folder / "hot")
     with pytest.raises(kdzero_gp.KdzeroError, match=r"own:Student-\w+ is an object of a Python session"):
         run.resume(verbose=False)
-    with pytest.raises(kdzero_gp.KdzeroError, match="the student is not what .* was started with"):
+    with pytest.raises(kdzero_gp.KdzeroError, match=r"the student is not what .* was started with"):
         run.resume(names["teacher"], names["teacher"], (names["X"], names["y"]), verbose=False)
-    with pytest.raises(kdzero_gp.KdzeroError, match="the data are not what .* was started with"):
+    with pytest.raises(kdzero_gp.KdzeroError, match=r"the data are not what .* was started with"):
         run.resume(names["teacher"], names["Student"], (names["X"] + 1, names["y"]), verbose=False)
 
 

@@ -56,16 +56,17 @@ def given(
     """Give names to what is given as objects; what is not given is as it was ``earlier``.
 
     ``teacher``: a module or a name; ``student``: a module, a callable that makes one, or a name; ``train``,
-    ``validation`` and ``test``: data as ``data.samples.read`` takes them, or ``train`` the name of a task or the path of
-    its data. Raises KdzeroError.
+    ``validation`` and ``test``: data as ``data.samples.read`` takes them, or ``train`` the name of a task or the path
+    of its data. Raises KdzeroError.
     """
+    found: dict[str, Any] = {}
+    notes: list[str] = []
     if train is None or isinstance(train, str | Path):
         if validation is not None or test is not None:
             raise SettingError("validation and test belong to data given as objects; give train as one, too")
         name, data = _named_task(task, train)
         if name is None:
             name, data = earlier.task, earlier.data
-        found, notes = {}, []
         with earlier.known():
             count = _classes_of(name or DEFAULT_TASK, data) if _has_object(teacher, student) else 0
     else:
@@ -75,7 +76,7 @@ def given(
         dataset = own_dataset(train, validation, test, classes, labels)
         dataset = _as_many_as_the_teacher(dataset, teacher) if classes is None and labels else dataset
         name, data, count = own.name_of(family, dataset), None, len(dataset.classes)
-        found, notes = {name: dataset}, []
+        found[name] = dataset
     names = {}
     for role, network in (("teacher", teacher), ("student", student)):
         names[role] = getattr(earlier, role) if network is None else network
@@ -93,7 +94,9 @@ def _has_object(*networks: Any) -> bool:
 
 def _network(network: Any, role: str) -> OwnNetwork:
     if not callable(network) and not isinstance(network, nn.Module):
-        raise SettingError(f"the {role} is a {type(network).__name__}; give a module, a callable that makes one, or a name")
+        raise SettingError(
+            f"the {role} is a {type(network).__name__}; give a module, a callable that makes one, or a name"
+        )
     return OwnNetwork(network, role)
 
 

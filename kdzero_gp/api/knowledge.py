@@ -58,7 +58,9 @@ def knowledge(module: nn.Module, example: Any, taps: dict[str, str] | None = Non
     Example: ``kdzero_gp.knowledge(torchvision.models.resnet18(), torch.zeros(2, 3, 64, 64))``.
     """
     batch = example
-    if isinstance(example, Tensor) or (isinstance(example, dict) and all(isinstance(t, Tensor) for t in example.values())):
+    if isinstance(example, Tensor) or (
+        isinstance(example, dict) and all(isinstance(t, Tensor) for t in example.values())
+    ):
         batch = wrapped(example)
     elif isinstance(example, DataLoader) or not isinstance(example, dict):
         batch = read(example, "example").inputs[:2]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from difflib import get_close_matches
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdzero_gp.analysis.replay import Replay
 from kdzero_gp.analysis.run import Run as StoredRun
@@ -21,6 +21,9 @@ from kdzero_gp.search.options import OPTIONS, settings_from
 from kdzero_gp.search.run import RunResult, resume, start
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE
+
+if TYPE_CHECKING:
+    from kdzero_gp.api.training import Distilled
 
 # Options that ``evolve`` has under names of its own.
 _NAMED = ("task", "data", "teacher", "student", "out")
@@ -46,12 +49,13 @@ def evolve(
 ) -> Run:
     """Search for the best distiller of a teacher, a student and data, in the folder ``out``.
 
-    ``teacher``: an ``nn.Module`` with its weights, or a name; ``student``: an ``nn.Module`` (its weights are the start),
-    a callable that makes one, or a name; ``train``, ``validation``, ``test``: a ``Dataset`` of (input, target), a pair of
-    tensors, a ``DataLoader`` (its data set is taken), or for ``train`` a path or the name of a task. An input is a tensor
-    of any rank, or a mapping of tensors, which networks get as keyword arguments. What is not given of the data is split
-    off ``train``. ``options`` are those of ``kdzero-gp evolve`` with ``_`` for ``-``: ``generations``, ``pop``, ``seed``,
-    ``space``, …; ``teacher_tap`` and ``weight`` are mappings, ``knowledge`` and ``objectives`` sequences.
+    ``teacher``: an ``nn.Module`` with its weights, or a name; ``student``: an ``nn.Module`` (its weights are the
+    start), a callable that makes one, or a name; ``train``, ``validation``, ``test``: a ``Dataset`` of (input, target),
+    a pair of tensors, a ``DataLoader`` (its data set is taken), or for ``train`` a path or the name of a task. An input
+    is a tensor of any rank, or a mapping of tensors, which networks get as keyword arguments. What is not given of the
+    data is split off ``train``. ``options`` are those of ``kdzero-gp evolve`` with ``_`` for ``-``: ``generations``,
+    ``pop``, ``seed``, ``space``, …; ``teacher_tap`` and ``weight`` are mappings, ``knowledge`` and ``objectives``
+    sequences.
 
     In a notebook the stop button gives the run so far; elsewhere Ctrl-C raises KeyboardInterrupt, and
     ``Run(out).resume(teacher, student, train)`` goes on. Nothing of the user's is changed, and nothing pickled is kept.
@@ -69,7 +73,9 @@ def evolve(
             folder = Path(out) if out is not None else next_folder(settings.task)
             shown_progress.note(f"run folder: {folder}")
             machine = Machine(device=device, workers=workers, timeout=timeout)
-            return _carried_out(folder, chosen, shown_progress, lambda: start(folder, settings, machine, shown_progress))
+            return _carried_out(
+                folder, chosen, shown_progress, lambda: start(folder, settings, machine, shown_progress)
+            )
 
 
 def _carried_out(folder: Path, chosen: Given, progress: Progress, work: Callable[[], RunResult]) -> Run:
@@ -165,15 +171,17 @@ class Run(StoredRun):
             self.given, task=settings.task, data=settings.data, teacher=settings.teacher, student=settings.student
         )
 
-    def fit(self, *networks_and_data: Any, distiller: Any = None, **options: Any) -> Any:
+    def fit(
+        self, teacher: Any = None, student: Any = None, train: Any = None, validation: Any = None, test: Any = None, *,
+        distiller: Any = None, **options: Any,
+    ) -> Distilled:  # fmt: skip
         """Train the run's student with its best distiller, or another one: ``kdzero_gp.distill`` with the teacher,
         student, data, taps and weights of the run unless they are given. Raises KdzeroError."""
         from kdzero_gp.api.training import distill
 
-        teacher, student, *data = (*networks_and_data, *[None] * (5 - len(networks_and_data)))
-        return distill(teacher, student, self.best if distiller is None else distiller, *data, run=self, **options)
+        chosen = self.best if distiller is None else distiller
+        return distill(teacher, student, chosen, train, validation, test, run=self, **options)
 
     def replay(self, which: Which = 1, *, device: str = "auto", check: bool = True) -> Replay:
         with self.given.known():
             return super().replay(which, device=device, check=check)
-

@@ -103,5 +103,3 @@ class NotebookProgress(Progress):
             found = Run(self._folder).best
             self._best = best
             self._picture = str(markup.tag("p", markup.code(found.expression))) + markup.picture(found.expression)
-
-

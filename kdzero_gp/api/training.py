@@ -71,8 +71,8 @@ def distill(
 ) -> Distilled:
     """Train a student by its own loss plus a distiller's, as ``recipe`` says.
 
-    Networks and data are as in ``evolve``. A distiller of a run brings the run's task, data, networks, taps and weights,
-    as far as they are not given; a task's own teacher is trained first where it has no weights. ``more`` are
+    Networks and data are as in ``evolve``. A distiller of a run brings the run's task, data, networks, taps and
+    weights, as far as they are not given; a task's own teacher is trained first where it has no weights. ``more`` are
     ``teacher_weights``, ``student_weights``, ``teacher_taps``, ``student_taps``, ``validate``, ``task``, ``family``,
     ``classes``, ``device``, ``threads``, ``precision``, ``readers``, and fields of the recipe, such as ``epochs``. The
     same call goes on where an interrupted one stopped. Raises KdzeroError.
@@ -81,15 +81,20 @@ def distill(
     """
     if distiller is None:
         raise SettingError("there is no distiller; give run.best, run:DIR, a file, an expression or zoo:NAME")
-    with shown(verbose, progress) as told, _opened(
-        [distiller], run, (teacher, student, train, validation, test), recipe, out, "distill", more, told
-    ) as work:
+    with (
+        shown(verbose, progress) as told,
+        _opened(
+            [distiller], run, (teacher, student, train, validation, test), recipe, out, "distill", more, told
+        ) as work,
+    ):
         (found,) = work.distillers
         result = trainings.distill(
             work.pair, found, out=work.folder, seed=seed, magnitude=magnitude, machine=work.machine, progress=told,
             tensorboard=tensorboard,
         )  # fmt: skip
-        return Distilled(**vars(result), student=_trained(work.pair, work.folder), folder=work.folder, task=work.pair.task)
+        return Distilled(
+            **vars(result), student=_trained(work.pair, work.folder), folder=work.folder, task=work.pair.task
+        )
 
 
 def compare(
@@ -119,9 +124,12 @@ def compare(
     """
     if isinstance(distillers, str | Path | Expression | RankedDistiller | Run):
         distillers = [distillers]
-    with shown(verbose, progress) as told, _opened(
-        distillers, run, (teacher, student, train, validation, test), recipe, out, "compare", more, told
-    ) as work:
+    with (
+        shown(verbose, progress) as told,
+        _opened(
+            distillers, run, (teacher, student, train, validation, test), recipe, out, "compare", more, told
+        ) as work,
+    ):
         return compare_trainings(
             work.pair, work.distillers, out=work.folder, seeds=seeds, factors=factors, tune_epochs=tune_epochs,
             seed=seed, machine=work.machine, progress=told,

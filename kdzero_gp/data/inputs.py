@@ -62,14 +62,16 @@ class NamedInputs:
 Inputs = Any  # a Tensor or NamedInputs, which are used alike
 
 
-def call(network: nn.Module, inputs: Inputs) -> Any:
+def forward(network: nn.Module, inputs: Inputs) -> Any:
     """What a network gives for inputs."""
     return network(**inputs.fields) if isinstance(inputs, NamedInputs) else network(inputs)
 
 
 def is_image(inputs: Inputs) -> bool:
     """Whether inputs are one tensor N×C×H×W of real numbers or bytes, which can be cropped and resized."""
-    return isinstance(inputs, Tensor) and inputs.dim() == 4 and (inputs.is_floating_point() or inputs.dtype == torch.uint8)
+    return (
+        isinstance(inputs, Tensor) and inputs.dim() == 4 and (inputs.is_floating_point() or inputs.dtype == torch.uint8)
+    )
 
 
 def side(inputs: Inputs) -> int:
@@ -78,7 +80,11 @@ def side(inputs: Inputs) -> int:
     >>> side(torch.zeros(2, 3, 48, 64)), side(torch.zeros(2, 30))
     (64, 1)
     """
-    return int(inputs.shape[-1]) if is_image(inputs) or (isinstance(inputs, NamedInputs) and inputs.first.dim() == 4) else 1
+    return (
+        int(inputs.shape[-1])
+        if is_image(inputs) or (isinstance(inputs, NamedInputs) and inputs.first.dim() == 4)
+        else 1
+    )
 
 
 def channels(inputs: Inputs) -> int:
@@ -110,7 +116,8 @@ def joined(parts: Sequence[Inputs]) -> Inputs:
 def shape_text(inputs: Inputs) -> str:
     """The shape of one sample in words.
 
-    >>> shape_text(torch.zeros(2, 3, 8, 8)), shape_text(NamedInputs({"ids": torch.zeros(2, 16), "mask": torch.zeros(2, 16)}))
+    >>> tokens = torch.zeros(2, 16)
+    >>> shape_text(torch.zeros(2, 3, 8, 8)), shape_text(NamedInputs({"ids": tokens, "mask": tokens}))
     ('3×8×8', 'ids 16, mask 16')
     """
     if isinstance(inputs, NamedInputs):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzero_gp.data.account import DataAccount, counts
+from kdzero_gp.data.account import PARTS, DataAccount, counts
 from kdzero_gp.data.dataset import (
     MAXIMUM,
     SPLIT_SEED,
@@ -70,7 +70,11 @@ class OwnDataset(Dataset):
 
 
 def own_dataset(
-    train: Any, validation: Any = None, test: Any = None, classes: int | Sequence[str] | None = None, labels: bool = True
+    train: Any,
+    validation: Any = None,
+    test: Any = None,
+    classes: int | Sequence[str] | None = None,
+    labels: bool = True,
 ) -> OwnDataset:
     """The user's data with the splits that are not given taken out of ``train``, stratified by class.
 
@@ -129,7 +133,9 @@ def _class_names(given: dict[str, Samples], classes: int | Sequence[str] | None)
     if classes is None and len(names) < count:
         names = tuple(map(str, range(max(2, count))))
     if len(names) < count:
-        raise DataError(f"there are {len(names)} classes and a label of {count - 1}; the last class is number {len(names) - 1}")
+        raise DataError(
+            f"there are {len(names)} classes and a label of {count - 1}; the last class is number {len(names) - 1}"
+        )
     return names
 
 
@@ -149,7 +155,7 @@ def _assembled(given: dict[str, Samples], names: tuple[str, ...], notes: list[st
     if len(places) < 3:
         raise DataError(f"there are {len(places)} training samples; three are needed at least")
     splits: dict[str, Split] = {}
-    origins = {part: "your data" for part in given}
+    origins = dict.fromkeys(given, "your data")
     for part, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
         if part in given:
             own = given[part].targets
@@ -167,11 +173,13 @@ def _assembled(given: dict[str, Samples], names: tuple[str, ...], notes: list[st
     draws, live = _draws(train, places, notes, splits, given)
     if any(tensor.dtype == torch.uint8 and tensor.dim() == 4 for _, tensor in tensors_of(train.inputs)):
         notes.append("images of bytes are divided by 255; nothing else is done to them")
-    found = {p: splits[p] for p in ("train", "validation", "test")}
+    found = {part: splits[part] for part in PARTS}
     images = {p: counts(s.labels.numpy(), len(names)) if labels else (len(s),) for p, s in found.items()}
     content = _content(names, found, draws)
     account = DataAccount(names, images, origins, {}, tuple(notes), content)
-    return OwnDataset("own", names, *found.values(), (), (), account, draws, live)
+    return OwnDataset(
+        "own", names, splits["train"], splits["validation"], splits["test"], (), (), account, draws, live
+    )  # fmt: skip
 
 
 def _draws(
@@ -183,8 +191,8 @@ def _draws(
     live = LiveInputs(train.again, places)
     draws = tuple(live.draw(range(len(places)), seed) for seed in range(1, DRAWS))
     notes.append(
-        f"the transform of the training data draws at random: proxies use {DRAWS} kept draws of each sample; distill and "
-        "compare draw anew in every epoch and ask the teacher about every batch"
+        f"the transform of the training data draws at random: proxies use {DRAWS} kept draws of each sample; distill "
+        "and compare draw anew in every epoch and ask the teacher about every batch"
     )
     lacking = [part for part in ("validation", "test") if part not in given]
     if lacking:

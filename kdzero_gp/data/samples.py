@@ -94,8 +94,8 @@ def _split_mapping(sample: Mapping[str, Any]) -> tuple[Any, Any]:
     name = next((name for name in TARGETS if name in sample), None)
     if name is None:
         raise DataError(
-            f"a sample is a mapping of {', '.join(map(str, sample))} without a target; call one of them labels, or give "
-            "(mapping, target)"
+            f"a sample is a mapping of {', '.join(map(str, sample))} without a target; call one of them labels, or "
+            "give (mapping, target)"
         )
     return {key: value for key, value in sample.items() if key != name}, sample[name]
 
@@ -140,8 +140,8 @@ def _read_all(source: Any, count: int, item: Callable[[int], Any], part: str) ->
     needed = count * sum(tensor.numel() * tensor.element_size() for tensor in named.values())
     if needed > free_memory():
         raise DataError(
-            f"the {part} data need {needed / 1e9:.1f} GB of memory, more than is free; give a part of them, for example "
-            "torch.utils.data.Subset(data, range(10000))"
+            f"the {part} data need {needed / 1e9:.1f} GB of memory, more than is free; give a part of them, for "
+            "example torch.utils.data.Subset(data, range(10000))"
         )
     fields = {name: torch.empty((count, *tensor.shape), dtype=tensor.dtype) for name, tensor in named.items()}
     targets = torch.empty((count, *target.shape), dtype=target.dtype)
@@ -153,8 +153,8 @@ def _read_all(source: Any, count: int, item: Callable[[int], Any], part: str) ->
             if value is None or value.shape != place.shape[1:]:
                 what = "lacks " + str(name) if value is None else f"has shape {tuple(value.shape)}"
                 raise DataError(
-                    f"sample {index} of the {part} data {what} and the first {tuple(place.shape[1:])}; bring all to one "
-                    "shape (resize, crop or pad)"
+                    f"sample {index} of the {part} data {what} and the first {tuple(place.shape[1:])}; bring all to "
+                    "one shape (resize, crop or pad)"
                 )
             place[index] = value
     return (wrapped(fields) if "" not in fields else fields[""]), targets

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import Dataset, Split
@@ -175,7 +176,7 @@ class Redrawn(Resident):
 
         state = random_state(seed, epoch)
         order = self._order(torch.Generator().manual_seed(state))
-        drawn = DataLoader(
+        drawn: DataLoader[object] = DataLoader(
             _Drawn(self.live, order, state), batch_size=None, num_workers=self.readers,
             pin_memory=self.device.type == "cuda", generator=torch.Generator(),
         )  # fmt: skip
@@ -184,7 +185,7 @@ class Redrawn(Resident):
 
 
 @dataclass(frozen=True)
-class _Drawn:
+class _Drawn(TorchDataset[object]):
     """The batches of an epoch, drawn when they are read, perhaps by another process."""
 
     live: LiveInputs

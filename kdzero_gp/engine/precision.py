@@ -38,8 +38,8 @@ def precision_for(name: str, student: nn.Module, family: TaskFamily, images: Inp
     """float32 or bfloat16, channels last or first: the fastest for a training step of ``student`` (called ``name``) on
     images and labels like the first of ``images`` and ``labels``, with one thread.
 
-    A machine is asked once for each student and image shape, so that equal runs on it compute alike. What is no image is
-    computed in float32.
+    A machine is asked once for each student and image shape, so that equal runs on it compute alike. What is no image
+    is computed in float32.
     """
     if not is_image(images) or images.shape[-1] < SMALLEST_SIZE:
         return FLOAT32

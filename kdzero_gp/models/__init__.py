@@ -40,8 +40,8 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     """A new network with random weights that maps images NxCxHxW (C = ``channels``) to logits NxK.
 
     ``name`` is a built-in name, ``timm:NAME``, ``torchvision:NAME``, or ``module:callable`` from the user's
-    own code, importable from the current directory; or one of the user's objects (``own:…``). Raises ModelError when the name is unknown or cannot be
-    built.
+    own code, importable from the current directory; or one of the user's objects (``own:…``). Raises
+    ModelError when the name is unknown or cannot be built.
     """
     if classes < 1 or channels < 1:
         raise ModelError(

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzero_gp.data.inputs import Inputs, NamedInputs, call, shape_text
+from kdzero_gp.data.inputs import Inputs, NamedInputs, forward, shape_text
 from kdzero_gp.errors import ModelError
 
 PROBE_SAMPLES = 2
@@ -165,7 +165,7 @@ def run(network: nn.Module, example: Inputs) -> Probe:
     handles = [module.register_forward_hook(recorder(name)) for name, module in named]
     try:
         with left_as_found(network, device):
-            output = call(network, example)
+            output = forward(network, example)
     except Exception as error:  # A network may fail in any way on images that it was not made for.
         first = (str(error).splitlines() or [""])[0]
         raise ModelError(
@@ -318,5 +318,7 @@ def is_sequence(probe: Probe, call: Call) -> bool:
         return False
     so_far = probe.calls[: probe.calls.index(call) + 1]
     kinds = [(type(c.module), c.output.shape) for c in so_far if c.output.dim() == 3 and c.is_leaf]
-    latest = next((item for item in reversed(kinds) if item[0] in (nn.Conv1d, nn.LayerNorm, nn.Linear, nn.Embedding)), None)
+    latest = next(
+        (item for item in reversed(kinds) if item[0] in (nn.Conv1d, nn.LayerNorm, nn.Linear, nn.Embedding)), None
+    )
     return latest is not None and latest[0] is nn.Conv1d and latest[1][1] == call.output.shape[1]

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from kdzero_gp.data.inputs import Inputs, call
+from kdzero_gp.data.inputs import Inputs, forward
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models.discovery import PROBE_SAMPLES, Probe, left_as_found
 
@@ -112,7 +112,7 @@ def check_outputs(network: nn.Module, classes: int, example: Inputs) -> tuple[st
     with left_as_found(network, example.device):
         network.train()
         try:
-            training = list(leaves(call(network, probe.example[:PROBE_SAMPLES])))
+            training = list(leaves(forward(network, probe.example[:PROBE_SAMPLES])))
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
             raise ModelError(f"{type(network).__name__} fails in training mode ({first}); mend its forward") from error

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from kdzero_gp.data.inputs import Inputs, call
+from kdzero_gp.data.inputs import Inputs, forward
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models import discovery as probing
 from kdzero_gp.models.discovery import Probe
@@ -127,10 +127,11 @@ class Tapped(nn.Module):
     layer reads), ``feat`` (last feature map NxCxHxW, or tokens NxCxM) and ``feat1``, ``feat2``, ... (the ends
     of the stages before it, in order). Networks without maps or tokens have no ``feat``.
 
-    ``example`` is a batch of the kind that the network will see: images NxCxHxW, or inputs of any rank, or by name. ``taps`` names layers by hand, as in
-    ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be found. ``classes`` of the data say which of
-    several outputs are the logits. Attributes: ``network``, ``taps`` (the layer of each knowledge, "" for the network
-    itself), ``shapes`` (without the batch axis) and ``note`` (a sentence where several outputs could be the logits).
+    ``example`` is a batch of the kind that the network will see: images NxCxHxW, or inputs of any rank, or by
+    name. ``taps`` names layers by hand, as in ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be
+    found. ``classes`` of the data say which of several outputs are the logits. Attributes: ``network``, ``taps`` (the
+    layer of each knowledge, "" for the network itself), ``shapes`` (without the batch axis) and ``note`` (a sentence
+    where several outputs could be the logits).
     Raises ModelError when the logits or the embedding are not found or have not as many columns as there are
     classes, or a named layer does not exist or fit.
     """
@@ -171,7 +172,7 @@ class Tapped(nn.Module):
         tensors: dict[str, Tensor] = {}
         store.tensors = tensors
         try:
-            output = call(self.network, images)
+            output = forward(self.network, images)
         finally:
             store.tensors = None  # From here on nothing but the caller holds the tensors.
         if "logits" not in tensors:

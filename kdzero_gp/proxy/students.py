@@ -14,9 +14,9 @@ from kdzero_gp.models.weights import load_weights
 
 
 def student_builder(spec: Mapping[str, Any], example: Inputs) -> Callable[[], nn.Module]:
-    """A function that builds a new student (``task``, ``name``, ``classes``, ``channels``, ``taps``, perhaps ``weights``), tapped for images
-    like ``example``; with ``cut``, what comes after that layer, tapped for maps like ``example``. What is random about
-    it comes from torch's generator."""
+    """A function that builds a new student (``task``, ``name``, ``classes``, ``channels``, ``taps``, and ``weights`` to
+    start from, or None), tapped for inputs like ``example``; with ``cut``, what comes after that layer, tapped for maps
+    like ``example``. What is random about it comes from torch's generator."""
     family = tasks.get(spec["task"]).family
 
     def builder() -> nn.Module:

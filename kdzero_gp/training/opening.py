@@ -15,8 +15,8 @@ from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import SPLIT_SEED, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, split_off
 from kdzero_gp.data.decoding import open_image
 from kdzero_gp.data.images import Folder
-from kdzero_gp.data.layouts import layout
 from kdzero_gp.data.inputs import is_image
+from kdzero_gp.data.layouts import layout
 from kdzero_gp.data.own import OwnDataset, without_validation
 from kdzero_gp.engine.batches import Batches, Files, Redrawn, Resident, Streamed
 from kdzero_gp.engine.recipe import Recipe
@@ -66,7 +66,9 @@ def _own(dataset: OwnDataset, family: TaskFamily, recipe: Recipe, device: torch.
     changing = ("image_size", "teacher_image_size", "flip", "mixup", "cutmix", "crop")
     asked = [name for name in changing if getattr(recipe, name) not in (0, False, "none")]
     if asked and not is_image(dataset.train.images):
-        raise DataError(f"the recipe has {asked[0]}, which is for images N×C×H×W, and the inputs are none; leave it out")
+        raise DataError(
+            f"the recipe has {asked[0]}, which is for images N×C×H×W, and the inputs are none; leave it out"
+        )
     if dataset.live is None:
         return Resident(dataset, family, recipe, device)
     drawn = [name for name in ("crop", "flip") if name in asked]

@@ -29,6 +29,14 @@ run = kdzero_gp.evolve(teacher, lambda: mlp(4), **data, generations=2, pop=4, ra
 print(run.best)
 distilled = kdzero_gp.distill(teacher, lambda: mlp(4), run.best, **data, epochs=3, out="cancer-student")
 table = kdzero_gp.compare(
-    teacher, lambda: mlp(4), [run.best, "zoo:dist"], **data, epochs=2, seeds=1, factors=[1], workers=1, out="cancer-table"
+    teacher,
+    lambda: mlp(4),
+    [run.best, "zoo:dist"],
+    **data,
+    epochs=2,
+    seeds=1,
+    factors=[1],
+    workers=1,
+    out="cancer-table",
 )
 resumed = kdzero_gp.Run("cancer").resume(teacher, lambda: mlp(4), **data)

@@ -40,7 +40,7 @@ for _ in range(20):
     optimizer.zero_grad()
     nn.functional.cross_entropy(teacher(ids, mask)["logits"], y).backward()
     optimizer.step()
-tiny = dict(generations=1, pop=4, race_top=1, race_seeds=1)
+tiny = {"generations": 1, "pop": 4, "race_top": 1, "race_seeds": 1}
 run = kdzero_gp.evolve(teacher, Bag, texts, **tiny, out="texts")
 distilled = kdzero_gp.distill(teacher, Bag, run.best, texts, epochs=2, out="texts-student")
 table = kdzero_gp.compare(teacher, Bag, [run.best], texts, epochs=1, seeds=1, factors=[1], workers=1, out="texts-table")

@@ -34,10 +34,27 @@ def student():
 
 
 print(kdzero_gp.knowledge(teacher, train))
-tiny = dict(generations=1, pop=4, race_top=1, race_seeds=1, warm_epochs=1, proxy_epochs=1, race_epochs=1)
+tiny = {
+    "generations": 1,
+    "pop": 4,
+    "race_top": 1,
+    "race_seeds": 1,
+    "warm_epochs": 1,
+    "proxy_epochs": 1,
+    "race_epochs": 1,
+}
 run = kdzero_gp.evolve(teacher, student, train, validation, **tiny, precision="float32", out="wide")
 distilled = run.fit(epochs=1, flip=True, precision="float32", out="wide-student")
 table = kdzero_gp.compare(
-    None, None, [run, "zoo:at"], run=run, epochs=1, seeds=1, factors=[1], workers=1, precision="float32", out="wide-table"
+    None,
+    None,
+    [run, "zoo:at"],
+    run=run,
+    epochs=1,
+    seeds=1,
+    factors=[1],
+    workers=1,
+    precision="float32",
+    out="wide-table",
 )
 resumed = run.resume()

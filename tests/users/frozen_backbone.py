@@ -15,7 +15,9 @@ for label in range(3):
 
 
 def network(width):
-    body = nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten())
+    body = nn.Sequential(
+        nn.Conv2d(1, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()
+    )
     return nn.Sequential(body, nn.Linear(4 * width, 3))
 
 
@@ -34,5 +36,7 @@ before = copy.deepcopy(student.state_dict())
 
 run = kdzero_gp.evolve(teacher, student, (X, y), generations=1, pop=4, race_top=1, race_seeds=1, out="frozen")
 distilled = kdzero_gp.distill(teacher, student, run.best, (X, y), epochs=2, out="frozen-student")
-table = kdzero_gp.compare(teacher, student, run.best, (X, y), epochs=1, seeds=1, factors=[1], workers=1, out="frozen-table")
+table = kdzero_gp.compare(
+    teacher, student, run.best, (X, y), epochs=1, seeds=1, factors=[1], workers=1, out="frozen-table"
+)
 resumed = run.resume()

@@ -29,5 +29,7 @@ def student():
 
 run = kdzero_gp.evolve(teacher, student, (X, y), generations=1, pop=4, race_top=1, race_seeds=1, out="half")
 distilled = kdzero_gp.distill(teacher, student, run.best, (X, y), epochs=2, out="half-student")
-table = kdzero_gp.compare(teacher, student, [run.best], (X, y), epochs=1, seeds=1, factors=[1], workers=1, out="half-table")
+table = kdzero_gp.compare(
+    teacher, student, [run.best], (X, y), epochs=1, seeds=1, factors=[1], workers=1, out="half-table"
+)
 resumed = kdzero_gp.Run("half").resume(teacher, student, (X, y))

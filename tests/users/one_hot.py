@@ -29,5 +29,7 @@ class Student(nn.Module):
 
 run = kdzero_gp.evolve(teacher, Student, (X, y), generations=1, pop=4, race_top=1, race_seeds=1, out="hot")
 distilled = kdzero_gp.distill(teacher, Student, run.best, (X, y), epochs=2, out="hot-student")
-table = kdzero_gp.compare(teacher, Student, [run.best], (X, y), epochs=1, seeds=1, factors=[1], workers=1, out="hot-table")
+table = kdzero_gp.compare(
+    teacher, Student, [run.best], (X, y), epochs=1, seeds=1, factors=[1], workers=1, out="hot-table"
+)
 resumed = kdzero_gp.Run("hot").resume(teacher, Student, (X, y))

@@ -15,7 +15,11 @@ class Net(nn.Module):
     def __init__(self, width):
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv1d(2, width, 5, padding=2), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(width, width, 5, padding=2), nn.ReLU()
+            nn.Conv1d(2, width, 5, padding=2),
+            nn.ReLU(),
+            nn.MaxPool1d(2),
+            nn.Conv1d(width, width, 5, padding=2),
+            nn.ReLU(),
         )
         self.head = nn.Linear(width, 3)
 
@@ -32,5 +36,7 @@ for _ in range(25):
 
 run = kdzero_gp.evolve(teacher, lambda: Net(4), (X, y), generations=1, pop=4, race_top=1, race_seeds=1, out="sequences")
 distilled = run.fit(epochs=2, out="sequences-student")
-table = kdzero_gp.compare(distillers=[run, "zoo:fitnet"], run=run, epochs=1, seeds=1, factors=[1], workers=1, out="sequences-table")
+table = kdzero_gp.compare(
+    distillers=[run, "zoo:fitnet"], run=run, epochs=1, seeds=1, factors=[1], workers=1, out="sequences-table"
+)
 resumed = run.resume()

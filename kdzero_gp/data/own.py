@@ -22,7 +22,7 @@ from kdzero_gp.data.dataset import (
     split_off,
     stratified_order,
 )
-from kdzero_gp.data.inputs import Inputs, NamedInputs, joined, real, shape_text, tensors_of, wrapped
+from kdzero_gp.data.inputs import Inputs, NamedInputs, is_image, joined, real, shape_text, tensors_of, wrapped
 from kdzero_gp.data.samples import Redraw, Samples, read
 from kdzero_gp.errors import DataError
 
@@ -176,7 +176,9 @@ def _assembled(given: dict[str, Samples], names: tuple[str, ...], notes: list[st
     found = {part: splits[part] for part in PARTS}
     images = {p: counts(s.labels.numpy(), len(names)) if labels else (len(s),) for p, s in found.items()}
     content = _content(names, found, draws)
-    account = DataAccount(names, images, origins, {}, tuple(notes), content)
+    account = DataAccount(
+        names, images, origins, {}, tuple(notes), content, "images" if is_image(train.inputs) else "samples"
+    )
     return OwnDataset(
         "own", names, splits["train"], splits["validation"], splits["test"], (), (), account, draws, live
     )  # fmt: skip

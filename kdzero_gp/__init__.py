@@ -3,6 +3,9 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from kdzero_gp import threads  # noqa: F401  how torch's threads wait has to be said before torch is imported
+
+# isort: split
 from kdzero_gp.compiler import (
     Expression,
     canonical,

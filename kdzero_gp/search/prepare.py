@@ -18,7 +18,7 @@ from kdzero_gp.data.own import OwnDataset
 from kdzero_gp.engine.batches import EVALUATION_BATCH, Kept
 from kdzero_gp.engine.checks import check_teacher
 from kdzero_gp.engine.loop import Trainer
-from kdzero_gp.engine.machine import computing_as, default_threads
+from kdzero_gp.engine.machine import computing_as
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, outputs
 from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.recipe import Recipe
@@ -33,6 +33,7 @@ from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.threads import default_threads
 
 PROXY_TASK = "proxy_task.pt"
 TEACHER = "teacher.safetensors"
@@ -54,7 +55,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         "task": settings.task, "name": settings.student, "classes": classes, "channels": channels(example),
         "taps": dict(settings.student_taps), "weights": settings.student_weights,
     }  # fmt: skip
-    threads = settings.threads or default_threads(side(example))
+    threads = settings.threads or default_threads(side(example), progress.note)
     with computing_as(threads):
         torch.manual_seed(settings.search.seed)
         student: Any = student_builder(spec, example)().to(device)

@@ -15,9 +15,9 @@ from kdzero_gp.search.settings import RunSettings
 # A value other than the default of every option that is a setting of the run.
 OTHER = {
     "--generations": 3, "--pop": 6, "--task": "cifar100", "--data": "x.tar", "--teacher": "wrn_40_2",
-    "--teacher-weights": "t.pt", "--teacher-tap": ("feat1=layer2",), "--student": "resnet8", "--student-weights": "s.pt",
-    "--student-tap": ("feat1=layer1", "feat=layer3"), "--knowledge": "logits,feat,feat1", "--space": "kdzero",
-    "--magnitude": "absolute", "--seed-zoo": False, "--seed": 5, "--tournament": 3, "--sample-ratio": 0.5, "--top-k": 2,
+    "--teacher-weights": "t.pt", "--teacher-tap": ("feat1=layer2",), "--student": "resnet8",
+    "--student-weights": "s.pt", "--student-tap": ("feat1=layer1", "feat=layer3"), "--knowledge": "logits,feat,feat1",
+    "--space": "kdzero", "--magnitude": "absolute", "--seed-zoo": False, "--seed": 5, "--tournament": 3, "--sample-ratio": 0.5, "--top-k": 2,
     "--removal": "worst", "--objectives": "calibrated,memory", "--screens": "none", "--shrink": False,
     "--random-search": True, "--in-flight": 2, "--patience": 4, "--images": 300, "--validation-images": 200,
     "--warm-epochs": 0.5, "--proxy-epochs": 1.5, "--proxy-trains": "whole", "--surrogate-share": 0.5,

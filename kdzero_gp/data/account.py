@@ -27,8 +27,8 @@ def listed(names: Sequence[object], shown: int = SHOWN) -> str:
 @dataclass(frozen=True)
 class DataAccount:
     """``images``: part → images of each class; ``origins``: part → where they come from; ``skipped``: reason → files
-    that were not read; ``notes``: sentences that ask for a look; ``content``: a digest of all images and labels; ``noun``:
-    what the images are called, which may be none."""
+    that were not read; ``notes``: sentences that ask for a look; ``content``: a digest of all images and labels;
+    ``noun``: what the images are called, which may be none."""
 
     classes: tuple[str, ...] = ()
     images: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

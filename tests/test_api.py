@@ -17,6 +17,8 @@ from kdzero_gp.api.given import given
 from kdzero_gp.cli import main
 from kdzero_gp.data.inputs import NamedInputs
 from kdzero_gp.data.own import own_dataset
+from kdzero_gp.engine import loop
+from kdzero_gp.engine.batches import Batch
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.engine.recipe import load_recipe
 from kdzero_gp.models import build
@@ -244,6 +246,26 @@ def test_random_transforms_are_found_and_draws_follow_from_the_seed():
         (one,), (again,), (other,) = (list(batches.epoch(0, epoch)) for epoch in (0, 0, 1))
     assert torch.equal(one.images, again.images) and not batches.cacheable
     assert not torch.equal(one.images[one.indices.argsort()], other.images[other.indices.argsort()])
+
+
+class Unseeded(Noisy):
+    def __getitem__(self, index):
+        return torch.tensor(np.random.default_rng().normal(size=4)), index % 2
+
+
+def test_draws_that_do_not_follow_from_seeds_are_said_and_take_no_part_in_the_name():
+    first, second = own_dataset(Unseeded()), own_dataset(Unseeded())
+    assert first.account.content == second.account.content
+    assert "does not follow from the seeds" in " ".join(first.account.lines())
+
+
+def test_a_graph_takes_and_gives_back_inputs_by_name():
+    images = NamedInputs({"ids": torch.zeros(2, 3), "mask": torch.ones(2, 3)})
+    batch = Batch(images, torch.zeros(2), torch.arange(2))
+    tensors = loop._tensors(batch)
+    assert all(isinstance(tensor, torch.Tensor) for tensor in tensors.values())
+    again = loop._batch(tensors)
+    assert again.images.fields.keys() == images.fields.keys() and torch.equal(again.indices, batch.indices)
 
 
 REFUSED = {

@@ -175,7 +175,7 @@ def _assembled(given: dict[str, Samples], names: tuple[str, ...], notes: list[st
         notes.append("images of bytes are divided by 255; nothing else is done to them")
     found = {part: splits[part] for part in PARTS}
     images = {p: counts(s.labels.numpy(), len(names)) if labels else (len(s),) for p, s in found.items()}
-    content = _content(names, found, draws)
+    content = _content(names, found, draws, _hashed(given, notes))
     account = DataAccount(
         names, images, origins, {}, tuple(notes), content, "images" if is_image(train.inputs) else "samples"
     )
@@ -210,10 +210,21 @@ def _taken(inputs: Inputs, targets: Tensor, order: np.ndarray) -> Split:
     return Split(inputs[places], targets[places])
 
 
-def _content(names: tuple[str, ...], splits: dict[str, Split], draws: Sequence[Inputs]) -> str:
-    """A digest of all inputs and targets."""
+def _hashed(given: dict[str, Samples], notes: list[str]) -> list[str]:
+    """The parts whose inputs are the same whenever they are read."""
+    varying = {part for part, samples in given.items() if not samples.repeatable}
+    if varying:
+        notes.append(
+            f"{' and '.join(varying)}: what is drawn at random does not follow from the seeds of Python, numpy and "
+            "torch, so that trainings cannot be repeated to the last digit"
+        )
+    return [part for part in PARTS if (part if part in given else "train") not in varying]
+
+
+def _content(names: tuple[str, ...], splits: dict[str, Split], draws: Sequence[Inputs], hashed: Sequence[str]) -> str:
+    """A digest of the targets, and of the inputs of the parts in ``hashed``."""
     digest = hashlib.sha256("\0".join(names).encode())
-    everything = [s.images for s in splits.values()] + [*draws]
+    everything = [splits[part].images for part in hashed] + [*(draws if "train" in hashed else ())]
     tensors = [t for inputs in everything for _, t in tensors_of(inputs)] + [s.labels for s in splits.values()]
     for tensor in tensors:
         digest.update(str((tuple(tensor.shape), tensor.dtype)).encode())

@@ -35,6 +35,14 @@ class Samples:
     classes: tuple[str, ...] = ()
     again: Redraw | None = None
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the samples are the same whenever they are read, if what draws at random is seeded."""
+        if self.again is None:
+            return True
+        places = range(min(PROBED, len(self.targets)))
+        return all(_equal(self.again(place, 1), self.again(place, 1)) for place in places)
+
 
 @dataclass(frozen=True)
 class Redraw:
@@ -63,7 +71,7 @@ def read(source: Any, part: str) -> Samples:
     classes = tuple(map(str, getattr(source, "classes", None) or ()))
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         found = _read_all(source, len(source), lambda index: source[index], part)
-        again = Redraw(source) if _draws(source, part) else None
+        again = Redraw(source) if _draws(source) else None
     elif isinstance(source, Iterable):
         items = list(source)
         found, again = _read_all(items, len(items), items.__getitem__, part), None
@@ -160,15 +168,15 @@ def _read_all(source: Any, count: int, item: Callable[[int], Any], part: str) ->
     return (wrapped(fields) if "" not in fields else fields[""]), targets
 
 
-def _draws(source: Any, part: str) -> bool:
+def _draws(source: Any) -> bool:
     """Whether reading a sample twice gives something else."""
     redraw = Redraw(source)
-    for index in range(min(PROBED, len(source))):
-        one, other = wrapped(redraw(index, 1)), wrapped(redraw(index, 2))
-        pairs = zip(tensors_of(one), tensors_of(other), strict=True)
-        if any(a[1].shape != b[1].shape or not torch.equal(a[1], b[1]) for a, b in pairs):
-            return True
-    return False
+    return not all(_equal(redraw(index, 1), redraw(index, 2)) for index in range(min(PROBED, len(source))))
+
+
+def _equal(one: Inputs, other: Inputs) -> bool:
+    pairs = zip(tensors_of(wrapped(one)), tensors_of(wrapped(other)), strict=True)
+    return all(torch.equal(a[1], b[1]) for a, b in pairs)
 
 
 def _checked(samples: Samples, part: str) -> Samples:

@@ -34,6 +34,8 @@ class OwnNetwork:
         while isinstance(network, _WRAPPERS):
             network = network.module
         network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
+        if any(isinstance(p, nn.UninitializedParameter) for p in network.parameters()):
+            raise ModelError(f"the {self.role} {type(network).__name__} has lazy layers; call it on one batch first")
         try:
             copied = copy.deepcopy(network).cpu()
         except Exception as error:  # a module may hold anything

@@ -44,7 +44,13 @@ def environment():
 
 
 def test_there_is_a_page_for_each_kind_of_user():
-    assert {page.name for page in PAGES} == {"own-pair.md", "plain-loop.md", "study.md", "tabular.md", "using-the-zoo.md"}
+    assert {page.name for page in PAGES} == {
+        "own-pair.md",
+        "plain-loop.md",
+        "study.md",
+        "tabular.md",
+        "using-the-zoo.md",
+    }
 
 
 @pytest.mark.timeout(PATIENCE + 60)

@@ -1,4 +1,4 @@
-"""Images of four channels, 48×64, in a TensorDataset."""
+"""Images of four channels, 48×64, in a TensorDataset that was split."""
 
 import torch
 from torch import nn
@@ -14,47 +14,27 @@ for label in range(3):
 train, validation = random_split(TensorDataset(X, y), [120, 30])
 
 
-def network(width, num_classes=3):
-    return nn.Sequential(
-        nn.Conv2d(4, width, 5, 4), nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 3, 2), nn.ReLU(),
-        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(width, num_classes),
-    )  # fmt: skip
+class Network(nn.Module):
+    def __init__(self, width, num_classes=3):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(4, width, 5, 4), nn.BatchNorm2d(width), nn.ReLU())
+        self.stage = nn.Sequential(nn.Conv2d(width, width, 3, 2), nn.ReLU())
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, x):
+        return self.head(self.stage(self.stem(x)).mean((2, 3)))
 
 
-teacher = network(16)
+teacher = Network(16)
 optimizer = torch.optim.Adam(teacher.parameters(), 1e-2)
 for _ in range(15):
     optimizer.zero_grad()
     nn.functional.cross_entropy(teacher(X), y).backward()
     optimizer.step()
 
-
-def student():
-    return network(4)
-
-
-print(kdzero_gp.knowledge(teacher, train))
-tiny = {
-    "generations": 1,
-    "pop": 4,
-    "race_top": 1,
-    "race_seeds": 1,
-    "warm_epochs": 1,
-    "proxy_epochs": 1,
-    "race_epochs": 1,
-}
-run = kdzero_gp.evolve(teacher, student, train, validation, **tiny, precision="float32", out="wide")
+tiny = {"generations": 1, "pop": 4, "race_top": 1, "race_seeds": 1, "precision": "float32", "race_epochs": 1}
+run = kdzero_gp.evolve(teacher, lambda: Network(4), train, validation, **tiny, warm_epochs=1, out="wide")
 distilled = run.fit(epochs=1, flip=True, precision="float32", out="wide-student")
-table = kdzero_gp.compare(
-    None,
-    None,
-    [run, "zoo:at"],
-    run=run,
-    epochs=1,
-    seeds=1,
-    factors=[1],
-    workers=1,
-    precision="float32",
-    out="wide-table",
-)
+more = {"epochs": 1, "seeds": 1, "factors": [1], "workers": 1, "precision": "float32"}
+table = kdzero_gp.compare(distillers=[run, "zoo:at"], run=run, **more, out="wide-table")
 resumed = run.resume()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from kdzero_gp.data.inputs import Inputs, forward
+from kdzero_gp.data.inputs import Inputs, forward, wrapped
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models import discovery as probing
 from kdzero_gp.models.discovery import Probe
@@ -127,8 +127,8 @@ class Tapped(nn.Module):
     layer reads), ``feat`` (last feature map NxCxHxW, or tokens NxCxM) and ``feat1``, ``feat2``, ... (the ends
     of the stages before it, in order). Networks without maps or tokens have no ``feat``.
 
-    ``example`` is a batch of the kind that the network will see: images NxCxHxW, or inputs of any rank, or by
-    name. ``taps`` names layers by hand, as in ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be
+    ``example`` is a batch of the kind that the network will see: images NxCxHxW, or inputs of any rank, or a
+    mapping of inputs by name. ``taps`` names layers by hand, as in ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be
     found. ``classes`` of the data say which of several outputs are the logits. Attributes: ``network``, ``taps`` (the
     layer of each knowledge, "" for the network itself), ``shapes`` (without the batch axis) and ``note`` (a sentence
     where several outputs could be the logits).
@@ -140,7 +140,7 @@ class Tapped(nn.Module):
         self, network: nn.Module, example: Inputs, taps: Mapping[str, str] | None = None, classes: int | None = None
     ):
         super().__init__()
-        probe = probing.run(network, example)
+        probe = probing.run(network, wrapped(example))
         named = dict(taps or {})
         _check_names(named, network)
         self.network = network
@@ -172,7 +172,7 @@ class Tapped(nn.Module):
         tensors: dict[str, Tensor] = {}
         store.tensors = tensors
         try:
-            output = forward(self.network, images)
+            output = forward(self.network, wrapped(images))
         finally:
             store.tensors = None  # From here on nothing but the caller holds the tensors.
         if "logits" not in tensors:

@@ -81,6 +81,7 @@ def rows(folder):
     """All that a run found, table by table; costs are times and take no part."""
     with contextlib.closing(sqlite3.connect(f"file:{folder / 'run.sqlite'}?mode=ro", uri=True)) as database:
         found = {table: database.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall() for table in TABLES}
+        found["measurements"].sort()  # they are kept as they arrive
         found["facts"].sort()
         counts = [database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in (*TABLES[2:], "costs")]
     assert counts[2] == counts[0] + counts[1], "every training is paid for once"

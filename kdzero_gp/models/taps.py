@@ -128,10 +128,10 @@ class Tapped(nn.Module):
     of the stages before it, in order). Networks without maps or tokens have no ``feat``.
 
     ``example`` is a batch of the kind that the network will see: images NxCxHxW, or inputs of any rank, or a
-    mapping of inputs by name. ``taps`` names layers by hand, as in ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be
-    found. ``classes`` of the data say which of several outputs are the logits. Attributes: ``network``, ``taps`` (the
-    layer of each knowledge, "" for the network itself), ``shapes`` (without the batch axis) and ``note`` (a sentence
-    where several outputs could be the logits).
+    mapping of inputs by name. ``taps`` names layers by hand, as in ``{"feat": "layer3", "emb": "fc:input"}``, and
+    replaces what would be found. ``classes`` of the data say which of several outputs are the logits. Attributes:
+    ``network``, ``taps`` (the layer of each knowledge, "" for the network itself), ``shapes`` (without the batch axis)
+    and ``note`` (a sentence where several outputs could be the logits).
     Raises ModelError when the logits or the embedding are not found or have not as many columns as there are
     classes, or a named layer does not exist or fit.
     """

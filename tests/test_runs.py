@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 
 from commands import command
-from kdzero_gp.cli.progress import progress_for
+from kdzero_gp.api.progress import progress_for
 
 pytestmark = [
     pytest.mark.timeout(900),

@@ -72,6 +72,7 @@ def search_options(command: Any) -> Any:
 
 NETWORK = "Built-in name, timm:NAME, torchvision:NAME or module:callable."
 TASK = click.option("--task", default="digits", show_default=True, help="digits, cifar10, cifar100, folder or yours.")
+TASK_OF_RUN = click.option("--task", help="digits, cifar10, cifar100, folder or yours [default: the run's, or digits].")
 DATA = click.option("--data", help="Archive, image folder or zip of the task's images.")
 IMAGE_SIZE = click.option("--image-size", callback=lambda _context, _option, text: text and parse_size(text),
                           metavar="H[xW]", help="Pixels a side, or height x width, of what the networks see "
@@ -89,8 +90,8 @@ WORKER_OPTIONS = (
                  help="Seconds after which an evaluation is stopped."),
 )  # fmt: skip
 PAIR_OPTIONS = (
-    click.option("--teacher", required=True, help=NETWORK),
-    click.option("--student", required=True, help="As --teacher."),
+    click.option("--teacher", help=NETWORK + " [default: the run's, or the task's]"),
+    click.option("--student", help="As --teacher."),
     TAP,
     click.option("--teacher-tap", multiple=True, metavar="NAME=LAYER", help="Where to read the teacher's."),
     click.option("--student-tap", multiple=True, metavar="NAME=LAYER", help="Where to read the student's."),

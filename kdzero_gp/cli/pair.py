@@ -24,6 +24,9 @@ def pair(as_json: bool, **options: Any) -> None:
     """What a teacher and a student share: taps, shapes, and the adapters that a distiller would need."""
     from kdzero_gp.training.pair import describe_pair
 
+    for role in ("teacher", "student"):
+        if options[role] is None:
+            raise SettingError(f"there is no {role}; name one with --{role}")
     classes, channels, image_size = _sizes(options)
     teacher_taps, student_taps = taps_of_both(options)
     description = describe_pair(

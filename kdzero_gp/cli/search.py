@@ -10,7 +10,9 @@ import click
 from kdzero_gp.cli.app import console
 from kdzero_gp.cli.options import PRECISION, THREADS, WORKER_OPTIONS, search_options, with_options
 from kdzero_gp.errors import SettingError
-from kdzero_gp.search.options import settings_from
+
+# Where nothing is said.
+DEFAULT_TASK = "digits"
 
 FINAL_OPTIONS = (
     click.option("--final", type=int, metavar="N", help="Then train the N best and the published methods in rungs of "
@@ -26,27 +28,20 @@ FINAL_OPTIONS = (
 @click.pass_context
 def evolve(ctx: click.Context, **options: Any) -> None:
     """Search for the best distiller of a teacher-student pair."""
-    from kdzero_gp.cli.progress import progress_for
-    from kdzero_gp.engine.machine import Machine
-    from kdzero_gp.search.run import start
+    from kdzero_gp.api import search
+    from kdzero_gp.api.progress import progress_for
 
-    _refuse_useless(options)
-    settings = settings_from(options)
-    folder = options["out"] or _next_folder(settings.task)
+    final = _final_options(options)
+    task = options.pop("task") or DEFAULT_TASK
+    folder = options.pop("out") or search.next_folder(task)
     ctx.obj["folder"] = folder
-    machine = Machine(device=options["device"], workers=options["workers"], timeout=options["timeout"])
-    console.print(f"run folder: {folder}", highlight=False, markup=False, soft_wrap=True)
     with progress_for(console) as progress:
-        result = start(folder, settings, machine, progress)
-    _conclude(result)
-    _final(folder, options)
-
-
-def _next_folder(task: str) -> Path:
-    number = 1
-    while (folder := Path("runs") / f"{task}-{number}").exists():
-        number += 1
-    return folder
+        run = search.evolve(
+            options.pop("teacher"), options.pop("student"), options.pop("data"), task=task, out=folder,
+            progress=progress, **options,
+        )  # fmt: skip
+    _conclude(run.result)
+    _final(run, final, options)
 
 
 def _conclude(result: Any) -> None:
@@ -91,40 +86,36 @@ def _conclusion(result: Any) -> list[str]:
 @click.pass_context
 def resume(ctx: click.Context, folder: Path, **options: Any) -> None:
     """Go on with an interrupted run. --precision and --threads must be those that it has."""
-    from kdzero_gp.cli.progress import progress_for
-    from kdzero_gp.engine.machine import Machine
-    from kdzero_gp.search.run import resume as resume_run
+    from kdzero_gp.api.progress import progress_for
+    from kdzero_gp.api.search import Run
 
     ctx.obj["folder"] = folder
-    _refuse_useless(options)
+    final = _final_options(options)
     with progress_for(console) as progress:
-        machine = {name: value for name, value in options.items() if not name.startswith("final")}
-        result = resume_run(folder, Machine(**machine), progress)
-    _conclude(result)
-    _final(folder, options)
+        run = Run(folder).resume(progress=progress, **options)
+    _conclude(run.result)
+    _final(run, final, options)
 
 
-def _refuse_useless(options: dict[str, Any]) -> None:
-    if options["final"] is None and (options["final_recipe"] or options["final_epochs"]):
+def _final_options(options: dict[str, Any]) -> dict[str, Any]:
+    """The options of the trainings after a search, taken out of the others. Raises SettingError for useless ones."""
+    count, recipe, epochs = (options.pop(name) for name in ("final", "final_recipe", "final_epochs"))
+    if count is None and (recipe or epochs):
         raise SettingError("--final-recipe and --final-epochs have no effect without --final; add it, for example 8")
-    if options["final"] is not None and options["final"] < 1:
-        raise SettingError(f"--final must be at least 1, got {options['final']}")
+    if count is not None and count < 1:
+        raise SettingError(f"--final must be at least 1, got {count}")
+    return {"count": count, "recipe": recipe or "short", "changes": {"epochs": epochs} if epochs else None}
 
 
-def _final(folder: Path, options: dict[str, Any]) -> None:
+def _final(run: Any, final: dict[str, Any], options: dict[str, Any]) -> None:
     """The trainings after the search, where they are asked for."""
-    if options["final"] is None:
+    if final["count"] is None:
         return
-    from kdzero_gp.cli.progress import progress_for
+    from kdzero_gp.api.progress import progress_for
     from kdzero_gp.cli.train import show_halving
     from kdzero_gp.engine.machine import Machine
-    from kdzero_gp.search.final import final
 
-    changes = {"epochs": options["final_epochs"]} if options["final_epochs"] else None
     machine = Machine(device=options["device"], workers=options["workers"])
     with progress_for(console) as progress:
-        found = final(
-            folder, options["final"], recipe=options["final_recipe"] or "short", changes=changes, machine=machine,
-            progress=progress,
-        )  # fmt: skip
-    show_halving(found)
+        halving = run.final(**final, machine=machine, progress=progress)
+    show_halving(halving)

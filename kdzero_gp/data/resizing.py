@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
 
+from kdzero_gp.data.inputs import Inputs, is_image
 from kdzero_gp.errors import SettingError
 
 Size = tuple[int, int]
@@ -36,10 +36,10 @@ def size_text(size: Size) -> str:
     return str(size[0]) if size[0] == size[1] else f"{size[0]}x{size[1]}"
 
 
-def resized(images: Tensor, size: int | Size | None) -> Tensor:
+def resized(images: Inputs, size: int | Size | None) -> Inputs:
     """Float images N×C×H×W at a size (0 or None: as they are), bilinear with antialiasing; what a size of other
-    proportions does not hold is cut off evenly on both sides."""
-    if not size:
+    proportions does not hold is cut off evenly on both sides. What is no image stays as it is."""
+    if not size or not is_image(images):
         return images
     height, width = (size, size) if isinstance(size, int) else size
     rows, columns = images.shape[-2:]

@@ -9,9 +9,12 @@ from functools import cached_property
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import Dataset, Split
+from kdzero_gp.data.inputs import Inputs, is_image, plain, wrapped
+from kdzero_gp.data.own import LiveInputs, OwnDataset
 from kdzero_gp.data.resizing import resized
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit
 from kdzero_gp.engine.recipe import Recipe
@@ -31,18 +34,21 @@ def random_state(seed: int, epoch: int) -> int:
     return (seed * _PRIME + epoch + 1) % (1 << 62)
 
 
-def contract_of(dataset: Dataset, example: Tensor) -> InputContract:
-    """What a network that is trained on a data set, on images like ``example`` N×C×H×W, expects of them."""
+def contract_of(dataset: Dataset, example: Inputs) -> InputContract:
+    """What a network that is trained on a data set, on inputs like ``example``, expects of them; of what is no image
+    only the classes are told."""
+    if not is_image(example):
+        return InputContract(classes=dataset.classes)
     height, width = example.shape[-2:]
     return InputContract(example.shape[1], (height, width), dataset.mean, dataset.std, dataset.classes)
 
 
 @dataclass
 class Batch:
-    """Normalised images N×C×H×W and labels N… on the device; ``indices`` N, ``flipped`` N and, where the recipe keeps
-    draws, ``draw`` N say which they are."""
+    """Inputs (images normalised, N×C×H×W) and labels N… on the device; ``indices`` N, ``flipped`` N and, where the
+    recipe keeps draws, ``draw`` N say which they are."""
 
-    images: Tensor
+    images: Inputs
     labels: Tensor
     indices: Tensor
     flipped: Tensor | None = None
@@ -63,7 +69,7 @@ class Batches:
     train: int
     validation: int = 0
     test: int = 0
-    example: Tensor
+    example: Inputs
     account: DataAccount
     contract: InputContract
 
@@ -74,13 +80,18 @@ class Batches:
         """The batches of one epoch; equal seeds and epochs give equal batches."""
         raise NotImplementedError
 
-    def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation(self, part: str) -> Iterator[tuple[Inputs, Tensor]]:
         """The images of a part as they are, with labels, in batches."""
         raise NotImplementedError
 
     def form(self, number: int) -> Iterator[Tensor]:
         """All training images in one of the forms of a cacheable recipe, in batches: as they are (0), mirrored (1)."""
         return (images.flip(3) if number else images for images, _ in self.evaluation("train"))
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether what the teacher says of the inputs can be kept."""
+        return self.recipe.cacheable
 
     @property
     def batch_size(self) -> int:
@@ -99,17 +110,21 @@ class Batches:
 
 
 class Kept(Batches):
-    """Images that are ready for the network and on the device: those of proxies and races."""
+    """Images that are ready for the network and on the device: those of proxies and races. Of several draws of an image
+    one is taken at random."""
 
     def __init__(self, split: TensorSplit, classes: int, recipe: Recipe, device: torch.device, precision: Precision):
         super().__init__(recipe, device, precision)
-        self.classes, self.train = classes, len(split.labels)
+        self.classes, self.train, self.draws = classes, len(split.labels) // split.draws, split.draws
         self.images, self.labels = split.images, split.labels
         self.example = split.images[:2]
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(random_state(seed, epoch))
-        for indices in self._order(generator).to(self.device):
+        order = self._order(generator)
+        if self.draws > 1:
+            order = order + self.train * torch.randint(self.draws, order.shape, generator=generator)
+        for indices in order.to(self.device):
             yield Batch(self.images[indices], self.labels[indices], indices)
 
 
@@ -125,15 +140,17 @@ class Resident(Batches):
         self.example = self._seen(dataset.train.images[:2])
         self.contract = contract_of(dataset, self.example)
 
-    def _seen(self, images: Tensor) -> Tensor:
+    def _seen(self, images: Inputs) -> Inputs:
         normal = self.dataset.normalise(images.to(self.device))
         return self.precision.place(resized(normal, self.recipe.size), self.device)
 
     @cached_property
-    def ready(self) -> Tensor | None:
+    def ready(self) -> Inputs | None:
         """All images as the network sees them, where the recipe leaves them as they are and memory allows."""
         if self.recipe.crop != "none" or self.recipe.flip:
             return None
+        if not is_image(self.images):
+            return self._seen(self.images)
         return self._seen(self.images) if 4 * self.example[0].numel() * self.train <= READY_BYTES else None
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
@@ -179,11 +196,55 @@ class Resident(Batches):
             offset, flipped = (part[number, indices] for part in self.bank)
             yield self._batch(indices, self.recipe.padding, offset, flipped).images
 
-    def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation(self, part: str) -> Iterator[tuple[Inputs, Tensor]]:
         split: Split = getattr(self.dataset, part)
         for start in range(0, len(split), EVALUATION_BATCH):
             window = slice(start, start + EVALUATION_BATCH)
             yield self._seen(split.images[window]), split.labels[window].to(self.device)
+
+
+class Redrawn(Resident):
+    """Inputs that the user's data set draws anew for every epoch, each from the epoch and its place."""
+
+    def __init__(
+        self, dataset: OwnDataset, family: TaskFamily, recipe: Recipe, device: torch.device, readers: int
+    ):  # fmt: skip
+        super().__init__(dataset, family, recipe, device)
+        self.live: LiveInputs = dataset.live  # type: ignore[assignment]
+        self.readers = readers
+
+    @property
+    def cacheable(self) -> bool:
+        return False
+
+    def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
+        from torch.utils.data import DataLoader
+
+        state = random_state(seed, epoch)
+        order = self._order(torch.Generator().manual_seed(state))
+        drawn: DataLoader[object] = DataLoader(
+            _Drawn(self.live, order, state), batch_size=None, num_workers=self.readers,
+            pin_memory=self.device.type == "cuda", generator=torch.Generator(),
+        )  # fmt: skip
+        for indices, fields in zip(order.to(self.device), drawn, strict=True):
+            yield Batch(self._seen(wrapped(fields)), self.labels[indices], indices)
+
+
+@dataclass(frozen=True)
+class _Drawn(TorchDataset[object]):
+    """The batches of an epoch, drawn when they are read, perhaps by another process."""
+
+    live: LiveInputs
+    order: Tensor
+    state: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, step: int) -> object:
+        if not 0 <= step < len(self.order):
+            raise IndexError(step)
+        return plain(self.live.draw(self.order[step], self.state))
 
 
 @dataclass(frozen=True)
@@ -217,7 +278,7 @@ class Streamed(Batches):
         order = self._order(torch.Generator().manual_seed(state))
         return self._batches("train", order, state)
 
-    def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation(self, part: str) -> Iterator[tuple[Inputs, Tensor]]:
         count = len(self.parts[part].labels)
         batches = list(torch.arange(count).split(min(EVALUATION_BATCH, self.recipe.batch_size))) if count else []
         return ((batch.images, batch.labels) for batch in self._batches(part, batches, None))

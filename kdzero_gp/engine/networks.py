@@ -8,8 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from kdzero_gp.data.inputs import Inputs, is_image
+from kdzero_gp.data.inputs import channels as channels_of
 from kdzero_gp.data.resizing import resized
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.models.contract import AsTaught, Conversion, InputContract
@@ -39,13 +41,16 @@ def taught(
     name: str,
     seen: InputContract,
     own: InputContract | None,
-    example: Tensor,
+    example: Inputs,
     taps: Mapping[str, str] | None = None,
     size: int = 0,
 ) -> Any:
-    """A new teacher, tapped, for images as ``seen`` has them, like ``example`` N×C×H×W; ``own`` is what travels with
-    its weights. Images are resized to ``size`` beforehand, or else to the size of its own. Raises ModelError."""
+    """A new teacher, tapped, for images as ``seen`` has them, like ``example`` N×C×H×W, or for inputs of other forms.
+    ``own`` is what travels with its weights. Images are resized to ``size`` beforehand, or else to the size of its own.
+    Raises ModelError."""
     classes = len(seen.classes)
+    if not is_image(example):
+        return family.tap(family.build(name, classes, channels_of(example)), example, dict(taps or {}) or None, classes)
     example = resized(example, size)
     height, width = example.shape[-2:]
     wanted = own or InputContract()

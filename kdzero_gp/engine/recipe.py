@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzero_gp.errors import SettingError
+from kdzero_gp.objects import is_own
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +24,8 @@ else:
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("steps", "cosine", "linear", "constant")
 CROPS = ("none", "pad", "resized")
+# A recipe that leaves inputs as they are.
+WITHOUT_CHANGES = {"crop": "none", "flip": False, "augment": "", "mixup": 0.0, "cutmix": 0.0, "image_size": 0}
 # What an entry of [[overrides]] can be limited to.
 CONDITIONS = ("task", "student")
 
@@ -203,7 +206,8 @@ def _text(name: str) -> str:
 def load_recipe(name: str, task: str = "", student: str = "", changes: Mapping[str, Any] | None = None) -> Recipe:
     """A packaged recipe by name, or a TOML file of the user's, for one task and one student.
 
-    The file's ``[[overrides]]`` apply where ``task`` and ``student`` match their patterns; ``changes`` come last. A
+    The file's ``[[overrides]]`` apply where ``task`` and ``student`` match their patterns; ``changes`` come last. The
+    user's own data are changed by their own transforms, and by what ``changes`` ask for, alone. A
     change of ``epochs`` alone moves the milestones along. Raises SettingError for what is unknown.
     """
     try:
@@ -214,6 +218,8 @@ def load_recipe(name: str, task: str = "", student: str = "", changes: Mapping[s
         asked = {"task": task, "student": student.rpartition(":")[2]}
         if all(fnmatchcase(asked[key], override.get(key, "*")) for key in CONDITIONS):
             values |= {key: value for key, value in override.items() if key not in CONDITIONS}
+    if is_own(task):
+        values |= WITHOUT_CHANGES
     recipe = Recipe.from_dict(values)
     given = {key: _converted(key, value) for key, value in (changes or {}).items()}
     if "epochs" in given and "milestones" not in given and given["epochs"] > 0:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from kdzero_gp.data.decoding import fit
+from kdzero_gp.data.drawing import drawing_from
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import SettingError
 
@@ -38,23 +35,8 @@ class SingleImages(Dataset):  # type: ignore[type-arg]
         image = self.opened(index).convert(self.mode)
         if self.state is None:
             return self.transform(image)  # type: ignore[no-any-return]
-        with _drawing_from(hash((self.state, index)) % (1 << 62)):
+        with drawing_from(hash((self.state, index)) % (1 << 62)):
             return self.transform(image)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _drawing_from(seed: int) -> Iterator[None]:
-    """Both libraries draw from global generators: seeded here, and afterwards as before."""
-    before = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % (1 << 32))
-            yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
 
 
 def _transforms() -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kdzero_gp.data.inputs import Inputs
 from kdzero_gp.data.resizing import resized
 from kdzero_gp.engine.batches import Batch, Batches
 from kdzero_gp.engine.outputs import Outputs, Precision
@@ -31,20 +32,20 @@ class Teacher:
     def __init__(self, distiller: Any, family: TaskFamily):
         self.distiller, self.family = distiller, family
 
-    def outputs(self, batch: Batch, images: Tensor) -> Outputs:
+    def outputs(self, batch: Batch, images: Inputs) -> Outputs:
         """The teacher's outputs on a batch whose images may have been mixed."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def fresh_targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
+    def fresh_targets(self, batch: Batch, images: Inputs, labels: Tensor) -> Outputs:
         """The distiller's targets for a batch, computed now; ``labels`` as its label operations index them."""
         return self.distiller.prepare(self.outputs(batch, images), labels)  # type: ignore[no-any-return]
 
-    def targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
+    def targets(self, batch: Batch, images: Inputs, labels: Tensor) -> Outputs:
         """The distiller's targets for a batch, in a training."""
         return self.fresh_targets(batch, images, labels)
 
-    def loss(self, student: Outputs, batch: Batch, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, student: Outputs, batch: Batch, images: Inputs, labels: Tensor) -> Tensor:
         """The distiller's loss of a student's outputs on a batch."""
         indexed = self.family.labels(labels)
         return self.distiller.loss(student, self.targets(batch, images, indexed), indexed)  # type: ignore[no-any-return]
@@ -58,7 +59,7 @@ class LiveTeacher(Teacher):
         self.network = network.eval().requires_grad_(False)
         self.batches, self.precision = batches, precision
 
-    def outputs(self, batch: Batch, images: Tensor) -> Outputs:
+    def outputs(self, batch: Batch, images: Inputs) -> Outputs:
         return ask(self.network, images, self.batches, self.precision)
 
 
@@ -70,10 +71,10 @@ class KeptTeacher(Teacher):
         super().__init__(distiller, family)
         self.kept, self.labels = kept, labels
 
-    def outputs(self, batch: Batch, images: Tensor) -> Outputs:
+    def outputs(self, batch: Batch, images: Inputs) -> Outputs:
         return {name: tensor[batch.form, batch.indices].float() for name, tensor in self.kept.items()}
 
-    def targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
+    def targets(self, batch: Batch, images: Inputs, labels: Tensor) -> Outputs:
         if self.ready is None:
             return super().targets(batch, images, labels)
         places = batch.indices + batch.form * len(self.labels)
@@ -106,7 +107,7 @@ class KeptTeacher(Teacher):
 
 
 @torch.no_grad()
-def ask(network: Tapped, images: Tensor, batches: Batches, precision: Precision) -> Outputs:
+def ask(network: Tapped, images: Inputs, batches: Batches, precision: Precision) -> Outputs:
     """What a teacher says of normalised images, at its own image size, in float32."""
     seen = resized(images, batches.recipe.teacher_image_size)
     return precision.forward(network, precision.place(seen, images.device))
@@ -119,7 +120,7 @@ def keep(network: Tapped, names: Collection[str], batches: Batches, precision: P
     They are not written where the recipe changes images in more ways than that, or where they would take more than
     ``KEPT_BYTES`` or more than the disk has.
     """
-    if not batches.recipe.cacheable:
+    if not batches.cacheable:
         return False
     if path.exists():
         return True

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzero_gp.compiler import check, digest, pair_shapes, parse, zoo
+from kdzero_gp.data.resizing import parse_size
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import ExpressionError, RunError
 from kdzero_gp.progress import Progress
@@ -23,11 +24,15 @@ FINAL = "final"
 
 def pair_of(folder: Path, settings: RunSettings, recipe: str, changes: dict[str, Any] | None = None) -> Pair:
     """The run's pair, to be trained by a recipe; the teacher that the run trained is in its folder."""
+    if settings.image_size:
+        height, width = parse_size(settings.image_size)
+        changes = {"image_size": height, "image_width": width} | dict(changes or {})
     own = folder / TEACHER
     weights = settings.teacher_weights or (str(own) if own.exists() else None)
     return Pair(
         settings.task, settings.student, settings.teacher, weights, settings.data, recipe, changes,
-        settings.teacher_taps, settings.student_taps,
+        settings.teacher_taps, settings.student_taps, channels=settings.channels,
+        student_weights=settings.student_weights,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ from kdzero_gp.errors import ExpressionError, RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.models.digest import content_digest
+from kdzero_gp.objects import find, is_own
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.evaluator import Probe, Probed, Rung, Train, Trained
 from kdzero_gp.proxy.executor import Executor
@@ -92,6 +93,8 @@ def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> 
     """Go on with an interrupted run, or repeat the end of a finished one."""
     with Database.open(folder) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
+        if is_own(settings.student):
+            find(settings.student)  # says how to give it, before workers ask for it
         _must_compute_alike(folder, machine, computed_as(settings, database.fact("bench") or {}))
         return Work(folder, database, settings, machine, progress or Progress()).run()
 

@@ -42,6 +42,7 @@ class RunSettings:
     teacher_taps: dict[str, str] = field(default_factory=dict)
     student: str = ""
     student_taps: dict[str, str] = field(default_factory=dict)
+    student_weights: str | None = None
     knowledge: tuple[str, ...] = ()
     space: str = "open"
     magnitude: str = "relative"

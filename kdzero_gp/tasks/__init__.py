@@ -15,6 +15,8 @@ from kdzero_gp.errors import DataError, DataWarning
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models.external import user_object
+from kdzero_gp.objects import is_own, kind_of
+from kdzero_gp.tasks import own
 from kdzero_gp.tasks.plan import CIFAR, DIGITS, FOLDER, SearchPlan
 
 
@@ -50,9 +52,13 @@ def register(task: Task) -> Task:
 
 
 def get(name: str) -> Task:
-    """A task by its name, or by ``module:name`` from user code. Raises DataError for an unknown one."""
+    """A task by its name, by ``module:name`` from user code, or of the user's objects (``own:…``). Raises DataError for
+    an unknown one."""
     if name in TASKS:
         return TASKS[name]
+    if is_own(name):
+        family = own.family_named(kind_of(name), families())
+        return Task(name, family, lambda _: own.data_of(name), own.plan_of(name), own.sizes_of(name))
     if ":" in name:
         task = user_object(name, "task")
         if isinstance(task, Task):
@@ -61,6 +67,11 @@ def get(name: str) -> Task:
     close = get_close_matches(name, TASKS, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(TASKS)}, and module:name of your own"
     raise DataError(f"there is no task {name!r}: {hint}")
+
+
+def families() -> dict[str, TaskFamily]:
+    """The families of the declared tasks, by name."""
+    return {task.family.name: task.family for task in TASKS.values()}
 
 
 def _from(name: str) -> Callable[..., Dataset]:

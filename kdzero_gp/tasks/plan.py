@@ -106,6 +106,14 @@ FOLDER = replace(
 )  # fmt: skip
 
 
+# The user's own data, of any kind: whole students, published methods at one magnitude. What is no image trains fast.
+OWN = replace(
+    DIGITS, teacher="", student="", loss_memory=64.0, images=8000, validation_images=2000, zoo_factors=(1.0,),
+    race_zoo=2, race_seeds=3, race_top=5, baseline_seeds=2,
+)  # fmt: skip
+OWN_IMAGES = replace(FOLDER, teacher="", student="", race_zoo=2)
+
+
 def for_training(plan: SearchPlan, training: str, loss: str) -> SearchPlan:
     """The plan for winners that are for ``long`` trainings, or for ``short`` ones of a few epochs.
 

@@ -42,12 +42,14 @@ class Pair:
     student_taps: Mapping[str, str] | None = None
     validate: bool = True
     channels: int | None = None
+    student_weights: str | None = None
 
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
         return Settings(
             self.task, self.student, load_recipe(self.recipe, self.task, self.student, self.changes), self.data,
-            dict(self.student_taps or {}), seed=seed, validate=self.validate, channels=self.channels,
+            dict(self.student_taps or {}), self.student_weights, seed=seed, validate=self.validate,
+            channels=self.channels,
         )  # fmt: skip
 
     def distilling(

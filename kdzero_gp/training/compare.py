@@ -144,11 +144,7 @@ class Comparing:
         epochs = max(1, round(alone.recipe.epochs * TUNING_SHARE)) if tune_epochs is None else tune_epochs
         facts = alone.as_dict() | {"teacher": self.pair.teacher, "teacher_weights": self.pair.teacher_weights,
                                    "factors": list(factors), "tune_epochs": epochs}  # fmt: skip
-        files.claim(self.folder, "comparison", facts)
-        self.account = open_for(alone, torch.device("cpu")).account
-        for line in self.account.lines():
-            self.progress.note(line)
-        files.check_content(self.folder, content_digest(self.pair.teacher_weights or ""), self.account)
+        self.claim("comparison", facts)
         tuned = self._tune(factors, epochs)
         best = self.best_of(tuned)
         trained = self._train(seeds, best)
@@ -156,6 +152,15 @@ class Comparing:
         self._write(facts, tuned, trained, rows)
         (self.folder / files.TEACHER).unlink(missing_ok=True)
         return Comparison(self.folder, tuple(rows), self.family.deciding)
+
+    def claim(self, kind: str, facts: dict[str, Any]) -> None:
+        """Take the folder for this comparison; data and weights must be those that it was begun with. Raises
+        KdzeroError."""
+        files.claim(self.folder, kind, facts)
+        self.account = open_for(self.pair.settings(self.seed), torch.device("cpu")).account
+        for line in self.account.lines():
+            self.progress.note(line)
+        files.check_content(self.folder, content_digest(self.pair.teacher_weights or ""), self.account)
 
     def best_of(self, tuned: dict[str, dict[float, TrainingResult]]) -> dict[str, float | None]:
         """Every distiller's best factor; None where none could be trained."""

@@ -18,11 +18,14 @@ from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import SPLIT_SEED, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, split_off
 from kdzero_gp.data.decoding import open_image, survey
 from kdzero_gp.data.images import Folder
+from kdzero_gp.data.inputs import channels, is_image
 from kdzero_gp.data.layouts import layout
-from kdzero_gp.engine.batches import Batches, Files, Resident, Streamed
+from kdzero_gp.data.own import OwnDataset, without_validation
+from kdzero_gp.engine.batches import Batches, Files, Redrawn, Resident, Streamed
 from kdzero_gp.engine.networks import network_channels, taught
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import DataError
+from kdzero_gp.families import TaskFamily
 from kdzero_gp.models.contract import read_contract
 from kdzero_gp.training.settings import Settings
 
@@ -54,7 +57,9 @@ def open_batches(
     declared = tasks.get(task)
     dataset = declared.open(data, recipe.size, channels)
     if not validate:
-        dataset = _without_validation(dataset)
+        dataset = without_validation(dataset)
+    if isinstance(dataset, OwnDataset):
+        return _own(dataset, declared.family, recipe, device, readers)
     if not recipe.per_image:
         return Resident(dataset, declared.family, recipe, device)
     if not recipe.image_size:
@@ -72,7 +77,7 @@ def open_for(settings: Settings, device: torch.device, readers: int = 0, *, vali
         settings.task, settings.data, settings.recipe, device, validate=validate, readers=readers,
         channels=settings.channels,
     )  # fmt: skip
-    given = batches.example.shape[1]
+    given = channels(batches.example)
     if settings.channels is not None or given != 1:
         return batches
     family = tasks.get(settings.task).family
@@ -93,10 +98,25 @@ def open_teacher(settings: Settings, batches: Batches) -> Any:
     )  # fmt: skip
 
 
-def _without_validation(dataset: Dataset) -> Dataset:
-    both = (dataset.train, dataset.validation)
-    train = Split(torch.cat([s.images for s in both]), torch.cat([s.labels for s in both]))
-    return replace(dataset, train=train, validation=Split(train.images[:0], train.labels[:0]))
+def _own(dataset: OwnDataset, family: TaskFamily, recipe: Recipe, device: torch.device, readers: int) -> Batches:
+    """The user's own data. Raises DataError for a recipe that changes them in a way that they cannot be changed."""
+    if recipe.per_image:
+        raise DataError(
+            f"the recipe has {'augment' if recipe.augment else 'crop'}, which takes files of images; put it into the "
+            "transform of your data set"
+        )
+    changing = ("image_size", "teacher_image_size", "flip", "mixup", "cutmix", "crop")
+    asked = [name for name in changing if getattr(recipe, name) not in (0, False, "none")]
+    if asked and not is_image(dataset.train.images):
+        raise DataError(
+            f"the recipe has {asked[0]}, which is for images N×C×H×W, and the inputs are none; leave it out"
+        )
+    if dataset.live is None:
+        return Resident(dataset, family, recipe, device)
+    drawn = [name for name in ("crop", "flip") if name in asked]
+    if drawn:
+        raise DataError(f"the recipe has {drawn[0]} and your data have a random transform; leave one of them out")
+    return Redrawn(dataset, family, recipe, device, readers)
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.shapes import PairShapes, adapters
+from kdzero_gp.data.inputs import Inputs, channels
 from kdzero_gp.data.resizing import resized
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.families.classification import CLASSIFICATION
@@ -59,17 +60,17 @@ class PairDescription:
 def tapped(
     network: str | nn.Module,
     classes: int,
-    example: Tensor,
+    example: Inputs,
     taps: Mapping[str, str] | None = None,
     seed: int = LOOKING,
     family: TaskFamily = CLASSIFICATION,
 ) -> Any:
-    """A network, by name with new weights drawn from ``seed`` or given, tapped for images like ``example``. Raises
+    """A network, by name with new weights drawn from ``seed`` or given, tapped for inputs like ``example``. Raises
     ModelError for what does not exist or has no usable layers."""
     if isinstance(network, str):
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            network = family.build(network, classes, example.shape[1])
+            network = family.build(network, classes, channels(example))
     return family.tap(network, example, taps or None, classes)
 
 

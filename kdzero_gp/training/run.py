@@ -70,7 +70,8 @@ def run(
     if known is not None:
         _must_be_the_same(settings, folder, account, progress)
         return known
-    size = settings.recipe.image_size or (1 if settings.task == "digits" else SMALLEST_SIZE)
+    sizes = tasks.get(settings.task).sizes
+    size = settings.recipe.image_size or (SMALLEST_SIZE if sizes is None else sizes[2])
     checkpoint = files.load_checkpoint(folder, device)
     if checkpoint is not None:  # an equal end needs equal arithmetic
         machine = replace(machine, precision=checkpoint["precision"], threads=checkpoint["threads"])
@@ -124,6 +125,8 @@ class Opened:
         self.batches: Batches = open_for(settings, self.device, machine.readers)
         classes, example = self.batches.classes, self.batches.example
         student = tapped(settings.student, classes, example, settings.student_taps, settings.seed, self.family)
+        if settings.student_weights is not None:
+            load_weights(student.network, settings.student_weights)
         self.student = student.to(self.device)
         check_trainable(self.student.network)
         if machine.precision is not None:
@@ -337,6 +340,6 @@ def _check_teacher(network: Any, settings: Settings, opened: Opened, progress: P
 
 
 def _keep(network: Any, wanted: Collection[str], opened: Opened, path: Path, progress: Progress) -> bool:
-    if not path.exists() and opened.batches.recipe.cacheable:
+    if not path.exists() and opened.batches.cacheable:
         progress.note("asking the teacher about all images once: the recipe gives each image few forms")
     return keep(network, wanted, opened.batches, opened.precision, path)

@@ -23,6 +23,7 @@ class Settings:
     recipe: Recipe
     data: str | None = None
     student_taps: dict[str, str] = field(default_factory=dict)
+    student_weights: str | None = None
     teacher: str = ""
     teacher_weights: str | None = None
     teacher_taps: dict[str, str] = field(default_factory=dict)

@@ -590,17 +590,17 @@ def test_the_table_has_means_intervals_and_paired_differences():
 
     rows = table(
         {
-            "ce": {0: result(0.5, 0.6), 1: result(0.7, 0.6)},
-            "kd": {0: result(0.6, 0.7), 1: result(0.8, 0.8)},
+            "ce": {0: result(0.5, 0.6), 1: result(0.7, 0.6), 2: result(0.6, 0.6)},
+            "kd": {0: result(0.6, 0.7), 1: result(0.8, 0.8), 2: result(0.7, 0.8)},
             "bad": {0: TrainingResult(reason="the loss became nan")},
         },
         {"kd": 1.0, "bad": 0.3},
         CLASSIFICATION.deciding,
     )
     assert [row.name for row in rows] == ["kd", "ce", "bad"]
-    assert rows[1].difference == pytest.approx(-0.1) and rows[1].difference_interval == pytest.approx(0.0)
-    # t(0.975, 1) · s / √2 with s = 0.2 / √2
-    assert rows[0].interval == pytest.approx(12.7062 * 0.1, rel=1e-4)
+    assert rows[1].difference == pytest.approx(-0.1) and rows[1].difference_interval == pytest.approx(0.0, abs=1e-9)
+    # t(0.975, 2) · s / √3 with s = 0.1
+    assert rows[0].interval == pytest.approx(4.30265 * 0.1 / math.sqrt(3), rel=1e-4)
     assert math.isnan(rows[0].difference)
     assert rows[2] == ComparisonRow("bad", 0.3, 1, reason="the loss became nan")
 

@@ -13,12 +13,14 @@ from kdzero_gp.cli.app import INTERRUPTED, console
 from kdzero_gp.cli.options import (
     DATA,
     DEVICE,
+    MAPS,
     NETWORK,
     PAIR_OPTIONS,
     PRECISION,
     TAP,
     TASK,
     THREADS,
+    data_of,
     taps,
     taps_of_both,
     with_options,
@@ -26,7 +28,7 @@ from kdzero_gp.cli.options import (
 from kdzero_gp.errors import SettingError
 
 RECIPE_OPTIONS = (
-    click.option("--recipe", default="short", show_default=True, help="cifar100, imagenet, vit, short, or a .toml."),
+    click.option("--recipe", default="short", show_default=True, help="cifar100, imagenet, vit, cityscapes, short, or a .toml."),
     click.option("--epochs", type=int, help="In place of the recipe's; its milestones move along."),
     click.option("--batch-size", type=int, help="In place of the recipe's."),
     click.option("--lr", "learning_rate", type=float, help="In place of the recipe's."),
@@ -64,7 +66,7 @@ def _pair(options: dict[str, Any]) -> Any:
     from kdzero_gp.training.api import Pair
 
     return Pair(
-        options["task"], options["student"], options["teacher"], options["teacher_weights"], options["data"],
+        options["task"], options["student"], options["teacher"], options["teacher_weights"], data_of(options),
         options["recipe"], _changes(options), *taps_of_both(options), options["validation"],
     )  # fmt: skip
 
@@ -121,8 +123,9 @@ def _conclude(result: Any, out: Path, task: str) -> None:
 
 @click.command()
 @click.option("--model", required=True, help=NETWORK)
+@click.option("--backbone", help="Weights for the part of the network that is called backbone, such as ImageNet's.")
 @TAP
-@with_options((TASK, DATA), RECIPE_OPTIONS, MACHINE_OPTIONS)
+@with_options((TASK, DATA), MAPS, RECIPE_OPTIONS, MACHINE_OPTIONS)
 @_BOARD
 @click.pass_context
 def train(ctx: click.Context, model: str, **options: Any) -> None:
@@ -132,16 +135,17 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
     out = options["out"]
     with _resumable(ctx) as progress:
         result = training.train(
-            options["task"], model, out=out, data=options["data"], recipe=options["recipe"], seed=options["seed"],
+            options["task"], model, out=out, data=data_of(options), recipe=options["recipe"], seed=options["seed"],
             changes=_changes(options), taps=taps(options["tap"], "--tap"), validate=options["validation"],
             machine=_machine(options), progress=progress, tensorboard=options["tensorboard"],
+            backbone=options["backbone"],
         )  # fmt: skip
     _conclude(result, out, options["task"])
     click.echo(f"next: kdzero-gp distill --teacher {model} --teacher-weights {out / 'student.safetensors'} …")
 
 
 @click.command()
-@with_options((TASK, DATA), PAIR_OPTIONS, (_WEIGHTS,))
+@with_options((TASK, DATA), MAPS, PAIR_OPTIONS, (_WEIGHTS,))
 @click.option("--distiller", required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]", help="What to distil with.")
 @click.option("--magnitude", help="relative, joint or absolute [default: absolute for files and runs, joint for the "
               "zoo, relative for expressions].")  # fmt: skip
@@ -161,7 +165,7 @@ def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options
 
 
 @click.command()
-@with_options((TASK, DATA), PAIR_OPTIONS, (_WEIGHTS,))
+@with_options((TASK, DATA), MAPS, PAIR_OPTIONS, (_WEIGHTS,))
 @click.option("--distiller", "distillers", multiple=True, required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]",
               help="What to compare; kd and cross-entropy alone (ce) always take part.")  # fmt: skip
 @click.option("--seeds", type=int, default=5, show_default=True, help="Trainings of each.")

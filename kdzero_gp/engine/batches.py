@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdzero_gp.data.account import DataAccount
+from kdzero_gp.data.augmentation import cropped
 from kdzero_gp.data.dataset import Dataset, Split
-from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit
+from kdzero_gp.engine.outputs import EVALUATION_BATCH, FLOAT32, Precision, TensorSplit, evaluation_batch
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.families import TaskFamily
 
-# Images in one batch of an evaluation.
-EVALUATION_BATCH = 500
 # Images that a recipe leaves as they are stay normalised on the device when they take at most this many bytes.
 READY_BYTES = 1 << 30
 # Apart from every epoch's number: the order of images in trainings that only prepare something.
@@ -108,7 +107,10 @@ class Resident(Batches):
         self.classes = len(dataset.classes)
         self.train, self.validation, self.test = (len(s) for s in (dataset.train, dataset.validation, dataset.test))
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
-        self.example = self._seen(dataset.train.images[:2])
+        self.window = (recipe.crop_size,) * 2 if recipe.crop == "window" else None
+        first, still = dataset.train.images[:2], torch.zeros(2, dtype=torch.bool)
+        corner = torch.zeros(2, 2, dtype=torch.long)
+        self.example = self._seen(cropped(first, 0, corner, still[: len(first)], self.window) if self.window else first)
 
     def _seen(self, images: Tensor) -> Tensor:
         normal = self.dataset.normalise(images.to(self.device))
@@ -130,16 +132,26 @@ class Resident(Batches):
                 yield Batch(self.ready[indices], self.labels[indices], indices)
             return
         padding = self.recipe.padding if self.recipe.crop == "pad" else 0
-        offsets = torch.randint(2 * padding + 1, (*order.shape, 2), generator=generator).to(self.device)
+        offsets = self._offsets(order, padding, generator).to(self.device)
         flips = (torch.rand(order.shape, generator=generator) < (0.5 if self.recipe.flip else 0.0)).to(self.device)
         for indices, offset, flipped in zip(order, offsets, flips, strict=True):
-            images, labels = self.family.crop(self.images[indices], self.labels[indices], padding, offset, flipped)
+            images, labels = self.family.crop(
+                self.images[indices], self.labels[indices], padding, offset, flipped, self.window
+            )
             yield Batch(self._seen(images), labels, indices, flipped)
+
+    def _offsets(self, order: Tensor, padding: int, generator: torch.Generator) -> Tensor:
+        """Where each image's window begins: row and column."""
+        if self.window is None:
+            return torch.randint(2 * padding + 1, (*order.shape, 2), generator=generator)
+        room = torch.tensor([max(0, have - side) + 1 for have, side in zip(self.images.shape[2:], self.window)])
+        return (torch.rand((*order.shape, 2), generator=generator) * room).long()
 
     def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
         split: Split = getattr(self.dataset, part)
-        for start in range(0, len(split), EVALUATION_BATCH):
-            window = slice(start, start + EVALUATION_BATCH)
+        size = evaluation_batch(split.images)
+        for start in range(0, len(split), size):
+            window = slice(start, start + size)
             yield self._seen(split.images[window]), split.labels[window].to(self.device)
 
 

@@ -8,16 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdzero_gp import tasks
 from kdzero_gp.common import count_parameters
 from kdzero_gp.data.dataset import Dataset, Split
-from kdzero_gp.engine.batches import EVALUATION_BATCH, Kept
+from kdzero_gp.engine.batches import Kept
 from kdzero_gp.engine.checks import check_teacher
 from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.machine import computing_as, default_threads
-from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, outputs
+from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, evaluation_batch, outputs
 from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import ModelError
@@ -45,7 +46,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     dataset = task.load(settings.data)
     for line in dataset.account.lines():
         progress.note(line)
-    example = dataset.normalise(dataset.train.images[:2]).to(device)
+    example = dataset.normalise(example_images(dataset, plan.crop)).to(device)
     classes = len(dataset.classes)
     spec: dict[str, Any] = {
         "task": settings.task, "name": settings.student, "classes": classes, "channels": example.shape[1],
@@ -72,9 +73,11 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         )
         kept = settings.searched(student.shapes, teacher.shapes)
         proxy_task = ProxyTask(
-            train=preparation.split(dataset.train, plan.images, teacher, kept),
-            validation=preparation.split(dataset.validation, plan.validation_images, teacher, kept),
-            test=preparation.split(dataset.test, None, None, kept),
+            train=preparation.split(preparation.windows(dataset.train, plan.images), teacher, kept),
+            validation=preparation.split(
+                preparation.windows(dataset.validation, plan.validation_images), teacher, kept
+            ),
+            test=preparation.split(dataset.test, None, kept),
             student=spec,
             student_shapes={name: student.shapes[name] for name in kept},
             teacher_shapes={name: teacher.shapes[name] for name in kept},
@@ -90,6 +93,15 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
             keep_maps(proxy_task, student, precision, progress)
     proxy_task.save(path)
     return proxy_task
+
+
+def example_images(dataset: Dataset, side: int | None) -> Tensor:
+    """Two training images of the size that proxies see."""
+    first = dataset.train.images[:2]
+    if side is None or max(first.shape[2:]) <= side:
+        return first
+    first = first[..., :side, :side]
+    return F.pad(first, (0, side - first.shape[3], 0, side - first.shape[2]))
 
 
 @dataclass(frozen=True)
@@ -147,17 +159,29 @@ class _Preparation:
         return measures
 
     def _outputs(self, network: Any, split: Split) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        for start in range(0, len(split), EVALUATION_BATCH):
-            window = slice(start, start + EVALUATION_BATCH)
+        size = evaluation_batch(split.images)
+        for start in range(0, len(split), size):
+            window = slice(start, start + size)
             images = self.dataset.normalise(split.images[window]).to(self.device)
             computed = outputs(network, images, keep=self.family.read)
             yield {name: tensor.cpu() for name, tensor in computed.items()}, split.labels[window]
 
-    def split(self, split: Split, most: int | None, teacher: Any, kept: Sequence[str]) -> TensorSplit:
-        """The first ``most`` images of a split (its order is random), and the teacher's outputs on them."""
-        images = self.dataset.normalise(split.images[:most]).contiguous()
+    def windows(self, split: Split, most: int | None) -> Split:
+        """The first ``most`` images of a split (its order is random), of each one window where the plan says so."""
+        first, side = Split(split.images[:most], split.labels[:most]), self.settings.plan.crop
+        if side is None or max(first.images.shape[2:]) <= side:
+            return first
+        generator = torch.Generator().manual_seed(self.settings.search.seed)
+        room = torch.tensor([max(0, length - side) + 1 for length in first.images.shape[2:]])
+        offsets = (torch.rand((len(first), 2), generator=generator) * room).long()
+        still = torch.zeros(len(first), dtype=torch.bool)
+        return Split(*self.family.crop(first.images, first.labels, 0, offsets, still, (side, side)))
+
+    def split(self, split: Split, teacher: Any, kept: Sequence[str]) -> TensorSplit:
+        """The images of a split, and the teacher's outputs on them."""
+        images = self.dataset.normalise(split.images).contiguous()
         taught = {} if teacher is None else outputs(teacher, images.to(self.device), keep=kept)
-        return TensorSplit(images, split.labels[:most].clone(), {name: tensor.cpu() for name, tensor in taught.items()})
+        return TensorSplit(images, split.labels.clone(), {name: tensor.cpu() for name, tensor in taught.items()})
 
     def warm_up(self, proxy_task: ProxyTask, student: Any) -> None:
         """Train the student that every proxy starts from."""

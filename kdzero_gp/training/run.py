@@ -28,7 +28,7 @@ from kdzero_gp.families import TaskFamily
 from kdzero_gp.files import atomic_write
 from kdzero_gp.models import names
 from kdzero_gp.models.outputs import check_outputs, check_trainable
-from kdzero_gp.models.weights import load_weights, save_weights
+from kdzero_gp.models.weights import load_backbone, load_weights, save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.distillers import with_magnitudes
@@ -100,6 +100,8 @@ class Opened:
         )  # fmt: skip
         classes, example = self.batches.classes, self.batches.example
         student = tapped(settings.student, classes, example, settings.student_taps, settings.seed, self.family)
+        if settings.backbone is not None:
+            load_backbone(student.network, settings.backbone)
         self.student = student.to(self.device)
         check_trainable(self.student.network)
         if machine.precision is not None:

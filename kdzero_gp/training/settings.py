@@ -15,7 +15,8 @@ from kdzero_gp.errors import SettingError
 @dataclass(frozen=True)
 class Settings:
     """One training. Without ``source`` (the text of a distiller's module) it is by cross-entropy alone. Without
-    ``validate`` it takes the validation images too, and its last weights are the final ones."""
+    ``validate`` it takes the validation images too, and its last weights are the final ones. ``backbone`` are weights that
+    the part of the student of this name starts with."""
 
     task: str
     student: str
@@ -31,6 +32,7 @@ class Settings:
     factor: float = 1.0
     seed: int = 0
     validate: bool = True
+    backbone: str | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingError for values that make no sense."""

@@ -77,7 +77,8 @@ def _example(operation: Operation) -> str:
         needed = {"student_logits": logits, "teacher_logits": 2.0 * logits, "labels": labels}
         return f"1 2 → {float(operation.function(losses, *(needed[name] for name in operation.needs))):.2f}"
     if operation.role == "weighing":
-        return f"1 2 3 under 1 1 0 → {float(operation.function(torch.tensor([[[1., 2, 3]]]), torch.tensor([[[1., 1, 0]]]))):g}"
+        losses, weights = torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[1.0, 1.0, 0.0]]])
+        return f"1 2 3 under 1 1 0 → {float(operation.function(losses, weights)):g}"
     given = next(overload[0] for overload in operation.overloads)
     assert isinstance(given, PairType)
     x = _example_input(given)
@@ -131,7 +132,9 @@ def zoo_page() -> str:
         "|---|---|---|---|",
     ]
     for entry in zoo.entries.values():
-        lines.append(f"| `{entry.name}` | `{entry.text}` | {draw.describe(entry.expression, entry.knowledge)} | {entry.reference} |")
+        lines.append(
+            f"| `{entry.name}` | `{entry.text}` | {draw.describe(entry.expression, entry.knowledge)} | {entry.reference} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -26,7 +26,7 @@ def seen_alike(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """The student's logits without gradient; those that are a map, at the size of the teacher's, by means."""
     student_logits = student_logits.detach()
     if student_logits.dim() == 4 and student_logits.shape[2:] != teacher_logits.shape[2:]:
-        return F.adaptive_avg_pool2d(student_logits, teacher_logits.shape[2:])
+        return F.adaptive_avg_pool2d(student_logits, (teacher_logits.shape[2], teacher_logits.shape[3]))
     return student_logits
 
 

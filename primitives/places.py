@@ -15,7 +15,7 @@ from primitives.relations import at_places
 from primitives.types import PairType, pairs
 
 
-# Below, 257 slots take sums of classes: label maps are 8-bit images, and the last slot takes the places without a label.
+# Below, 257 slots take sums of classes: label maps are 8-bit images; the last slot takes the places without a label.
 # (A constant of the module would not travel with the functions into an exported file.)
 def centres(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """For each place the mean of its class in its image, N×C×H×W, 0 without a label; and which have one, N×1×H×W."""
@@ -177,9 +177,9 @@ def band(x: Tensor, labels: Tensor, width: int) -> Tensor:
     """1 where another class lies within ``width`` places in any direction, N×H×W."""
     at = at_places(labels, x)
     number = at.to(x.dtype)[:, None]
-    window = {"kernel_size": 2 * width + 1, "stride": 1, "padding": width}
-    highest = F.max_pool2d(number.masked_fill(number < 0, -1.0), **window)
-    lowest = -F.max_pool2d((-number).masked_fill(number < 0, -257.0), **window)
+    size = 2 * width + 1
+    highest = F.max_pool2d(number.masked_fill(number < 0, -1.0), size, 1, width)
+    lowest = -F.max_pool2d((-number).masked_fill(number < 0, -257.0), size, 1, width)
     return labelled_only((highest != lowest)[:, 0].to(x.dtype), at)
 
 
@@ -275,7 +275,7 @@ def weigh(losses: Tensor, weights: Tensor) -> Tensor:
     Losses N×H×W and weights N×h×w, brought to that size by means, to N.
     """
     if weights.shape[1:] != losses.shape[1:]:
-        weights = F.adaptive_avg_pool2d(weights[:, None], losses.shape[1:])[:, 0]
+        weights = F.adaptive_avg_pool2d(weights[:, None], (losses.shape[1], losses.shape[2]))[:, 0]
     weights = weights.to(losses.dtype)
     total = weights.sum(dim=(1, 2))
     return (weights * losses).sum(dim=(1, 2)) / torch.where(total > 0, total, torch.ones_like(total))

@@ -58,7 +58,8 @@ class PairType:
 
 @dataclass(frozen=True, order=True)
 class LossType:
-    """``sample``: one loss for each sample (N,); ``place``: one for each place of each sample (N×H×W); ``batch``: losses that belong to no single sample;
+    """``sample``: one loss for each sample (N,); ``place``: one for each place
+    (N×H×W); ``batch``: losses that belong to no single sample;
     ``scalar``: one number for the batch; ``loss``: a scalar with its magnitude, what a distiller returns."""
 
     name: str

@@ -70,7 +70,9 @@ def search_options(command: Any) -> Any:
 
 
 NETWORK = "Built-in name, timm:NAME, torchvision:NAME or module:callable."
-TASK = click.option("--task", default="digits", show_default=True, help="digits, cifar10, cifar100, folder, segmentation or yours.")
+TASK = click.option(
+    "--task", default="digits", show_default=True, help="digits, cifar10, cifar100, folder, segmentation or yours."
+)
 DATA = click.option("--data", help="Archive, image folder or zip of the task's images.")
 MAPS = (
     click.option("--ignore", metavar="NUMBERS", expose_value=False, callback=lambda *given: _kept(*given),

@@ -28,7 +28,7 @@ from kdzero_gp.cli.options import (
 from kdzero_gp.errors import SettingError
 
 RECIPE_OPTIONS = (
-    click.option("--recipe", default="short", show_default=True, help="cifar100, imagenet, vit, cityscapes, short, or a .toml."),
+    click.option("--recipe", default="short", show_default=True, help="A packaged recipe, such as short, or a .toml."),
     click.option("--epochs", type=int, help="In place of the recipe's; its milestones move along."),
     click.option("--batch-size", type=int, help="In place of the recipe's."),
     click.option("--lr", "learning_rate", type=float, help="In place of the recipe's."),

@@ -33,7 +33,9 @@ MOST_MISFITS = 0.1
 
 LAYOUT = "{images,labels}/{train,val,test}/<name>.png"
 _IMAGES = r"images?|imgs?|jpegimages|leftimg8bit|rgb|inputs?|photos?"
-_LABELS = r"labels?|masks?|annot(ation)?s?|gt|gtfine|segmentationclass|targets?|ground_?truth|label_?maps?|segmentations?"
+_LABELS = (
+    r"labels?|masks?|annot(ation)?s?|gt|gtfine|segmentationclass|targets?|ground_?truth|label_?maps?|segmentations?"
+)
 _PARTS = {"train": r"train|training", "validation": r"val|valid|validation|dev", "test": r"test|testing"}
 # what stands behind the common part of the two names
 _ENDINGS = re.compile(
@@ -226,8 +228,8 @@ class _Reader:
         names = given or tuple(map(str, range(found)))
         if len(names) < 2:
             raise DataError(
-                f"the training label maps of {self.source.path} hold {len(names)} class; two are needed: check --ignore, "
-                "and that labels are class numbers"
+                f"the training label maps of {self.source.path} hold {len(names)} class; two are needed: check "
+                "--ignore, and that labels are class numbers"
             )
         return names
 
@@ -251,7 +253,7 @@ class _Reader:
         """Raises DataError where so many do not fit that something else is wrong."""
         if sum(map(len, self.misfits.values())) > MOST_MISFITS * whole:
             raise DataError(
-                f"too many label maps of {self.source.path} do not fit: {self._named()}; values have to be class numbers "
+                f"too many label maps of {self.source.path} do not fit: {self._named()}; values have to be numbers "
                 "(one channel or a palette), ignored ones are named with --ignore and classes with --classes"
             )
 
@@ -286,8 +288,9 @@ class _Reader:
             if missing:
                 self.notes.append(f"{part} has no pixel of {listed(missing)}")
         account = DataAccount(classes, counted, origins, dict(skipped), tuple(self.notes))
-        return Dataset(name, classes, *(tensors[part] for part in PARTS), *statistics(tensors["train"].images.numpy()),
-                       account)  # fmt: skip
+        three = tensors["train"], tensors["validation"], tensors["test"]
+        mean, std = statistics(three[0].images.numpy())
+        return Dataset(name, classes, *three, mean, std, account)
 
 
 @dataclass(frozen=True)
@@ -354,7 +357,7 @@ def find_pairs(source: Source) -> _Pairs:
     both = sorted(found["image"].keys() & found["label"].keys())
     if not both:
         raise DataError(
-            f"{source.path} has {len(found['image'])} images and {len(found['label'])} label maps and none of one name; "
+            f"{source.path} has {len(found['image'])} images and {len(found['label'])} maps and none of one name; "
             f"give with --data a tree {LAYOUT}, or a zip of it"
         )
     pairs = _Pairs()

@@ -144,7 +144,9 @@ class Resident(Batches):
         """Where each image's window begins: row and column."""
         if self.window is None:
             return torch.randint(2 * padding + 1, (*order.shape, 2), generator=generator)
-        room = torch.tensor([max(0, have - side) + 1 for have, side in zip(self.images.shape[2:], self.window)])
+        room = torch.tensor(
+            [max(0, have - side) + 1 for have, side in zip(self.images.shape[2:], self.window, strict=True)]
+        )
         return (torch.rand((*order.shape, 2), generator=generator) * room).long()
 
     def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:

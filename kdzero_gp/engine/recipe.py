@@ -39,7 +39,8 @@ class Recipe:
     ``clip`` bounds the gradient's norm (0: no bound). ``adamw`` decays weights only, no biases and norms.
 
     ``crop``: ``pad`` moves the image by up to ``padding`` pixels over black; ``window`` cuts a random window of
-    ``crop_size`` pixels a side out of it; ``resized`` cuts a random part of it to ``image_size``. ``augment`` is a policy of timm such as ``rand-m9-mstd0.5-inc1`` or ``original``; ``mixup`` and
+    ``crop_size`` pixels a side out of it; ``resized`` cuts a random part of it to ``image_size``.
+    ``augment`` is a policy of timm such as ``rand-m9-mstd0.5-inc1`` or ``original``; ``mixup`` and
     ``cutmix`` are the parameters of their Beta distributions (0: off). ``image_size`` is what the networks see (0: as
     the data are), ``teacher_image_size`` what the teacher sees of the same image (0: the same).
     """

@@ -1,4 +1,4 @@
-"""Networks that give every pixel its classes: where their knowledge is read, torchvision's, and a small pair for CPUs."""
+"""Networks that give every pixel its classes: where their knowledge is read, torchvision's, and small ones."""
 
 from __future__ import annotations
 
@@ -199,7 +199,11 @@ class SmallSegmenter(nn.Module):
         super().__init__()
         stem = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
         self.low = nn.Sequential(
-            stem, nn.BatchNorm2d(width), nn.ReLU(inplace=True), _block(width, 2 * width, 2), _block(2 * width, 2 * width)
+            stem,
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            _block(width, 2 * width, 2),
+            _block(2 * width, 2 * width),
         )
         self.high = nn.Sequential(
             _block(2 * width, 4 * width, 2), _block(4 * width, 4 * width, 1, 2), _block(4 * width, 4 * width, 1, 4)
@@ -210,7 +214,9 @@ class SmallSegmenter(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every pixel."""
         maps = self.backbone(images)
-        return F.interpolate(self.head(maps["low"], maps["out"]), images.shape[2:], mode="bilinear", align_corners=False)
+        return F.interpolate(
+            self.head(maps["low"], maps["out"]), images.shape[2:], mode="bilinear", align_corners=False
+        )
 
 
 class _Backbone(nn.Module):

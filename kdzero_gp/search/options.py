@@ -43,7 +43,8 @@ class Option:
 OPTIONS = (
     Option("--generations", "A generation is --pop births.", "search.generations", int, always=True),
     Option("--pop", "Size of the population.", "search.population", int, always=True),
-    Option("--task", "digits, cifar10, cifar100, folder, segmentation, or module:name of your own.", "task", always=True),
+    Option("--task", "digits, cifar10, cifar100, folder, segmentation, or module:name of your own.", "task",
+           always=True),
     Option("--data", "Archive, image folder or zip of the task's images.", "data"),
     Option("--ignore", "Of label maps: values that never count [default: 255].", metavar="NUMBERS"),
     Option("--classes", "Of label maps: names with commas, or how many [default: as many as the maps hold].",

@@ -15,8 +15,8 @@ from kdzero_gp.errors import SettingError
 @dataclass(frozen=True)
 class Settings:
     """One training. Without ``source`` (the text of a distiller's module) it is by cross-entropy alone. Without
-    ``validate`` it takes the validation images too, and its last weights are the final ones. ``backbone`` are weights that
-    the part of the student of this name starts with."""
+    ``validate`` it takes the validation images too, and its last weights are the final ones. ``backbone``: a file of
+    weights that the part of the student of this name starts with."""
 
     task: str
     student: str

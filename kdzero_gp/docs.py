@@ -133,7 +133,8 @@ def zoo_page() -> str:
     ]
     for entry in zoo.entries.values():
         lines.append(
-            f"| `{entry.name}` | `{entry.text}` | {draw.describe(entry.expression, entry.knowledge)} | {entry.reference} |"
+            words = draw.describe(entry.expression, entry.knowledge)
+            lines.append(f"| `{entry.name}` | `{entry.text}` | {words} | {entry.reference} |")
         )
     return "\n".join(lines) + "\n"
 

@@ -132,10 +132,8 @@ def zoo_page() -> str:
         "|---|---|---|---|",
     ]
     for entry in zoo.entries.values():
-        lines.append(
-            words = draw.describe(entry.expression, entry.knowledge)
-            lines.append(f"| `{entry.name}` | `{entry.text}` | {words} | {entry.reference} |")
-        )
+        words = draw.describe(entry.expression, entry.knowledge)
+        lines.append(f"| `{entry.name}` | `{entry.text}` | {words} | {entry.reference} |")
     return "\n".join(lines) + "\n"
 
 

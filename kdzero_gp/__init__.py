@@ -2,6 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
+from kdzero_gp import threads  # noqa: F401  how torch's threads wait has to be said before torch is imported
+
+# isort: split
 from kdzero_gp.compiler import (
     Expression,
     canonical,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -16,11 +15,6 @@ from kdzero_gp.errors import SettingError
 ALONE, ALONE_TEXT = "alone", "cross-entropy alone"
 # What stands where there is no number.
 UNKNOWN = "–"
-
-
-def cores() -> int:
-    """How many processors this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def count_parameters(network: nn.Module) -> int:

@@ -5,6 +5,7 @@ they have places behind it (N×C×M, N×C×H×W), the weight of a sample is the 
 """
 
 import math
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from primitives.relations import at_places
 from primitives.types import LOSS, MAGNITUDE, SCALAR
 
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, section E.3"
+_listed = partial(calibration, source=_SUPPLEMENT, paper=True)
 
 
 def by_sample(weight: Tensor) -> Tensor:
@@ -42,9 +44,7 @@ def of_labelled_samples(losses: Tensor, labels: Tensor) -> Tensor:
     return losses.masked_fill(~labelled, 0.0) * (len(losses) / labelled.sum().clamp(min=1))
 
 
-@calibration(
-    name="no", batch=True, latex="", words="averaged over the batch", note="plain mean", source=_SUPPLEMENT, paper=True
-)
+@_listed(name="no", batch=True, latex="", words="averaged over the batch", note="plain mean")
 def mean_loss(losses: Tensor) -> Tensor:
     """mean of the losses.
 
@@ -53,13 +53,11 @@ def mean_loss(losses: Tensor) -> Tensor:
     return losses.mean()
 
 
-@calibration(
+@_listed(
     needs=("teacher_logits",),
     latex=r"\frac{H(\mathrm{softmax}_{C}(z_T/4))}{\log\,C}",
     words="weighted by the teacher's uncertainty",
     note="teacher unsure",
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def entropy(losses: Tensor, teacher_logits: Tensor) -> Tensor:
     """mean of H(p) / log C · loss, p = softmax(teacher / 4).
@@ -71,13 +69,12 @@ def entropy(losses: Tensor, teacher_logits: Tensor) -> Tensor:
     return (by_sample(weight) * losses).mean()
 
 
-@calibration(
+@_listed(
     needs=("student_logits", "teacher_logits", "labels"),
     latex=r"\left(1-e^{-\mathrm{CE}(z_S,y)/\mathrm{CE}(z_T,y)}\right)",
     words="weighted towards samples on which the student is worse than the teacher",
     note="student behind",
     source=_SUPPLEMENT + ", eq. 13; Zhou et al. 2021, arXiv:2102.00650 (WSLD)",
-    paper=True,
 )
 def focal(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels: Tensor) -> Tensor:
     """mean of (1 − exp(−CE(student) / CE(teacher))) · loss.
@@ -99,13 +96,11 @@ def focal(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels
     return of_labelled_samples(weight * losses, labels).mean()
 
 
-@calibration(
+@_listed(
     needs=("student_logits", "teacher_logits"),
     latex=r"\max(\cos(z_S,\,z_T),\,0)",
     words="weighted by how much the student's and the teacher's logits agree",
     note="both agree",
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def sim(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """mean of max(cos(student logits, teacher logits), 0) · loss.
@@ -118,13 +113,11 @@ def sim(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tenso
     return (by_sample(weight) * losses).mean()
 
 
-@calibration(
+@_listed(
     needs=("teacher_logits",),
     latex=r"\max_{C}\,\mathrm{softmax}_{C}(z_T)",
     words="weighted by the teacher's confidence",
     note="teacher sure",
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def conf(losses: Tensor, teacher_logits: Tensor) -> Tensor:
     """mean of max softmax(teacher) · loss.

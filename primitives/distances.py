@@ -1,6 +1,7 @@
 """Distances: (student, teacher) -> losses. The losses of samples are N values, so every calibration fits."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -10,18 +11,13 @@ from primitives.declaration import distance
 from primitives.types import DISTRIBUTIONS, PairType, pairs
 
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 3 and section E.2"
+_listed = partial(distance, source=_SUPPLEMENT, paper=True)
 _RANKS = ("matrix", "tokens", "map", "plane", "relation")
 _EVERYTHING = pairs(*_RANKS)
 _COLUMNS = pairs("columns")
 
 
-@distance(
-    _EVERYTHING,
-    latex=r"\frac{1}{d}\left\|<t>-<s>\right\|_{1}",
-    words="by mean absolute difference",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_listed(_EVERYTHING, latex=r"\frac{1}{d}\left\|<t>-<s>\right\|_{1}", words="by mean absolute difference")
 def l1(student: Tensor, teacher: Tensor) -> Tensor:
     """mean |s − t| over all but the batch.
 
@@ -30,13 +26,7 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).abs().flatten(1).mean(dim=1)
 
 
-@distance(
-    _EVERYTHING,
-    latex=r"\frac{1}{d}\left\|<t>-<s>\right\|_{2}^{2}",
-    words="by mean squared difference",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_listed(_EVERYTHING, latex=r"\frac{1}{d}\left\|<t>-<s>\right\|_{2}^{2}", words="by mean squared difference")
 def l2(student: Tensor, teacher: Tensor) -> Tensor:
     """mean (s − t)² over all but the batch.
 
@@ -59,13 +49,7 @@ def l2_rows(student: Tensor, teacher: Tensor) -> Tensor:
     return (student - teacher).square().flatten(2).sum(dim=2).mean(dim=1)
 
 
-@distance(
-    _EVERYTHING,
-    latex=r"\mathrm{Huber}\left(<t>-<s>\right)",
-    words="by smooth absolute difference",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_listed(_EVERYTHING, latex=r"\mathrm{Huber}\left(<t>-<s>\right)", words="by smooth absolute difference")
 def smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
     """mean of ½d² where |d| < 1 and |d| − ½ elsewhere, d = s − t, over all but the batch.
 
@@ -81,14 +65,7 @@ def along(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
     return student, teacher
 
 
-@distance(
-    _EVERYTHING,
-    batch=_COLUMNS,
-    latex=r"\left[1-\cos\left(<t>,\,<s>\right)\right]",
-    words="by cosine distance",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_listed(_EVERYTHING, batch=_COLUMNS, latex=r"\left[1-\cos\left(<t>,\,<s>\right)\right]", words="by cosine distance")
 def cos(student: Tensor, teacher: Tensor) -> Tensor:
     """1 − ⟨s, t⟩ / (‖s‖ ‖t‖ + 10⁻⁸) along dimension 1, mean over the rest.
 
@@ -99,13 +76,12 @@ def cos(student: Tensor, teacher: Tensor) -> Tensor:
     return 1.0 - cosine.flatten(1).mean(dim=1) if cosine.dim() > 1 else 1.0 - cosine
 
 
-@distance(
+@_listed(
     _EVERYTHING,
     batch=_COLUMNS,
     latex=r"\left[1-\rho\left(<t>,\,<s>\right)\right]",
     words="by Pearson correlation distance",
     source=_SUPPLEMENT + "; Huang et al. 2022, arXiv:2205.10536 (DIST)",
-    paper=True,
 )
 def pear(student: Tensor, teacher: Tensor) -> Tensor:
     """1 − Pearson correlation along dimension 1, mean over the rest.
@@ -174,13 +150,12 @@ def _specialise_cross_entropy(given: PairType) -> tuple[Callable[..., Tensor], .
     return (terms, _SUMS[given.axis])
 
 
-@distance(
+@_listed(
     _DISTRIBUTIONS,
     latex=r"\mathrm{KL}\left(<t>\,\|\,<s>\right)",
     words="by KL divergence",
     source=_SUPPLEMENT + ", eqs 5 and 7; Hinton et al. 2015, arXiv:1503.02531",
     specialise=_specialise_kl,
-    paper=True,
 )
 def kl(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
     """Σ t (log t − log s) over the distributions' axis, mean over the rest.
@@ -225,12 +200,10 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, given: PairType) -> Ten
     return reduce(terms(student, teacher))
 
 
-@distance(
+@_listed(
     pairs("matrix", "tokens", "map", kinds=("real", "logits")),
     latex=r"\mathrm{CE}\left(\mathrm{argmax}_{C}\,<t>,\,\mathrm{softmax}_{C}\,<s>\right)",
     words="by cross-entropy with the largest entry as the label",
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def hard(student: Tensor, teacher: Tensor) -> Tensor:
     """−log softmax(s) at argmax t over dimension 1, mean over the rest.
@@ -241,13 +214,12 @@ def hard(student: Tensor, teacher: Tensor) -> Tensor:
     return losses.flatten(1).mean(dim=1) if losses.dim() > 1 else losses
 
 
-@distance(
+@_listed(
     [],
     batch=pairs("matrix"),
     latex=r"\log_2 \sum_{j} \left|\rho_{j}\left(<t>,\,<s>\right)-1\right|^{2.02}",
     words="by the correlation of each feature over the batch",
     source=_SUPPLEMENT + ", eq. 12; Miles et al. 2022, arXiv:2112.00459 (ITRD)",
-    paper=True,
 )
 def cor(student: Tensor, teacher: Tensor) -> Tensor:
     """log₂ Σ |v − 1|^2.02, v the correlation of each feature over the batch.

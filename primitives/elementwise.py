@@ -1,5 +1,7 @@
 """Transforms that act on each number alone. They keep the rank and turn every kind into real numbers."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,7 @@ from primitives.types import TEMPERATURE, PairType, pairs
 _RANKS = ("matrix", "tokens", "map", "plane", "relation")
 _REAL = ("real", "logits")
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 2"
+_listed = partial(transform, source=_SUPPLEMENT, paper=True)
 
 
 def _to_real(*kinds: str) -> dict[PairType, PairType]:
@@ -27,13 +30,8 @@ _RESTORED = {
 }
 
 
-@transform(
-    _to_real(*_REAL, "probability") | _RESTORED,
-    latex=operator("exp"),
-    words="exponential of <x>",
-    non_negative=True,
-    source=_SUPPLEMENT,
-    paper=True,
+@_listed(
+    _to_real(*_REAL, "probability") | _RESTORED, latex=operator("exp"), words="exponential of <x>", non_negative=True
 )
 def exp(x: Tensor) -> Tensor:
     """exp(min(x, 20)).
@@ -44,9 +42,7 @@ def exp(x: Tensor) -> Tensor:
     return torch.exp(x.clamp(max=20.0))
 
 
-@transform(
-    _ANY, latex=operator("Mish"), words="Mish of <x>", source=_SUPPLEMENT + "; Misra 2019, arXiv:1908.08681", paper=True
-)
+@_listed(_ANY, latex=operator("Mish"), words="Mish of <x>", source=_SUPPLEMENT + "; Misra 2019, arXiv:1908.08681")
 def mish(x: Tensor) -> Tensor:
     """x · tanh(softplus(x)).
 
@@ -55,14 +51,7 @@ def mish(x: Tensor) -> Tensor:
     return F.mish(x)
 
 
-@transform(
-    _SIGNED,
-    latex=operator("LeakyReLU"),
-    words="leaky ReLU of <x>",
-    keeps_non_negative=True,
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_listed(_SIGNED, latex=operator("LeakyReLU"), words="leaky ReLU of <x>", keeps_non_negative=True)
 def leaky_relu(x: Tensor) -> Tensor:
     """max(x, 0) + 0.01 · min(x, 0).
 
@@ -71,15 +60,13 @@ def leaky_relu(x: Tensor) -> Tensor:
     return F.leaky_relu(x)
 
 
-@transform(
+@_listed(
     _SIGNED,
     latex=operator("ReLU"),
     words="positive part of <x>",
     idempotent=True,
     non_negative=True,
     keeps_non_negative=True,
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def relu(x: Tensor) -> Tensor:
     """max(x, 0).
@@ -89,7 +76,7 @@ def relu(x: Tensor) -> Tensor:
     return F.relu(x)
 
 
-@transform(_ANY, latex=operator("tanh"), words="hyperbolic tangent of <x>", source=_SUPPLEMENT, paper=True)
+@_listed(_ANY, latex=operator("tanh"), words="hyperbolic tangent of <x>")
 def tanh(x: Tensor) -> Tensor:
     """tanh(x).
 
@@ -98,9 +85,7 @@ def tanh(x: Tensor) -> Tensor:
     return torch.tanh(x)
 
 
-@transform(
-    _ANY, latex=r"\sigma\left(<x>\right)", words="sigmoid of <x>", non_negative=True, source=_SUPPLEMENT, paper=True
-)
+@_listed(_ANY, latex=r"\sigma\left(<x>\right)", words="sigmoid of <x>", non_negative=True)
 def sigmoid(x: Tensor) -> Tensor:
     """1 / (1 + exp(−x)).
 
@@ -109,12 +94,11 @@ def sigmoid(x: Tensor) -> Tensor:
     return torch.sigmoid(x)
 
 
-@transform(
+@_listed(
     _ANY,
     latex=operator("Swish"),
     words="Swish of <x>",
     source=_SUPPLEMENT + "; Ramachandran et al. 2017, arXiv:1710.05941",
-    paper=True,
 )
 def swish(x: Tensor) -> Tensor:
     """x · sigmoid(x).
@@ -124,7 +108,7 @@ def swish(x: Tensor) -> Tensor:
     return F.silu(x)
 
 
-@transform(
+@_listed(
     _SIGNED,
     name="abs",
     latex=r"\left|<x>\right|",
@@ -132,8 +116,6 @@ def swish(x: Tensor) -> Tensor:
     idempotent=True,
     non_negative=True,
     keeps_non_negative=True,
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def absolute(x: Tensor) -> Tensor:
     """|x|.
@@ -143,7 +125,7 @@ def absolute(x: Tensor) -> Tensor:
     return x.abs()
 
 
-@transform(_ANY, latex="<b>^{2}", words="square of <x>", non_negative=True, source=_SUPPLEMENT, paper=True)
+@_listed(_ANY, latex="<b>^{2}", words="square of <x>", non_negative=True)
 def pow2(x: Tensor) -> Tensor:
     """x².
 
@@ -152,7 +134,7 @@ def pow2(x: Tensor) -> Tensor:
     return x.square()
 
 
-@transform(_ANY, latex="<b>^{4}", words="fourth power of <x>", non_negative=True, source=_SUPPLEMENT, paper=True)
+@_listed(_ANY, latex="<b>^{4}", words="fourth power of <x>", non_negative=True)
 def pow4(x: Tensor) -> Tensor:
     """x⁴.
 
@@ -161,14 +143,7 @@ def pow4(x: Tensor) -> Tensor:
     return x.square().square()
 
 
-@transform(
-    _to_real(*_REAL, "probability"),
-    name="log",
-    latex=operator("log", r"\pm"),
-    words="signed logarithm of <x>",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_listed(_to_real(*_REAL, "probability"), name="log", latex=operator("log", r"\pm"), words="signed logarithm of <x>")
 def signed_log(x: Tensor) -> Tensor:
     """sign(x) · log(|x| + 10⁻⁶).
 
@@ -177,9 +152,7 @@ def signed_log(x: Tensor) -> Tensor:
     return torch.sign(x) * torch.log(x.abs() + 1e-6)
 
 
-@transform(
-    _ANY, name="sqrt", latex=operator("sqrt", r"\pm"), words="signed square root of <x>", source=_SUPPLEMENT, paper=True
-)
+@_listed(_ANY, name="sqrt", latex=operator("sqrt", r"\pm"), words="signed square root of <x>")
 def signed_sqrt(x: Tensor) -> Tensor:
     """sign(x) · (√(|x| + 10⁻⁶) − 10⁻³).
 
@@ -189,7 +162,7 @@ def signed_sqrt(x: Tensor) -> Tensor:
     return torch.sign(x) * ((x.abs() + 1e-6).sqrt() - 1e-3)
 
 
-@transform(_ANY, latex=r"\frac{<x>+1}{2}", words="0-to-1 rescaled value of <x>", source=_SUPPLEMENT, paper=True)
+@_listed(_ANY, latex=r"\frac{<x>+1}{2}", words="0-to-1 rescaled value of <x>")
 def scale(x: Tensor) -> Tensor:
     """(x + 1) / 2.
 

@@ -1,13 +1,17 @@
 """Transforms that normalise over an axis: to unit length, to a distribution, to zero mean, to a range."""
 
+from functools import partial
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from primitives.declaration import operator, transform
+from primitives.declaration import Declarer, operator, transform
 from primitives.types import RANKS, TEMPERATURE, PairType, pairs
 
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 2"
+_listed = partial(transform, source=_SUPPLEMENT, paper=True)
 _RANKS = ("matrix", "tokens", "map", "plane", "relation")
 
 
@@ -24,14 +28,7 @@ def _distribution(axis: str, kind: str) -> dict[PairType, PairType]:
     }
 
 
-@transform(
-    _normalised("HW"),
-    latex=operator("unit", "HW"),
-    words="pattern over space of <x>",
-    idempotent=True,
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_listed(_normalised("HW"), latex=operator("unit", "HW"), words="pattern over space of <x>", idempotent=True)
 def norm_HW(x: Tensor) -> Tensor:
     """x / max(‖x‖₂ over space, 10⁻⁸).
 
@@ -40,14 +37,7 @@ def norm_HW(x: Tensor) -> Tensor:
     return F.normalize(x, p=2.0, dim=tuple(range(2, x.dim())), eps=1e-8)  # type: ignore[arg-type]
 
 
-@transform(
-    _normalised("C"),
-    latex=operator("unit", "C"),
-    words="direction over <C> of <x>",
-    idempotent=True,
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_listed(_normalised("C"), latex=operator("unit", "C"), words="direction over <C> of <x>", idempotent=True)
 def norm_C(x: Tensor) -> Tensor:
     """x / max(‖x‖₂ over dimension 1, 10⁻⁸).
 
@@ -56,14 +46,12 @@ def norm_C(x: Tensor) -> Tensor:
     return F.normalize(x, p=2.0, dim=1, eps=1e-8)
 
 
-@transform(
+@_listed(
     _normalised("N"),
     per_sample=False,
     latex=operator("unit", "N"),
     words="pattern over the batch of <x>",
     idempotent=True,
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def norm_N(x: Tensor) -> Tensor:
     """x / max(‖x‖₂ over the batch, 10⁻⁸).
@@ -73,17 +61,22 @@ def norm_N(x: Tensor) -> Tensor:
     return F.normalize(x, p=2.0, dim=0, eps=1e-8)
 
 
-@transform(
-    _distribution("N", "probability"),
-    parameters=(TEMPERATURE,),
-    per_sample=False,
-    latex=r"\mathrm{softmax}_{N}\left(<x><T>\right)",
-    words="<T>softmax over the batch of <x>",
-    non_negative=True,
-    log_form="logsoftmax_N",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+def _softmax(axis: str, over: str, **facts: Any) -> Declarer:
+    return _listed(
+        _distribution(axis, "probability"), parameters=(TEMPERATURE,), words=f"<T>softmax over {over} of <x>",
+        latex=rf"\mathrm{{softmax}}_{{{axis}}}\left(<x><T>\right)", non_negative=True, log_form=f"logsoftmax_{axis}",
+        **facts,
+    )  # fmt: skip
+
+
+def _logsoftmax(axis: str, over: str, **facts: Any) -> Declarer:
+    return _listed(
+        _distribution(axis, "log_probability"), parameters=(TEMPERATURE,), words=f"<T>log-softmax over {over} of <x>",
+        latex=rf"\log\,\mathrm{{softmax}}_{{{axis}}}\left(<x><T>\right)", **facts,
+    )  # fmt: skip
+
+
+@_softmax("N", "the batch", per_sample=False)
 def softmax_N(x: Tensor, temperature: float) -> Tensor:
     """softmax(x / T) over the batch.
 
@@ -92,16 +85,7 @@ def softmax_N(x: Tensor, temperature: float) -> Tensor:
     return torch.softmax(x / temperature, dim=0)
 
 
-@transform(
-    _distribution("C", "probability"),
-    parameters=(TEMPERATURE,),
-    latex=r"\mathrm{softmax}_{C}\left(<x><T>\right)",
-    words="<T>softmax over <C> of <x>",
-    non_negative=True,
-    log_form="logsoftmax_C",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_softmax("C", "<C>")
 def softmax_C(x: Tensor, temperature: float) -> Tensor:
     """softmax(x / T) over dimension 1.
 
@@ -110,16 +94,7 @@ def softmax_C(x: Tensor, temperature: float) -> Tensor:
     return torch.softmax(x / temperature, dim=1)
 
 
-@transform(
-    _distribution("HW", "probability"),
-    parameters=(TEMPERATURE,),
-    latex=r"\mathrm{softmax}_{HW}\left(<x><T>\right)",
-    words="<T>softmax over space of <x>",
-    non_negative=True,
-    log_form="logsoftmax_HW",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_softmax("HW", "space")
 def softmax_HW(x: Tensor, temperature: float) -> Tensor:
     """softmax(x / T) over space.
 
@@ -129,15 +104,7 @@ def softmax_HW(x: Tensor, temperature: float) -> Tensor:
     return torch.softmax(x.flatten(2) / temperature, dim=2).view_as(x)
 
 
-@transform(
-    _distribution("N", "log_probability"),
-    parameters=(TEMPERATURE,),
-    per_sample=False,
-    latex=r"\log\,\mathrm{softmax}_{N}\left(<x><T>\right)",
-    words="<T>log-softmax over the batch of <x>",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_logsoftmax("N", "the batch", per_sample=False)
 def logsoftmax_N(x: Tensor, temperature: float) -> Tensor:
     """log softmax(x / T) over the batch.
 
@@ -146,14 +113,7 @@ def logsoftmax_N(x: Tensor, temperature: float) -> Tensor:
     return torch.log_softmax(x / temperature, dim=0)
 
 
-@transform(
-    _distribution("C", "log_probability"),
-    parameters=(TEMPERATURE,),
-    latex=r"\log\,\mathrm{softmax}_{C}\left(<x><T>\right)",
-    words="<T>log-softmax over <C> of <x>",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_logsoftmax("C", "<C>")
 def logsoftmax_C(x: Tensor, temperature: float) -> Tensor:
     """log softmax(x / T) over dimension 1.
 
@@ -162,14 +122,7 @@ def logsoftmax_C(x: Tensor, temperature: float) -> Tensor:
     return torch.log_softmax(x / temperature, dim=1)
 
 
-@transform(
-    _distribution("HW", "log_probability"),
-    parameters=(TEMPERATURE,),
-    latex=r"\log\,\mathrm{softmax}_{HW}\left(<x><T>\right)",
-    words="<T>log-softmax over space of <x>",
-    source=_SUPPLEMENT,
-    paper=True,
-)
+@_logsoftmax("HW", "space")
 def logsoftmax_HW(x: Tensor, temperature: float) -> Tensor:
     """log softmax(x / T) over space.
 
@@ -197,15 +150,13 @@ def proportion_C(x: Tensor) -> Tensor:
     return positive / positive.sum(dim=1, keepdim=True)
 
 
-@transform(
+@_listed(
     {given: PairType(given.rank) for given in pairs(*_RANKS)},
     per_sample=False,
     latex=operator("minmax"),
     words="min-max normalised value of <x>",
     idempotent=True,
     non_negative=True,
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def min_max_normalize(x: Tensor) -> Tensor:
     """(x − min x) / (max x − min x + 10⁻⁶) over the whole batch.
@@ -216,13 +167,11 @@ def min_max_normalize(x: Tensor) -> Tensor:
     return (x - low) / (high - low + 1e-6)
 
 
-@transform(
+@_listed(
     {given: PairType(given.rank) for given in pairs("matrix", "tokens", "map")},
     per_sample=False,
     latex=operator("batchnorm"),
     words="batch-normalised value of <x>",
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def batchnorm(x: Tensor) -> Tensor:
     """(x − mean) / √(variance + 10⁻⁵) for each channel over batch and space.

@@ -1,5 +1,7 @@
 """Transforms that relate samples to samples, channels to channels, or classes to the label."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,14 +10,14 @@ from primitives.declaration import operator, transform
 from primitives.types import TEMPERATURE, PairType, pairs
 
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 2"
+_listed = partial(transform, source=_SUPPLEMENT, paper=True)
 
 
-@transform(
+@_listed(
     {given: PairType("tokens") for given in pairs("tokens", "map")},
     latex=operator("Gram", "C"),
     words="channel-to-channel products of <x>",
     source=_SUPPLEMENT + " (ICKD)",
-    paper=True,
 )
 def bmm(x: Tensor) -> Tensor:
     """X Xᵀ for each sample, X with a row for each channel.
@@ -26,14 +28,13 @@ def bmm(x: Tensor) -> Tensor:
     return torch.bmm(rows, rows.transpose(1, 2))
 
 
-@transform(
+@_listed(
     {given: PairType("relation") for given in pairs("matrix", "tokens", "map", "plane")},
     per_sample=False,
     latex=operator("Gram", "N"),
     words="sample-to-sample similarities of <x>",
     flattening=True,
     source=_SUPPLEMENT + ", eq. 4 (SP)",
-    paper=True,
 )
 def mm(x: Tensor) -> Tensor:
     """X Xᵀ, X with a row for each sample.

@@ -1,5 +1,7 @@
 """Transforms of space and channels: attention, pooling, patches, masking, and changes of layout."""
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -8,6 +10,7 @@ from primitives.declaration import operator, transform
 from primitives.types import PairType, pairs
 
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 2"
+_listed = partial(transform, source=_SUPPLEMENT, paper=True)
 _MAPS = pairs("map")
 
 
@@ -16,13 +19,12 @@ def _except_over(axis: str, *ranks: str) -> list[PairType]:
     return [given for given in pairs(*ranks) if not (given.kind == "probability" and given.axis == axis)]
 
 
-@transform(
+@_listed(
     {given: PairType("plane") for given in _except_over("C", "tokens", "map") if given.rank == "map"},
     latex=operator("att", "HW"),
     words="spatial attention of <x>",
     non_negative=True,
     source=_SUPPLEMENT + ", eq. 1 (FGD)",
-    paper=True,
 )
 def satt(x: Tensor) -> Tensor:
     """H·W · softmax(mean |x| over channels / 0.5) over space.
@@ -34,14 +36,12 @@ def satt(x: Tensor) -> Tensor:
     return positions * torch.softmax(attention.flatten(2) / 0.5, dim=2).view_as(attention)
 
 
-@transform(
+@_listed(
     {given: PairType(given.rank) for given in pairs("matrix", "tokens", "map", "plane")},
     per_sample=False,
     latex=operator("att", "N"),
     words="batch attention of <x>",
     non_negative=True,
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def natt(x: Tensor) -> Tensor:
     """N · softmax(x / 0.5) over the batch.
@@ -51,13 +51,12 @@ def natt(x: Tensor) -> Tensor:
     return x.shape[0] * torch.softmax(x / 0.5, dim=0)
 
 
-@transform(
+@_listed(
     {given: PairType("matrix") for given in [*pairs("matrix"), *_except_over("HW", "tokens", "map")]},
     latex=operator("att", "C"),
     words="channel attention of <x>",
     non_negative=True,
     source=_SUPPLEMENT + ", eq. 2 (FGD)",
-    paper=True,
 )
 def catt(x: Tensor) -> Tensor:
     """C · softmax(mean |x| over space / 0.5) over channels.
@@ -73,14 +72,13 @@ def mask_noise(x: Tensor) -> Tensor:
     return (torch.rand_like(x[:, :1]) >= 0.65).to(x.dtype)
 
 
-@transform(
+@_listed(
     {given: PairType(given.rank) for given in pairs("tokens", "map", "plane")},
     agree=("HW",),
     noise=mask_noise,
     latex=r"\left(M_{HW}\odot <x>\right)",
     words="randomly masked positions of <x>",
     source=_SUPPLEMENT + ", eq. 3 with λ = 0.65 (MGD)",
-    paper=True,
 )
 def mask(x: Tensor, noise: Tensor) -> Tensor:
     """x · M with M = 0 where R < 0.65, R uniform, one draw for each position.
@@ -96,14 +94,13 @@ def drop_noise(x: Tensor) -> Tensor:
     return (kept.to(x.dtype) / 0.9).view(*x.shape[:2], *[1] * (x.dim() - 2))
 
 
-@transform(
+@_listed(
     {given: PairType(given.rank) for given in pairs("matrix", "tokens", "map")},
     agree=("C",),
     noise=drop_noise,
     latex=r"\left(M_{C}\odot <x>\right)",
     words="randomly dropped <C> of <x>",
     source=_SUPPLEMENT + " (dropout2d, p = 0.1)",
-    paper=True,
 )
 def drop(x: Tensor, noise: Tensor) -> Tensor:
     """x · M / 0.9 with M = 0 for a tenth of the channels.
@@ -144,13 +141,11 @@ def mean_HW(x: Tensor) -> Tensor:
 _POOLED = {given: PairType(given.rank) for given in pairs("map", "plane")}
 
 
-@transform(
+@_listed(
     {given: given for given in pairs("map", "plane")},
     latex="<x>",
     words="full-size copy of <x>",
     identity=True,
-    source=_SUPPLEMENT,
-    paper=True,
     searchable=False,
 )
 def scale_r1(x: Tensor) -> Tensor:
@@ -161,12 +156,11 @@ def scale_r1(x: Tensor) -> Tensor:
     return x
 
 
-@transform(
+@_listed(
     _POOLED,
     latex=operator("maxpool", r"2\times 2"),
     words="2×2 max-pooling of <x>",
     source=_SUPPLEMENT + " (spatial pyramid, PSPNet)",
-    paper=True,
 )
 def scale_r2(x: Tensor) -> Tensor:
     """Maximum over blocks of 2×2.
@@ -176,12 +170,11 @@ def scale_r2(x: Tensor) -> Tensor:
     return F.max_pool2d(x, kernel_size=2, ceil_mode=True)
 
 
-@transform(
+@_listed(
     _POOLED,
     latex=operator("maxpool", r"4\times 4"),
     words="4×4 max-pooling of <x>",
     source=_SUPPLEMENT + " (spatial pyramid, PSPNet)",
-    paper=True,
 )
 def scale_r4(x: Tensor) -> Tensor:
     """Maximum over blocks of 4×4.
@@ -232,14 +225,12 @@ def patches(x: Tensor, height: int, width: int) -> Tensor:
 _PATCHED = {given: PairType("map") for given in pairs("map", "plane")}
 
 
-@transform(
+@_listed(
     {given: PairType("matrix") for given in pairs("map", "plane")},
     latex=operator("vec"),
     words="single pixels of <x>",
     layout=True,
     written_as="batch",
-    source=_SUPPLEMENT,
-    paper=True,
     searchable=False,
 )
 def local_s1(x: Tensor) -> Tensor:
@@ -250,9 +241,7 @@ def local_s1(x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
-@transform(
-    _PATCHED, latex=operator("patch", r"2\times 2"), words="2×2-pixel patches of <x>", source=_SUPPLEMENT, paper=True
-)
+@_listed(_PATCHED, latex=operator("patch", r"2\times 2"), words="2×2-pixel patches of <x>")
 def local_s2(x: Tensor) -> Tensor:
     """Patches of 2×2 pixels as channels.
 
@@ -261,9 +250,7 @@ def local_s2(x: Tensor) -> Tensor:
     return patches(x, 2, 2)
 
 
-@transform(
-    _PATCHED, latex=operator("patch", r"4\times 4"), words="4×4-pixel patches of <x>", source=_SUPPLEMENT, paper=True
-)
+@_listed(_PATCHED, latex=operator("patch", r"4\times 4"), words="4×4-pixel patches of <x>")
 def local_s4(x: Tensor) -> Tensor:
     """Patches of 4×4 pixels as channels.
 
@@ -300,13 +287,11 @@ def patch_4(x: Tensor) -> Tensor:
     return patches(x, -(-x.shape[2] // 4), -(-x.shape[3] // 4))
 
 
-@transform(
+@_listed(
     {given: PairType("matrix") for given in pairs("tokens", "map", "plane")},
     latex=operator("vec"),
     words="rows, one for each sample, of <x>",
     layout=True,
-    source=_SUPPLEMENT,
-    paper=True,
 )
 def batch(x: Tensor) -> Tensor:
     """x as one row for each sample.
@@ -316,13 +301,11 @@ def batch(x: Tensor) -> Tensor:
     return x.flatten(1)
 
 
-@transform(
+@_listed(
     {given: PairType("tokens", given.kind, given.axis) for given in _MAPS},
     latex=operator("vec", "HW"),
     words="channel rows of <x>",
     identity=True,
-    source=_SUPPLEMENT,
-    paper=True,
     searchable=False,
 )
 def channel(x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from evaluations import Outcome, Request, evaluator_on
 from kdzero_gp.compiler import source_of, terms, zoo
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.engine import teacher as teachers
@@ -23,7 +24,7 @@ from kdzero_gp.families.agreement import linear_cka
 from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
-from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request, measure_terms
+from kdzero_gp.proxy.evaluator import Probe, Probed, Train, Trained
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import check_weights, fitness
 from kdzero_gp.proxy.students import student_builder
@@ -74,10 +75,6 @@ def small_bench():
 @pytest.fixture(scope="module")
 def bench():
     return small_bench()
-
-
-def evaluator_on(bench):
-    return Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
 
 
 @pytest.fixture(scope="module")
@@ -251,6 +248,7 @@ def test_a_recipe_that_makes_no_sense_is_refused(change):
 
 # --- one request, one outcome -------------------------------------------------------------------------------------
 
+COSTS = ("seconds", "stages", "step_milliseconds")
 # Adapters, noise, batch statistics of a race, an exception: what could leave something behind.
 OTHERS = ("fitnet", "at", "itrd")
 
@@ -266,7 +264,7 @@ def test_the_same_request_gives_the_same_outcome_to_the_last_bit_whatever_came_b
         evaluator(request_of(bench, name, magnitude="joint", factor=3.0))
     for term in ("float('nan') * student['logits'].sum()", "1 / 0"):
         assert evaluator(Request(hand_written(term), 3)).reason
-    measure_terms(evaluator, requests[1].source)
+    evaluator.probe(requests[1].probe)
     torch.manual_seed(99)
     again = [evaluator(request) for request in reversed(requests)]
     fresh = evaluator_on(bench)
@@ -317,7 +315,7 @@ def test_a_proxy_never_touches_test_images(bench):
         for magnitude in ("relative", "joint", "absolute"):
             outcome = poisoned(request_of(bench, name, magnitude=magnitude))
             assert outcome.reason == "" and not any(name.startswith("test_") for name in outcome.metrics)
-    measure_terms(poisoned, request_of(bench, "kd").source)
+    poisoned.probe(request_of(bench, "kd").probe)
     assert not Poison.touched
 
 
@@ -477,17 +475,24 @@ def test_a_source_that_cannot_be_loaded_becomes_a_reason(evaluator, source):
 # --- worker processes --------------------------------------------------------------------------------------------
 
 
-def test_workers_give_outcomes_in_order_and_survive_what_kills_one(bench, evaluator, tmp_path):
+def test_workers_answer_like_this_process_and_survive_what_kills_one(bench, evaluator, tmp_path):
     bench.save(tmp_path / "bench.pt")
-    good = [request_of(bench, name) for name in ("kd", "fitnet", "rkd")]
-    deadly = Request("import os\nos.kill(os.getpid(), 9)", 1)
-    endless = Request("import time\ntime.sleep(600)", 1)
-    bad = Request(hand_written("1 / 0"), 1)
+    probes = [request_of(bench, name).probe for name in ("kd", "fitnet")]
+    trains = [request_of(bench, name).train((1.0,)) for name in ("kd", "fitnet")]
+    deadly = Train("import os\nos.kill(os.getpid(), 9)", 1)
+    endless = Probe("import time\ntime.sleep(600)", 1)
+    bad = Probe(hand_written("1 / 0"), 1)
     with Executor(tmp_path / "bench.pt", workers=2, timeout=20.0) as executor:
-        found = list(executor.map([good[0], deadly, good[1], endless, bad, good[2]]))
-        norms = executor.term_norms([good[0].source, bad.source])
-    assert [results(found[index]) for index in (0, 2, 5)] == [results(evaluator(request)) for request in good]
-    assert "died twice" in found[1].reason
-    assert "took longer than 20 s" in found[3].reason
-    assert "ZeroDivisionError" in found[4].reason
-    assert norms == [measure_terms(evaluator, good[0].source), {"terms": [], "total": 0.0}]
+        answers = dict(executor.map([*probes, deadly, *trains, endless, bad]))
+        assert executor.arrived(wait=False) is None
+    assert sorted(answers) == list(range(7))
+    for place, request in ((0, probes[0]), (1, probes[1]), (3, trains[0]), (4, trains[1])):
+        assert without_cost(answers[place]) == without_cost(evaluator(request))
+    assert isinstance(answers[2], Trained) and "died twice" in answers[2].reason
+    assert isinstance(answers[5], Probed) and "took longer than 20 s" in answers[5].reason
+    assert "ZeroDivisionError" in answers[6].reason
+
+
+def without_cost(answer):
+    """What of an answer has to be reproducible."""
+    return {name: value for name, value in vars(answer).items() if name not in COSTS}

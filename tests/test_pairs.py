@@ -4,9 +4,7 @@ Every pair has networks of other families: convolutional and transformer both wa
 without maps, the user's own with odd names. Teachers have random weights, since nothing here asks for a good student.
 """
 
-import contextlib
 import dataclasses
-import io
 import json
 from pathlib import Path
 
@@ -16,8 +14,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from commands import command
 from kdzero_gp import models
-from kdzero_gp.cli import main
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models.weights import save_weights
@@ -61,14 +59,6 @@ def names(pairs):
 
 
 pytestmark = pytest.mark.timeout(600)
-
-
-def command(*arguments):
-    """Exit code, standard output and standard error of a command, in this process."""
-    output, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as left:
-        main.main(args=[str(argument) for argument in arguments], prog_name="kdzero-gp")
-    return left.value.code, output.getvalue(), errors.getvalue()
 
 
 def succeed(*arguments):
@@ -207,13 +197,13 @@ def test_taps_can_be_named_on_one_side_or_both(images):
     feature = next(knowledge for knowledge in found["knowledge"] if knowledge["name"] == "feat")
     assert feature["teacher"] == {"layer": "layer2", "shape": [32, 16, 16]}
     assert feature["student"] == {"layer": "layer1", "shape": [16, 32, 32]}
-    assert feature["adapter"] == "pooling to 16×16 + 1×1 conv 16→32"
+    assert feature["adapter"] == "pooled to 16×16 + 1×1 conv 16→32"
 
 
 def test_the_table_of_a_pair_names_layers_types_and_adapters():
     output = succeed("pair", "--task", "cifar100", "--teacher", "resnet56", "--student", "vgg8")
     assert "861,620 parameters" in output
-    for part in ("linear 512→64", "pooling to 8×8 + 1×1 conv 512→64", "N×C×H×W map", "one side only", "layer3"):
+    for part in ("linear 512→64", "pooled to 8×8 + 1×1 conv 512→64", "N×C×H×W map", "one side only", "layer3"):
         assert part in output
 
 

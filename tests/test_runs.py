@@ -25,7 +25,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from kdzero_gp.cli import main
+from commands import command
 from kdzero_gp.cli.progress import progress_for
 
 pytestmark = [
@@ -77,18 +77,11 @@ def finished(*arguments, **options):
     return process.returncode, output, errors
 
 
-def inside(*arguments):
-    """The same in this process, for commands that start no workers."""
-    output, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as left:
-        main.main(args=[str(argument) for argument in arguments], prog_name="kdzero-gp")
-    return left.value.code, output.getvalue(), errors.getvalue()
-
-
 def rows(folder):
     """All that a run found, table by table; costs are times and take no part."""
     with contextlib.closing(sqlite3.connect(f"file:{folder / 'run.sqlite'}?mode=ro", uri=True)) as database:
         found = {table: database.execute(f"SELECT * FROM {table} ORDER BY rowid").fetchall() for table in TABLES}
+        found["measurements"].sort()  # they are kept as they arrive
         found["facts"].sort()
         counts = [database.execute(f"SELECT count(*) FROM {table}").fetchone()[0] for table in (*TABLES[2:], "costs")]
     assert counts[2] == counts[0] + counts[1], "every training is paid for once"
@@ -216,7 +209,7 @@ def test_show_ranks_the_run_in_a_table_and_as_json(reference):
     code, output, errors = finished("show", folder)
     assert code == 0 and errors == "" and "\x1b" not in output
     assert f"{folder}: finished, 20 births" in output and "cross-entropy alone" in output
-    code, output, _ = inside("show", folder, "--top", "3", "--json")
+    code, output, _ = command("show", folder, "--top", "3", "--json")
     found = json.loads(output)
     assert code == 0 and found["finished"] is True and found["counts"]["births"] == 20
     assert [entry["rank"] for entry in found["top"]] == [1, 2, 3]
@@ -225,7 +218,7 @@ def test_show_ranks_the_run_in_a_table_and_as_json(reference):
 
 @pytest.mark.parametrize("suffix, begins", [("svg", "<"), ("png", "\x89PNG"), ("dot", "digraph"), ("mmd", "flowchart")])
 def test_inspect_draws_the_winner(reference, tmp_path, suffix, begins):
-    code, output, errors = inside("inspect", reference[0], "-o", tmp_path / f"tree.{suffix}")
+    code, output, errors = command("inspect", reference[0], "-o", tmp_path / f"tree.{suffix}")
     assert code == 0 and errors == "" and f"wrote {tmp_path / f'tree.{suffix}'}" in output
     drawn = (tmp_path / f"tree.{suffix}").read_bytes()
     assert drawn.startswith(begins.encode("latin1")) and len(drawn) > 100
@@ -233,17 +226,17 @@ def test_inspect_draws_the_winner(reference, tmp_path, suffix, begins):
 
 def test_export_writes_the_winner_again_and_other_ranks(reference, tmp_path):
     folder = reference[0]
-    assert inside("export", folder, "-o", tmp_path / "first.py")[0] == 0
+    assert command("export", folder, "-o", tmp_path / "first.py")[0] == 0
     assert (tmp_path / "first.py").read_text() == (folder / "distiller.py").read_text()
-    assert inside("export", folder, "--rank", "2", "-o", tmp_path / "second.py")[0] == 0
+    assert command("export", folder, "--rank", "2", "-o", tmp_path / "second.py")[0] == 0
     assert (tmp_path / "second.py").read_text() != (tmp_path / "first.py").read_text()
 
 
 def test_export_without_a_name_writes_over_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert inside("export", "kd")[0] == 0
+    assert command("export", "kd")[0] == 0
     written = (tmp_path / "distiller.py").read_text()
-    assert_one_sentence(*inside("export", "dist")[::2], "distiller.py exists", "-o")
+    assert_one_sentence(*command("export", "dist")[::2], "distiller.py exists", "-o")
     assert (tmp_path / "distiller.py").read_text() == written
 
 
@@ -285,7 +278,7 @@ def test_a_run_that_was_killed_and_resumed_equals_the_uninterrupted_one(referenc
 
 def test_resuming_a_finished_run_repeats_its_end_and_changes_nothing(reference, tmp_path):
     folder = shutil.copytree(reference[0], tmp_path / "run")
-    code, output, _ = inside("resume", folder)
+    code, output, _ = command("resume", folder)
     assert code == 0 and f"next: kdzero-gp show {folder}" in output
     assert_same_run(folder, reference)
 
@@ -299,9 +292,9 @@ def test_ctrl_c_ends_with_a_hint_and_without_a_traceback_or_workers(unfinished, 
     wait_until(lambda: len(children(process.pid)) >= 2, STARTING, "the start of the workers")
     if moment == "working":
         wait_until(lambda: measured(unfinished), STARTING, "the first evaluation")
-        code, output, _ = inside("show", unfinished)
+        code, output, _ = command("show", unfinished)
         assert code == 0 and "not finished" in output and f"go on with: kdzero-gp resume {unfinished}" in output
-        code, _, errors = inside("resume", unfinished)
+        code, _, errors = command("resume", unfinished)
         assert code == 2 and "another process is working on" in errors
     workers = children(process.pid)
     os.killpg(process.pid, signal.SIGINT)
@@ -358,7 +351,7 @@ def test_a_disk_that_fills_up_gives_one_sentence_and_loses_nothing_that_was_kept
     assert_one_sentence(code, errors, "run.sqlite", "space")
     kept, expected = rows(unfinished)["measurements"], rows(reference[0])["measurements"]
     assert kept and kept == expected[: len(kept)]
-    assert inside("show", unfinished)[0] == 0
+    assert command("show", unfinished)[0] == 0
 
 
 # --- wrong input -----------------------------------------------------------------------------------------------------
@@ -401,14 +394,14 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_option_gives_one_sentence_and_leaves_nothing_behind(tmp_path, name):
     options, words = WRONG[name]
-    code, _, errors = inside("evolve", *options, "--out", tmp_path / "run")
+    code, _, errors = command("evolve", *options, "--out", tmp_path / "run")
     assert_one_sentence(code, errors, *words)
     assert list(tmp_path.iterdir()) == [], "the mended command could not be given again"
 
 
 def test_weights_of_another_network_give_one_sentence(tmp_path, weights_of_another_network):
     options = ("--teacher-weights", weights_of_another_network, "--out", tmp_path / "run")
-    code, _, errors = inside("evolve", *options)
+    code, _, errors = command("evolve", *options)
     assert_one_sentence(code, errors, str(weights_of_another_network), "does not fit")
     assert list(tmp_path.iterdir()) == []
 
@@ -418,16 +411,16 @@ def test_a_folder_that_holds_something_is_left_as_it_is(reference, tmp_path):
     (tmp_path / "foreign" / "thesis.txt").write_text("mine")
     run = shutil.copytree(reference[0], tmp_path / "run")
     before = content(tmp_path)
-    code, _, errors = inside("evolve", "--out", tmp_path / "foreign")
+    code, _, errors = command("evolve", "--out", tmp_path / "foreign")
     assert_one_sentence(code, errors, "is no run of kdzero-gp", "--out")
-    code, _, errors = inside("evolve", "--out", run)
+    code, _, errors = command("evolve", "--out", run)
     assert_one_sentence(code, errors, "already holds a run", f"kdzero-gp resume {run}")
-    code, _, errors = inside("evolve", "--out", tmp_path / "foreign" / "thesis.txt")
+    code, _, errors = command("evolve", "--out", tmp_path / "foreign" / "thesis.txt")
     assert_one_sentence(code, errors, "thesis.txt", "--out")
-    code, _, errors = inside("evolve", "--out", tmp_path / "foreign" / "thesis.txt" / "run")
+    code, _, errors = command("evolve", "--out", tmp_path / "foreign" / "thesis.txt" / "run")
     assert_one_sentence(code, errors, "thesis.txt", "--out")
-    for command in ("resume", "show"):
-        assert_one_sentence(*inside(command, tmp_path / "foreign")[::2], "holds no run")
+    for name in ("resume", "show"):
+        assert_one_sentence(*command(name, tmp_path / "foreign")[::2], "holds no run")
     assert content(tmp_path) == before
 
 
@@ -447,7 +440,7 @@ def test_wrong_names_and_files_give_one_sentence_and_write_nothing(reference, tm
         (("inspect", folder, "-o", tmp_path / "missing" / "a.svg"), ("cannot write",)),
         (("primitives", "nobody"), ("nobody",)),
     ):
-        assert_one_sentence(*inside(*arguments)[::2], *words)
+        assert_one_sentence(*command(*arguments)[::2], *words)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -460,4 +453,4 @@ def test_an_unknown_option_or_command_is_named():
         (("resume",), ("FOLDER", "kdzero-gp resume --help")),
         (("show", "run", "other"), ("other", "kdzero-gp show --help")),
     ):
-        assert_one_sentence(*inside(*arguments)[::2], *words)
+        assert_one_sentence(*command(*arguments)[::2], *words)

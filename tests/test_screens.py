@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from evaluations import Request, evaluator_on
 from kdzero_gp.compiler import source_of, zoo
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.engine.batches import Batch, Kept
@@ -17,54 +18,39 @@ from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.outputs import outputs
 from kdzero_gp.engine.teacher import KeptTeacher
 from kdzero_gp.proxy import screens
-from kdzero_gp.proxy.evaluator import Evaluator, Request, Screening
-from kdzero_gp.proxy.screens import PROBES, SAME_GRADIENT, SCREENS, Rejected, must_lead_to_the_teacher
+from kdzero_gp.proxy.evaluator import Probe, Rung, Train
+from kdzero_gp.proxy.screens import PROBES, SAME_GRADIENT, Fingerprints, Rejected, must_lead_to_the_teacher
 from kdzero_gp.proxy.students import student_builder
-from test_evaluation import CLASSES, evaluator_on, request_of
+from test_evaluation import CLASSES, request_of
 
 BASELINE = {"cross_entropy": 1.0, "sharpness_gap": 1.0, "cka_gap": 1.0}
-FINITE = Screening(("finite",))
 
 
 def source(bench, text):
     return source_of(text, bench.student_shapes, bench.teacher_shapes)
 
 
-def with_prints(bench, prints):
-    return Evaluator(bench, student_builder(bench.student, bench.train.images[:2]), fingerprints=prints)
-
-
 def fingerprint(evaluator, text, seed=7):
-    request = Request(source(evaluator.bench, text), seed, screening=Screening(("finite", "equivalence")))
-    return np.frombuffer(evaluator(request).fingerprint, dtype=np.float32)
+    return np.frombuffer(evaluator.probe(Probe(source(evaluator.bench, text), seed)).fingerprint, dtype=np.float32)
 
 
 # --- equivalence --------------------------------------------------------------------------------------------
 
 
-def test_an_equal_gradient_ends_the_evaluation_and_another_does_not(bench, prints):
-    evaluator = with_prints(bench, prints)
+def test_an_equal_gradient_is_found_and_another_is_not(bench):
+    evaluator, prints = evaluator_on(bench), Fingerprints()
     prints.append(fingerprint(evaluator, "times(no(kl(softmax_C(logits, 4))), 1)"), 0.5)
     # a mean over classes in place of a sum is a factor, which the relative magnitude takes out
-    screening = Screening(("finite", "equivalence"), known=1)
     for text, known in (("times(no(kl_mean(softmax_C(logits, 4))), 1)", True),
                         ("times(no(kl(softmax_C(logits, 4))), 2)", False),
                         ("times(no(kl(softmax_C(logits, 8))), 1)", False),
                         ("times(no(l2(logits)), 1)", False)):  # fmt: skip
-        outcome = evaluator(Request(source(bench, text), 7, screening=screening))
-        assert not outcome.reason and outcome.fingerprint
-        assert bool(outcome.metrics) is not known, text
-        assert ("training" in outcome.stages) is not known
+        assert (prints.find(fingerprint(evaluator, text), 1) is not None) is known, text
+        assert prints.find(fingerprint(evaluator, text), 0) is None
 
 
-def test_only_the_rows_that_were_there_count(bench, prints):
-    evaluator = with_prints(bench, prints)
-    prints.append(fingerprint(evaluator, "times(no(kl(softmax_C(logits, 4))), 1)"), 0.5)
-    outcome = evaluator(request_of(bench, "kd", screening=Screening(("finite", "equivalence"), known=0)))
-    assert outcome.metrics
-
-
-def test_a_fingerprint_keeps_lengths_and_finds_the_first_row_within_the_tolerance(prints):
+def test_a_fingerprint_keeps_lengths_and_finds_the_first_row_within_the_tolerance():
+    prints = Fingerprints()
     generator = np.random.default_rng(0)
     rows = generator.standard_normal((5, SKETCH * PROBES)).astype(np.float32)
     for row in (*rows, rows[2]):
@@ -147,7 +133,7 @@ def test_what_leads_to_the_teacher_passes_and_its_opposite_does_not(trained, nam
 
 def test_a_loss_that_ruins_the_classification_is_rejected(bench, monkeypatch):
     evaluator = evaluator_on(bench)
-    student = evaluator.start(Request("", 0)).train()
+    student = evaluator.start(Train("", 0)).train()
     images = bench.train.images[:64]
     with torch.no_grad():
         student.network.fc.weight.mul_(30.0)
@@ -178,9 +164,8 @@ def test_rejection_leaves_the_distiller_and_the_outputs_as_they_were(bench):
 # --- the short proxy ----------------------------------------------------------------------------------------
 
 
-def test_the_first_rung_stops_what_is_above_the_bound_and_keeps_what_it_measured(bench):
-    evaluator = evaluator_on(bench)
-    stopped = evaluator(request_of(bench, "kd", screening=Screening(("finite", "short"), bound=0.0, baseline=BASELINE)))
+def test_the_rung_stops_what_is_above_the_bound_and_keeps_what_it_measured(bench):
+    stopped = evaluator_on(bench)(request_of(bench, "kd", rung=Rung(0.2, 0.0, BASELINE)))
     assert stopped.screen == "short" and stopped.reason.startswith("stopped after a part of the proxy: gaps ")
     assert stopped.metrics == {}
     expected = (stopped.short["sharpness_gap"] + stopped.short["cka_gap"]) / 2
@@ -188,47 +173,39 @@ def test_the_first_rung_stops_what_is_above_the_bound_and_keeps_what_it_measured
 
 
 @pytest.mark.parametrize("name", ["kd", "fitnet"])
-def test_looking_at_the_first_rung_does_not_change_the_training(bench, name):
+def test_looking_at_the_rung_does_not_change_the_training(bench, name):
     evaluator = evaluator_on(bench)
-    screening = Screening(("finite", "short"), bound=1e9, baseline=BASELINE)
-    whole = evaluator(request_of(bench, name, screening=screening))
-    alone = evaluator(request_of(bench, name, screening=FINITE))
+    whole = evaluator(request_of(bench, name, rung=Rung(0.2, 1e9, BASELINE)))
+    alone = evaluator(request_of(bench, name))
     assert whole.metrics == alone.metrics and whole.magnitudes == alone.magnitudes
     assert whole.short and not alone.short
 
 
-def test_the_first_rung_stands_where_its_share_says(bench):
+def test_the_rung_stands_where_its_share_says(bench):
     evaluator = evaluator_on(bench)
     seen = []
     evaluator.on_step = lambda step, hard, soft: seen.append(step)
     for share, last in ((0.25, 1), (0.5, 3), (1e-9, 0)):  # of 8 steps
         seen.clear()
-        screening = Screening(("short",), bound=0.0, baseline=BASELINE, short=share)
-        assert evaluator(request_of(bench, "kd", screening=screening)).screen == "short"
+        assert evaluator(request_of(bench, "kd", rung=Rung(share, 0.0, BASELINE))).screen == "short"
         assert seen == list(range(last + 1))
 
 
 # --- each by itself -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("screen", ["finite", "equivalence", "rejection", "surrogate", "short"])
-def test_a_screen_that_is_off_is_not_asked(bench, prints, screen):
-    others = tuple(name for name in SCREENS if name != screen)
-    screening = Screening(others, bound=1e9, baseline=BASELINE)
-    outcome = with_prints(bench, prints)(request_of(bench, "kd", screening=screening))
-    assert outcome.metrics
+@pytest.mark.parametrize("screens", [(), ("finite",), ("rejection",), ("finite", "rejection")])
+def test_a_screen_that_is_off_is_not_asked(bench, screens):
+    probed = evaluator_on(bench).probe(request_of(bench, "kd", screens=screens).probe)
     # gradients are always measured, since magnitudes need them
-    assert (screen in outcome.stages) == (screen == "finite")
-    # a gradient is folded for either of two screens
-    assert outcome.fingerprint
-    neither = replace(screening, screens=tuple(name for name in others if name not in ("equivalence", "surrogate")))
-    assert not with_prints(bench, prints)(request_of(bench, "kd", screening=neither)).fingerprint
+    assert set(probed.stages) == {"finite", *screens}
+    assert probed.fingerprint and not probed.reason
 
 
 def test_a_loss_without_a_gradient_is_turned_away_by_finite_and_trained_without_it(bench):
     text = "times(no(l2(relu(log(sigmoid(logits))))), 1)"  # a logarithm of a share is never positive
-    for names, reason in ((("finite",), "no gradient reaches the student"), ((), "")):
-        assert evaluator_on(bench)(Request(source(bench, text), 7, screening=Screening(names))).reason == reason
+    for chosen, reason in ((("finite",), "no gradient reaches the student"), ((), "")):
+        assert evaluator_on(bench)(Request(source(bench, text), 7, screens=chosen)).reason == reason
 
 
 def test_a_loss_that_keeps_too_much_memory_is_turned_away(bench):
@@ -236,7 +213,7 @@ def test_a_loss_that_keeps_too_much_memory_is_turned_away(bench):
     kept = evaluator_on(bench)(request).metrics["memory"]
     assert kept > 0.01
     for allowed, passes in ((1.1 * kept, True), (0.9 * kept, False)):
-        outcome = evaluator_on(bench)(replace(request, screening=Screening(("finite",), memory=allowed)))
+        outcome = evaluator_on(bench)(replace(request, memory=allowed))
         assert bool(outcome.metrics) == passes
         assert passes or outcome.reason.startswith("the loss keeps too much memory: ")
 

@@ -9,11 +9,7 @@ from hypothesis import strategies as st
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import norm, spearmanr
 
-from kdzero_gp.proxy.evaluator import Request, Screening
-from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.proxy.surrogate import DIRECTION_SCALE, LEAST_KNOWN, LENGTH_SCALE, NOISE, OPTIMISM, predict
-from test_evaluation import request_of
-from test_screens import BASELINE, fingerprint, source, with_prints
 
 WIDTH = 64
 
@@ -80,43 +76,3 @@ def test_a_score_is_finite_whatever_is_known(seed, count, size):
     known = size * generator.standard_normal((count, 3)).round()  # many equal ones, and some that are 0
     found = predict(known[0], known, generator.integers(0, 3, count).astype(float))
     assert math.isfinite(found.score) and 0 <= found.fitness <= 2
-
-
-# --- as a screen --------------------------------------------------------------------------------------------
-
-TEXTS = [
-    f"times(no({distance}({transform}(logits))), {magnitude})"
-    for distance in ("l2", "l1", "smooth_l1")
-    for transform in ("tanh", "sigmoid", "mish")
-    for magnitude in (0.1, 1, 10)
-]
-
-
-def filled(evaluator, prints, fitness):
-    for number, text in enumerate(TEXTS):
-        prints.append(fingerprint(evaluator, text), fitness(number))
-
-
-def test_what_is_predicted_well_enough_is_not_trained(bench, prints):
-    evaluator = with_prints(bench, prints)
-    filled(evaluator, prints, lambda number: 0.5 + 0.01 * number)
-    screens = ("finite", "surrogate")
-    request = Request(source(bench, "times(no(l2(sigmoid(logits))), 2)"), 7)
-
-    def outcome(**screening):
-        return evaluator(Request(request.source, 7, screening=Screening(screens, known=len(TEXTS), **screening)))
-
-    free = outcome()
-    assert free.metrics and math.isfinite(free.short["score"])
-    away = outcome(score_bound=free.short["score"] - 1e-6)
-    assert away.screen == "surrogate" and away.reason.startswith("predicted well enough")
-    assert not away.metrics and "training" not in away.stages and away.short == free.short
-    assert outcome(score_bound=free.short["score"]).metrics == free.metrics
-
-
-def test_without_enough_known_ones_everything_is_trained(bench, prints):
-    evaluator = with_prints(bench, prints)
-    filled(evaluator, prints, lambda number: None if number % 2 else 0.5)
-    screening = Screening(SCREENS, known=len(TEXTS), score_bound=-1e9, bound=1e9, baseline=BASELINE)
-    found = evaluator(request_of(bench, "kd", screening=screening))
-    assert found.metrics and "score" not in found.short

@@ -3,10 +3,8 @@
 Everything is trained on the embedded digits for a few epochs of some milliseconds each.
 """
 
-import contextlib
 import csv
 import dataclasses
-import io
 import json
 import math
 import os
@@ -22,8 +20,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 
 import kdzero_gp
+from commands import command
 from kdzero_gp import models, training
-from kdzero_gp.cli import main
 from kdzero_gp.engine import teacher as teachers
 from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.machine import Machine
@@ -71,13 +69,6 @@ def weights(folder):
 
 def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
-
-
-def command(*arguments):
-    output, errors = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as left:
-        main.main(args=[str(argument) for argument in arguments], prog_name="kdzero-gp")
-    return left.value.code, output.getvalue(), errors.getvalue()
 
 
 class Interrupt(Progress):

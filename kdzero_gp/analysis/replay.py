@@ -17,7 +17,7 @@ from kdzero_gp.analysis import markup
 from kdzero_gp.draw.style import FONT
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError
-from kdzero_gp.proxy.evaluator import Evaluator, Outcome, Request
+from kdzero_gp.proxy.evaluator import Evaluator, Train, Trained
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.prepare import PROXY_TASK
@@ -126,7 +126,7 @@ class _Recording(Evaluator):
 
 
 def replay(
-    folder: Path, name: str, request: Request, stored: Mapping[str, float], device: str = "auto", check: bool = True
+    folder: Path, name: str, request: Train, stored: Mapping[str, float], device: str = "auto", check: bool = True
 ) -> Replay:
     """Carry out ``request`` again, as a worker of the run did. Raises ``RunError`` where the bench is missing, the
     candidate cannot be trained, or, with ``check``, a metric differs from ``stored``."""
@@ -136,17 +136,17 @@ def replay(
             f"{folder} has no {PROXY_TASK}, which a replay trains on; resume the run: kdzero-gp resume {folder}"
         )
     bench = ProxyTask.load(path).of(request.recipe)
-    evaluator, outcome = _run(bench, request, Machine(device=device).resolved().type)
-    if outcome.reason:
-        raise RunError(f"{name} cannot be trained: {outcome.reason}; choose one that has a fitness")
-    known = {metric: stored[metric] for metric in outcome.metrics if metric in stored}
+    evaluator, trained = _run(bench, request, Machine(device=device).resolved().type)
+    if trained.reason:
+        raise RunError(f"{name} cannot be trained: {trained.reason}; choose one that has a fitness")
+    known = {metric: stored[metric] for metric in trained.metrics if metric in stored}
     recipe = evaluator.bench.recipes[request.recipe]
     per_epoch = len(bench.train.labels) // min(recipe.batch_size, len(bench.train.labels))
     rates = [recipe.rate(step, per_epoch) for step in range(len(evaluator.curve))]
     curve = tuple(
         {"step": row["step"], "learning_rate": rate, **row} for row, rate in zip(evaluator.curve, rates, strict=True)
     )
-    found = Replay(name, curve, outcome.metrics, known, outcome.magnitudes)
+    found = Replay(name, curve, trained.metrics, known, request.magnitudes or ())
     if check and not found.equal:
         metric = next(m for m, value in found.metrics.items() if known.get(m) != value)
         raise RunError(
@@ -156,13 +156,13 @@ def replay(
     return found
 
 
-def _run(bench: ProxyTask, request: Request, device: str) -> tuple[_Recording, Outcome]:
+def _run(bench: ProxyTask, request: Train, device: str) -> tuple[_Recording, Trained]:
     """Evaluate with one thread, as workers do, and leave torch's generator and threads as they were."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         with torch.random.fork_rng():
             evaluator = _Recording(bench, device)
-            return evaluator, evaluator(request)
+            return evaluator, evaluator.train(request)
     finally:
         torch.set_num_threads(threads)

@@ -19,7 +19,7 @@ from kdzero_gp.analysis.results import HallOfFame, Race, RankedDistiller
 from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import Expression, digest, pair_shapes, parse, zoo
 from kdzero_gp.errors import RunError, SettingError
-from kdzero_gp.proxy.evaluator import Request
+from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.search.candidates import counts_of, front, screen_rows
 from kdzero_gp.search.race import RaceResult, standings
 from kdzero_gp.search.ranking import Ranked, ranking
@@ -276,12 +276,12 @@ class Run:
             request, stored = self._measured(name)
         else:
             distiller = which if isinstance(which, RankedDistiller) else self.find(which)
-            settings = self.settings
             name, stored = f"rank {distiller.rank}", dict(distiller.metrics)
-            request = Request(self._source(distiller.expression), settings.search.seed, "proxy", settings.magnitude)
+            seed = self.settings.search.seed
+            request = Train(self._source(distiller.expression), seed, tuple(distiller.magnitudes))
         return replay(self.folder, name, request, stored, device, check)
 
-    def _measured(self, name: str) -> tuple[Request, dict[str, float]]:
+    def _measured(self, name: str) -> tuple[Train, dict[str, float]]:
         """How a published method, or cross-entropy alone, was measured, and the result."""
         kind = "baseline" if name == ALONE else "zoo"
         rows = self._read(lambda database: database.measurements(kind))
@@ -289,10 +289,9 @@ class Run:
         if not good:
             raise RunError(f"{self.folder} has no measurement of {name} yet; look again later, or resume the run")
         if kind == "baseline":
-            return Request("", good[0].seed), good[0].metrics
+            return Train("", good[0].seed), good[0].metrics
         best = min(good, key=lambda row: row.metrics["fitness"])
-        mode = "absolute" if self.settings.magnitude == "absolute" else "joint"
-        return Request(self._source(zoo[name]), best.seed, "proxy", mode, best.factor), best.metrics
+        return Train(self._source(zoo[name]), best.seed, best.magnitudes), best.metrics
 
     def _source(self, expression: Expression) -> str:
         from kdzero_gp.compiler import source_of

@@ -160,6 +160,17 @@ class Adapter:
     size: Shape | None
     channels: tuple[int, int] | None
 
+    def __str__(self) -> str:
+        """What it does to the student's tensor, in words.
+
+        >>> str(Adapter("feat", "map", (4, 4), (16, 512)))
+        'pooled to 4×4 + 1×1 conv 16→512'
+        """
+        pooled = [] if self.size is None else ["pooled to " + "×".join(map(str, self.size))]
+        kind = "linear" if self.rank == "matrix" else "1×1 conv"
+        learnt = [] if self.channels is None else [f"{kind} {self.channels[0]}→{self.channels[1]}"]
+        return " + ".join(pooled + learnt)
+
 
 def adapters(shapes: PairShapes, name: str) -> list[Adapter | None]:
     """The ways to bring a student's leaf nearer to the teacher's, the least first: nothing, pooling, everything."""

@@ -5,7 +5,6 @@ data set; the first of several frames. Images are decoded no larger than needed,
 around the centre.
 """
 
-import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -21,11 +20,12 @@ from kdzero_gp.data.account import listed
 from kdzero_gp.data.images import Source
 from kdzero_gp.data.splits import LazySplit
 from kdzero_gp.errors import DataError
+from kdzero_gp.threads import cores
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-THREADS = min(8, os.cpu_count() or 1)
+THREADS = min(8, cores())
 DECODE_CHUNK = 256
 """So many images are one piece of work for a thread."""
 BACKGROUND = (255, 255, 255)

@@ -67,17 +67,24 @@ def _one_line(text: str) -> str:
     return " ".join(text.replace(";", ",").replace("#", "").split())
 
 
+def _drawn(
+    expression: Expression, knowledge: KnowledgeTypes | None, shapes: PairShapes | None
+) -> tuple[LabelledNode, str]:
+    """The root of a distiller's picture, and the distiller in words."""
+    knowledge = shapes.types if knowledge is None and shapes is not None else knowledge
+    return items(expression, graph(expression, knowledge, shapes), knowledge), describe(expression, knowledge)
+
+
 def to_dot(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
 ) -> str:
     """A distiller as a Graphviz file; the arguments are those of ``graph``. Double lines are pairs."""
-    knowledge = shapes.types if knowledge is None and shapes is not None else knowledge
-    root = items(expression, graph(expression, knowledge, shapes), knowledge)
+    root, sentence = _drawn(expression, knowledge, shapes)
     lines = [
         "digraph distiller {",
-        f'  graph [rankdir=LR, tooltip="{escape_dot(describe(expression, knowledge))}"];',
+        f'  graph [rankdir=LR, tooltip="{escape_dot(sentence)}"];',
         f'  node [fontname="{FONT}", color="{INK}"];',
         f'  edge [color="{LINE}"];',
     ]
@@ -98,12 +105,11 @@ def to_mermaid(
     shapes: PairShapes | None = None,
 ) -> str:
     """A distiller as a Mermaid flowchart; the arguments are those of ``graph``. Thick lines are pairs."""
-    knowledge = shapes.types if knowledge is None and shapes is not None else knowledge
-    root = items(expression, graph(expression, knowledge, shapes), knowledge)
+    root, sentence = _drawn(expression, knowledge, shapes)
     lines = [
         "flowchart LR",
         f"  accTitle: {_one_line(str(expression))}",
-        f"  accDescr: {_one_line(describe(expression, knowledge))}",
+        f"  accDescr: {_one_line(sentence)}",
     ]
     for item in walk(root):
         opening, closing = _MERMAID_SHAPES[ROLES[item.role].shape]

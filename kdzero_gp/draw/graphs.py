@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kdzero_gp.compiler.checking import KnowledgeTypes, constant_type, type_of
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.lowering import lower, written
-from kdzero_gp.compiler.shapes import Adapter, PairShapes
+from kdzero_gp.compiler.shapes import PairShapes
 from primitives import CATALOGUE, ValueType
 
 if TYPE_CHECKING:
@@ -101,25 +101,10 @@ def _add_shapes(result: networkx.DiGraph, nodes: list[NumberedNode], shapes: Pai
         if not isinstance(node.value, Expression) or node.value.name != "times":
             continue
         program = lower(node.value, shapes)
-        adapter = "; ".join(map(describe_adapter, program.adapters.values()))
+        adapter = "; ".join(map(str, program.adapters.values()))
         for below in nodes[node.index + 1 : node.index + node.value.size]:
             if isinstance(below.value, Expression) and below.value in program.shapes:
                 student, teacher = program.shapes[below.value]
                 result.nodes[below.index]["shape"] = (written(student), written(teacher))
                 if not below.value.arguments:
                     result.nodes[below.index]["adapter"] = adapter
-
-
-def describe_adapter(adapter: Adapter) -> str:
-    """What an adapter does to the student's tensor.
-
-    >>> describe_adapter(Adapter("feat", "map", (4, 4), (16, 512)))
-    'pooled to 4×4, channels 16→512'
-    """
-    parts = []
-    if adapter.size is not None:
-        parts.append("pooled to " + "×".join(map(str, adapter.size)))
-    if adapter.channels is not None:
-        noun = "features" if adapter.rank == "matrix" else "channels"
-        parts.append(f"{noun} {adapter.channels[0]}→{adapter.channels[1]}")
-    return ", ".join(parts)

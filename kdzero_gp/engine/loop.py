@@ -79,9 +79,9 @@ class Trainer:
     def epoch(self, seed: int, epoch: int, on_step: OnStep | None = None) -> None:
         """Train for one epoch. ``on_step`` must not change anything. Raises ``Diverged``."""
         state = random_state(seed, epoch)
-        torch.manual_seed(state)
-        before = np.random.get_state()
-        if self.mixing is not None:
+        self._seed(state)
+        before = np.random.get_state() if self.mixing is not None else None
+        if before is not None:
             np.random.seed(state % (1 << 32))  # timm's mixup draws from here
         self.student.train()
         step = epoch * self.batches.steps
@@ -99,8 +99,14 @@ class Trainer:
                     return
                 step += 1
         finally:
-            if self.mixing is not None:
+            if before is not None:
                 np.random.set_state(before)
+
+    def _seed(self, state: int) -> None:
+        """What ``torch.manual_seed`` does on the device in use; that takes a millisecond, long beside a short epoch."""
+        torch.default_generator.manual_seed(state)
+        if self.batches.device.type == "cuda":
+            torch.cuda.manual_seed(state)
 
     def step(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
         """One step of the optimiser; returns the student's own loss and the distiller's. On a CUDA device by a graph

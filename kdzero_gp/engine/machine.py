@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from kdzero_gp.common import cores
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.precision import SMALLEST_SIZE
 from kdzero_gp.errors import SettingError
+from kdzero_gp.threads import cores
 
 
 @dataclass(frozen=True)
@@ -21,10 +20,10 @@ class Machine:
     """Where and how a run, a training or a comparison computes.
 
     ``workers`` are processes at once (None: one for each core, one on a GPU); ``threads`` are those of torch on a CPU
-    (None: one for images below 16 pixels and where several processes work, else all cores); ``readers`` are the
-    processes that read images one by one (0: none; recipes with ``resized`` crops use them); ``timeout`` bounds one
-    evaluation of a search, in seconds; ``precision`` is what the networks compute in, as ``Precision`` writes it (None:
-    the fastest, measured). Only ``threads`` and ``precision`` can change the digits of a result, so they are recorded.
+    (None: one where several processes work, else as ``threads.default_threads`` has it); ``readers`` are the processes
+    that read images one by one (0: none; recipes with ``resized`` crops use them); ``timeout`` bounds one evaluation of
+    a search, in seconds; ``precision`` is what the networks compute in, as ``Precision`` writes it (None: the fastest,
+    measured). Only ``threads`` and ``precision`` can change the digits of a result, so they are recorded.
     """
 
     device: str = "auto"
@@ -59,12 +58,6 @@ class Machine:
     def resolved_workers(self) -> int:
         """The number of worker processes."""
         return self.workers or (1 if self.resolved().type == "cuda" else cores())
-
-
-def default_threads(image_size: int) -> int:
-    """Threads of one process that works alone: all cores, but one for small images, where the threads' meetings cost
-    more than they save."""
-    return 1 if image_size < SMALLEST_SIZE else cores()
 
 
 @contextlib.contextmanager

@@ -18,9 +18,8 @@ from kdzero_gp.engine.outputs import FLOAT32, Precision
 from kdzero_gp.errors import RunError
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.files import atomic_write
+from kdzero_gp.threads import SMALLEST_SIZE
 
-# Below this image size a step is bookkeeping; nothing is gained and nothing measured.
-SMALLEST_SIZE = 16
 # A batch as trainings have it, and of images of so many pixels in all, with which hardware is busy too.
 BATCH = 64
 PIXELS = BATCH * 64 * 64

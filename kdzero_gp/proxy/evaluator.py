@@ -1,4 +1,5 @@
-"""One evaluation, from a distiller's source to its metrics. Workers get text, names and numbers, nothing else."""
+"""The two requests of a search, a probe and a training, and who answers them. Workers get text, names and numbers,
+nothing else."""
 
 from __future__ import annotations
 
@@ -9,19 +10,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from kdzero_gp.compiler.loading import load_source
 from kdzero_gp.engine.batches import Batch, Kept
-from kdzero_gp.engine.gradients import Gradients, Prober, scaled
+from kdzero_gp.engine.gradients import Prober, scaled
 from kdzero_gp.engine.loop import Diverged, OnStep, Trainer
 from kdzero_gp.engine.outputs import outputs
 from kdzero_gp.engine.teacher import KeptTeacher
 from kdzero_gp.proxy.fitness import fitness
-from kdzero_gp.proxy.screens import PROBES, Fingerprints, Rejected, must_be_usable, must_lead_to_the_teacher
-from kdzero_gp.proxy.surrogate import predict
+from kdzero_gp.proxy.screens import PROBES, Rejected, must_be_usable, must_lead_to_the_teacher
 from kdzero_gp.proxy.task import BuildStudent, ProxyTask
 
 # A student whose validation cross-entropy is this many times that of guessing was destroyed.
@@ -33,64 +32,93 @@ RUNG_IMAGES = 512
 
 
 @dataclass(frozen=True)
-class Screening:
-    """What stands between a candidate and its proxy training.
+class Probed:
+    """What a distiller's gradients at the warm student are like: the norm of each term's and of their sum, in units of
+    the own loss's (see ``Gradients``), the terms' final ``magnitudes``, the gradient folded (``fingerprint``, float32)
+    and the MiB that the loss keeps for a batch. ``reason``: why it is not worth training, and the ``screen`` that says
+    so ('' for an error).
 
-    ``screens`` are the names of those that are on. ``known``: how many rows of the fingerprint file an equal gradient
-    is looked for in, and a fitness is predicted from; what has a score above ``score_bound`` is not trained. After the
-    share ``short`` of the proxy's steps, gaps that are on average above ``bound`` times those of cross-entropy alone
-    after as many (``baseline``) end it. ``memory``: MiB that a loss may keep for a batch.
+    ``seconds`` and ``stages`` (the same by screen) say what it cost; they are not reproducible.
     """
 
-    screens: tuple[str, ...]
-    known: int = 0
-    score_bound: float = math.inf
-    bound: float = math.inf
-    baseline: dict[str, float] = field(default_factory=dict)
-    short: float = 0.2
-    memory: float = math.inf
+    terms: tuple[float, ...] = ()
+    total: float = 0.0
+    magnitudes: tuple[float, ...] = ()
+    fingerprint: bytes = b""
+    memory: float = 0.0
+    reason: str = ""
+    screen: str = ""
+    seconds: float = 0.0
+    stages: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Request:
-    """``source`` is a module with a class ``Distiller`` ('' for cross-entropy alone). ``recipe`` is ``proxy`` (from
-    the warm student) or ``race`` (from scratch). ``screening``: what is asked before (None: only that
-    the gradient can be measured).
+class Probe:
+    """Asks for a distiller's gradients. ``source`` is a module with a class ``Distiller``.
 
-    ``magnitude``: ``relative`` scales each term so that its gradient has γ times the norm of the cross-entropy's;
-    ``joint`` scales the sum of all terms to ``factor`` times that norm and keeps their ratio, as a published method
-    wants it; ``absolute`` takes the numbers as they are (times ``factor``).
+    ``magnitude``: ``relative`` scales each term so that its gradient has γ times the norm of the own loss's; ``joint``
+    scales the sum of all terms to that norm and keeps their ratio, as a published method wants it; ``absolute`` takes
+    the numbers as they are. ``screens``: ``finite`` asks for a usable gradient and at most ``memory`` MiB,
+    ``rejection`` for steps that lead to the teacher.
     """
 
     source: str
     seed: int
-    recipe: str = "proxy"
     magnitude: str = "relative"
-    factor: float = 1.0
-    screening: Screening | None = None
+    screens: tuple[str, ...] = ("finite",)
+    memory: float = math.inf
+
+    def failed(self, reason: str, seconds: float = 0.0) -> Probed:
+        """The answer where there is none."""
+        return Probed(reason=reason, seconds=seconds)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What an evaluation found: metrics and the terms' final magnitudes, or the ``reason`` of a rejection and the
-    ``screen`` that it comes from ('' for the training itself).
+class Rung:
+    """A look at the student after the share ``share`` of the proxy's steps. Gaps that are on average above ``bound``
+    times those of cross-entropy alone after as many (``baseline``) end the training."""
 
-    ``fingerprint``: the gradient folded into a few numbers; where it is in the fingerprint file already, the evaluation
-    ends without metrics and without a reason. ``short``: what was learnt before the end of the proxy: the surrogate's
-    ``predicted`` fitness and ``score``, the metrics after the first rung, and their ``gaps``.
-    ``seconds``, ``stages`` (the same by screen and training) and ``step_milliseconds`` say what it cost; they are not
-    reproducible and take no part in fitness.
+    share: float
+    bound: float = math.inf
+    baseline: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training found: metrics, or the ``reason`` why there are none and the ``screen`` that it comes from (''
+    for the training itself). ``short``: the metrics at the rung, and their ``gaps``.
+
+    ``seconds``, ``stages`` and ``step_milliseconds`` say what it cost; they are not reproducible.
     """
 
     metrics: dict[str, float] = field(default_factory=dict)
-    magnitudes: tuple[float, ...] = ()
+    short: dict[str, float] = field(default_factory=dict)
     reason: str = ""
     screen: str = ""
-    fingerprint: bytes = b""
-    short: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     step_milliseconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Train:
+    """Asks for a training. ``source`` is a module with a class ``Distiller`` ('' for cross-entropy alone);
+    ``magnitudes`` replace its own. ``recipe`` is ``proxy`` (from the warm student) or ``race`` (from scratch)."""
+
+    source: str
+    seed: int
+    magnitudes: tuple[float, ...] | None = None
+    recipe: str = "proxy"
+    rung: Rung | None = None
+
+    def failed(self, reason: str, seconds: float = 0.0) -> Trained:
+        """The answer where there is none."""
+        return Trained(reason=reason, seconds=seconds)
+
+
+# Both are pure: an answer follows from the request and the proxy task, whatever was asked before.
+Request = Probe | Train
+Answer = Probed | Trained
 
 
 class Evaluator:
@@ -101,7 +129,6 @@ class Evaluator:
         bench: ProxyTask,
         build_student: BuildStudent,
         device: str = "cpu",
-        fingerprints: Fingerprints | None = None,
     ):
         self.device = torch.device(device)
         self.precision, self.family = bench.precision, bench.family
@@ -110,7 +137,6 @@ class Evaluator:
         self.kept = {name: tensor[None] for name, tensor in self.train_split.teacher.items()}
         self.validation = bench.validation.to(self.device, self.precision)
         self.build_student = build_student
-        self.fingerprints = fingerprints
         self.student = self._fresh(0)
         self._prober: Prober | None = None
         self.on_step: OnStep | None = None
@@ -119,7 +145,7 @@ class Evaluator:
         torch.manual_seed(seed)
         return self.build_student().to(self.device).to(memory_format=self.precision.memory_format)
 
-    def start(self, request: Request) -> nn.Module:
+    def start(self, request: Train) -> nn.Module:
         """The student at the start of a training: warm, or new for a race from scratch."""
         if request.recipe == "race" and self.bench.race_from_scratch:
             return self._fresh(request.seed)
@@ -162,9 +188,17 @@ class Evaluator:
         """The teacher of a distiller."""
         return KeptTeacher(distiller, self.family, self.kept, self.train_split.labels)
 
-    def __call__(self, request: Request) -> Outcome:
-        """Evaluate one request. Never raises for what a distiller does: that becomes the outcome's reason."""
-        return _Evaluation(self, request).outcome()
+    def __call__(self, request: Request) -> Answer:
+        """Answer one request. Never raises for what a distiller does: that becomes the answer's reason."""
+        return self.probe(request) if isinstance(request, Probe) else self.train(request)
+
+    def probe(self, request: Probe) -> Probed:
+        """Measure a distiller's gradients."""
+        return _Probing(self, request).answer()  # type: ignore[no-any-return]
+
+    def train(self, request: Train) -> Trained:
+        """Train a student."""
+        return _Training(self, request).answer()  # type: ignore[no-any-return]
 
     def measure(self, student: nn.Module, most: int | None = None) -> dict[str, float]:
         """The metrics of a trained student on the (first ``most``) validation images. Raises ``Rejected`` for one that
@@ -190,31 +224,33 @@ class Evaluator:
         return {f"test_{name}": value for name, value in measures.items()}
 
 
-class _Evaluation:
-    """One request on its way through the screens and trainings; what was found before a rejection is kept."""
+class _Work:
+    """One request on its way; what was learnt before it fails is kept in the answer."""
 
-    def __init__(self, evaluator: Evaluator, request: Request):
-        self.evaluator = evaluator
-        self.request = request
-        self.screening = request.screening or Screening(("finite",))
-        self.found = Outcome()
+    learnt: Any
+
+    def __init__(self, evaluator: Evaluator, source: str, seed: int):
+        self.evaluator, self.source, self.seed = evaluator, source, seed
         self.stages: dict[str, float] = {}
 
-    def outcome(self) -> Outcome:
+    def answer(self) -> Any:
         start = time.perf_counter()
         try:
-            self._run()
+            self._work()
         except Rejected as reason:
-            self._note(reason=str(reason), screen=reason.screen, metrics={})
+            self._note(reason=str(reason), screen=reason.screen)
         except Diverged as reason:
-            self._note(reason=str(reason), metrics={})
+            self._note(reason=str(reason))
         except Exception as error:  # whatever a candidate does is its own end and not the search's
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            self._note(reason=f"{type(error).__name__}: {first[:200]}", metrics={})
-        return replace(self.found, seconds=time.perf_counter() - start, stages=self.stages)
+            self._note(reason=f"{type(error).__name__}: {first[:200]}")
+        return replace(self.learnt, seconds=time.perf_counter() - start, stages=self.stages)
+
+    def _work(self) -> None:
+        raise NotImplementedError
 
     def _note(self, **values: Any) -> None:
-        self.found = replace(self.found, **values)
+        self.learnt = replace(self.learnt, **values)
 
     @contextmanager
     def _stage(self, name: str) -> Iterator[None]:
@@ -224,91 +260,65 @@ class _Evaluation:
         finally:
             self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
 
-    def _run(self) -> None:
+    def _teacher(self) -> KeptTeacher:
+        torch.manual_seed(self.seed)  # the adapters' first weights
+        return self.evaluator.teacher(load_source(self.source).to(self.evaluator.device).train())
+
+
+class _Probing(_Work):
+    learnt = Probed()
+
+    def __init__(self, evaluator: Evaluator, request: Probe):
+        super().__init__(evaluator, request.source, request.seed)
+        self.request = request
+
+    def _work(self) -> None:
+        request, evaluator, teacher = self.request, self.evaluator, self._teacher()
+        distiller = teacher.distiller
+        with self._stage("finite"):
+            gradients = evaluator.prober.measure(teacher)
+            self._note(terms=gradients.terms, total=gradients.total, memory=gradients.memory)
+            if "finite" in request.screens:
+                must_be_usable(gradients, request.memory)
+            mode = request.magnitude if gradients.usable else "absolute"
+            magnitudes = scaled(mode, 1.0, [float(m) for m in distiller.magnitudes], gradients)
+            distiller.magnitudes = magnitudes
+            self._note(magnitudes=magnitudes, fingerprint=gradients.fingerprint(magnitudes).tobytes())
+        if "rejection" in request.screens:
+            with self._stage("rejection"):
+                must_lead_to_the_teacher(evaluator.prober, teacher, evaluator.bench.classes)
+
+
+class _Training(_Work):
+    learnt = Trained()
+
+    def __init__(self, evaluator: Evaluator, request: Train):
+        super().__init__(evaluator, request.source, request.seed)
+        self.request = request
+
+    def _work(self) -> None:
         teacher: KeptTeacher | None = None
-        extra: dict[str, float] = {}
-        if self.request.source:
-            torch.manual_seed(self.request.seed)
-            teacher = self.evaluator.teacher(load_source(self.request.source).to(self.evaluator.device).train())
-            with self._stage("finite"):
-                gradients = self._probe(teacher)
-            extra["memory"] = gradients.memory
-            if self._known(gradients):
-                return
-            if "rejection" in self.screening.screens:
-                with self._stage("rejection"):
-                    must_lead_to_the_teacher(self.evaluator.prober, teacher, self.evaluator.bench.classes)
-            if "surrogate" in self.screening.screens and self.found.fingerprint:
-                with self._stage("surrogate"):
-                    self._predict()
+        if self.source:
+            teacher = self._teacher()
+            if self.request.magnitudes is not None:
+                teacher.distiller.magnitudes = self.request.magnitudes
             self.evaluator.ready(teacher.distiller)
         with self._stage("training"):
             metrics, per_step = self._train(teacher)
-        self._note(metrics=metrics | extra, step_milliseconds=per_step)
-
-    def _probe(self, teacher: KeptTeacher) -> Gradients:
-        """Measure the gradients and set the final magnitudes. Raises ``Rejected`` without a usable gradient."""
-        gradients = self.evaluator.prober.measure(teacher)
-        if "finite" in self.screening.screens:
-            must_be_usable(gradients, self.screening.memory)
-        distiller, request = teacher.distiller, self.request
-        mode = request.magnitude if gradients.usable else "absolute"
-        magnitudes = scaled(mode, request.factor, [float(m) for m in distiller.magnitudes], gradients)
-        distiller.magnitudes = magnitudes
-        self._note(magnitudes=magnitudes)
-        return gradients
-
-    def _known(self, gradients: Gradients) -> bool:
-        """Whether another distiller has the same gradient."""
-        screens, fingerprints = self.screening.screens, self.evaluator.fingerprints
-        if fingerprints is None or not {"equivalence", "surrogate"} & set(screens):
-            return False
-        fingerprint = gradients.fingerprint(self.found.magnitudes)
-        self._note(fingerprint=fingerprint.astype(np.float32).tobytes())
-        if "equivalence" not in screens:
-            return False
-        with self._stage("equivalence"):
-            return fingerprints.find(fingerprint, self.screening.known) is not None
-
-    def _predict(self) -> None:
-        """Raises ``Rejected`` where the prediction is enough: others are more promising, or less certain."""
-        fingerprints, gradient = self.evaluator.fingerprints, np.frombuffer(self.found.fingerprint, dtype=np.float32)
-        known, values = fingerprints.read(self.screening.known)  # type: ignore[union-attr]
-        found = predict(gradient.astype(np.float64), known.astype(np.float64), values.astype(np.float64))
-        if found is None:
-            return
-        self._note(short={"predicted": found.fitness, "score": found.score})
-        if found.score > self.screening.score_bound:
-            reason = f"predicted well enough from gradients like its own: fitness {found.fitness:.3f}"
-            raise Rejected(reason, "surrogate")
-
-    def _short(self, student: nn.Module) -> None:
-        """The first rung of the proxy. Raises ``Rejected`` where the gaps are above the bound."""
-        with self._stage("short"):
-            metrics = self.evaluator.measure(student, RUNG_IMAGES)
-            student.train()
-            self._note(short=self.found.short | metrics)
-            if not self.screening.baseline:
-                return
-            gaps = fitness(metrics, self.screening.baseline, self.evaluator.gap_weights)
-            self._note(short=self.found.short | {"gaps": gaps})
-            if gaps > self.screening.bound:
-                raise Rejected(f"stopped after a part of the proxy: gaps {gaps:.3f}", "short")
+        self._note(metrics=metrics, step_milliseconds=per_step)
 
     def _train(self, teacher: KeptTeacher | None) -> tuple[dict[str, float], float]:
         """Train the student and measure it: metrics, and milliseconds a step."""
         evaluator, request = self.evaluator, self.request
         student = evaluator.start(request)
         trainer = evaluator.trainer(student, request.recipe, teacher)
-        rung = -1
-        if "short" in self.screening.screens:
-            rung = max(1, round(self.screening.short * trainer.steps)) - 1
+        last = -1 if request.rung is None else max(1, round(request.rung.share * trainer.steps)) - 1
 
         def on_step(step: int, hard: Tensor, soft: Tensor | None) -> None:
             if evaluator.on_step is not None:
                 evaluator.on_step(step, hard, soft)
-            if step == rung:
-                self._short(student)
+            if step == last:
+                self._look(student)
 
         begin = time.perf_counter()
         steps = trainer.train(request.seed, on_step)
@@ -316,11 +326,16 @@ class _Evaluation:
         metrics = evaluator.measure(student)
         return metrics | (evaluator.test(student) if request.recipe == "race" else {}), per_step
 
-
-def measure_terms(evaluator: Evaluator, source: str) -> dict[str, Any]:
-    """The gradient norms of a source's terms at the warm student, relative to the cross-entropy's."""
-    torch.manual_seed(0)
-    gradients = evaluator.prober.measure(evaluator.teacher(load_source(source).to(evaluator.device)))
-    if not gradients.usable:
-        raise Rejected("no usable gradient reaches the student")
-    return {"terms": list(gradients.terms), "total": gradients.total}
+    def _look(self, student: nn.Module) -> None:
+        """The rung. Raises ``Rejected`` where the gaps are above the bound."""
+        rung: Rung = self.request.rung  # type: ignore[assignment]
+        with self._stage("short"):
+            metrics = self.evaluator.measure(student, RUNG_IMAGES)
+            student.train()
+            self._note(short=metrics)
+            if not rung.baseline:
+                return
+            gaps = fitness(metrics, rung.baseline, self.evaluator.gap_weights)
+            self._note(short=metrics | {"gaps": gaps})
+            if gaps > rung.bound:
+                raise Rejected(f"stopped after a part of the proxy: gaps {gaps:.3f}", "short")

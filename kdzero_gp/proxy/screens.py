@@ -6,7 +6,6 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,8 @@ from torch import Tensor
 
 from kdzero_gp.engine.gradients import LEAST_GRADIENT, SKETCH, Gradients, Prober
 from kdzero_gp.engine.teacher import Teacher
+
+Array = np.ndarray[Any, np.dtype[np.float32]]
 
 # The screens in their order. ``duplicate`` is the search's own: a known canonical form is not evaluated again.
 SCREENS = ("duplicate", "finite", "equivalence", "rejection", "surrogate", "short")
@@ -90,35 +91,32 @@ def must_lead_to_the_teacher(prober: Prober, teacher: Teacher, classes: int) -> 
 
 
 class Fingerprints:
-    """Fingerprints and fitness on the disk, in the order of the births: one process appends, others look."""
+    """The gradients of a run's distillers, folded, and their fitness, in the order in which they were judged."""
 
-    def __init__(self, path: Path, width: int = SKETCH * PROBES):
-        self.path, self.width = path, width
+    def __init__(self) -> None:
+        self._gradients = np.zeros((0, SKETCH * PROBES), dtype=np.float32)
+        self._fitness: list[float] = []
 
-    def clear(self) -> None:
-        """Start with none."""
-        self.path.write_bytes(b"")
+    def __len__(self) -> int:
+        return len(self._fitness)
 
-    def discard(self) -> None:
-        """Remove the file."""
-        self.path.unlink(missing_ok=True)
-
-    def append(self, fingerprint: np.ndarray[Any, np.dtype[np.float32]], fitness: float | None) -> None:
+    def append(self, fingerprint: Array, fitness: float | None) -> None:
         """Add one row: a distiller's gradient and its fitness (None: rejected)."""
-        with self.path.open("ab") as file:
-            file.write(np.float32(np.nan if fitness is None else fitness).tobytes())
-            file.write(fingerprint.astype(np.float32).tobytes())
+        if len(self) == len(self._gradients):  # twice the room, so that appending takes the same time on average
+            room = np.zeros((max(64, len(self)), SKETCH * PROBES), dtype=np.float32)
+            self._gradients = np.concatenate([self._gradients, room])
+        self._gradients[len(self)] = fingerprint
+        self._fitness.append(math.nan if fitness is None else fitness)
 
-    def read(self, known: int) -> tuple[np.ndarray[Any, np.dtype[np.float32]], np.ndarray[Any, np.dtype[np.float32]]]:
-        """The first ``known`` rows: gradients (known × width), and fitness (NaN: rejected)."""
-        rows = np.fromfile(self.path, dtype=np.float32, count=known * (self.width + 1)).reshape(-1, self.width + 1)
-        return rows[:, 1:], rows[:, 0]
+    def first(self, count: int) -> tuple[Array, Array]:
+        """The first ``count`` rows: gradients (count × width), and fitness (NaN: rejected)."""
+        return self._gradients[:count], np.array(self._fitness[:count], dtype=np.float32)
 
-    def find(self, fingerprint: np.ndarray[Any, np.dtype[np.float32]], known: int) -> int | None:
-        """The first of the first ``known`` rows that is the same gradient: ‖f − g‖ ≤ ``SAME_GRADIENT`` · ‖f‖."""
+    def find(self, fingerprint: Array, count: int) -> int | None:
+        """The first of the first ``count`` rows that is the same gradient: ‖f − g‖ ≤ ``SAME_GRADIENT`` · ‖f‖."""
         length = float(np.linalg.norm(fingerprint))
-        if not known or not math.isfinite(length) or length == 0:
+        if not count or not math.isfinite(length) or length == 0:
             return None
-        distances = np.linalg.norm(self.read(known)[0] - fingerprint, axis=1)
+        distances = np.linalg.norm(self._gradients[:count] - fingerprint, axis=1)
         close = np.flatnonzero(distances <= SAME_GRADIENT * length)
         return int(close[0]) if len(close) else None

@@ -1,39 +1,75 @@
-"""Verdicts on births: from the database where it has them, else from an evaluation, which is committed first."""
+"""Verdicts on births: from the database where it has them, else from what workers answer, which is committed first."""
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+import cattrs.preconf.json
 import numpy as np
 
 from kdzero_gp.compiler import Expression
 from kdzero_gp.evolution import Birth, Score, nondominated
-from kdzero_gp.proxy.evaluator import Outcome, Request, Screening
+from kdzero_gp.proxy.evaluator import Answer, Probe, Probed, Request, Rung, Train, Trained
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import SCREENS, Fingerprints
+from kdzero_gp.proxy.surrogate import Prediction, predict
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredEvaluation
+from kdzero_gp.search.storage import Database, Status, StoredAnswer, StoredBirth, StoredEvaluation
 
 # Fitness of a candidate without one: worse than any trained one (5 × guessing, see the evaluator).
 WORST_FITNESS = 1e9
 # The surrogate's score has to be good among so many latest ones, once there are so many.
 SCORES, LEAST_SCORES = 40, 10
+_CONVERTER = cattrs.preconf.json.make_converter()
+
+
+@dataclass(eq=False)
+class _Candidate:
+    """A birth on its way to its verdict. ``known``: how many fingerprints it may be compared with, and ``score_bound``
+    which scores are trained: both follow from the births that were judged before this one was bred."""
+
+    birth: Birth
+    source: str
+    known: int
+    score_bound: float
+    probed: Probed | None = None
+    prediction: Prediction | None = None
+    trained: Trained | None = None
+    done: bool = False
+    stages: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def predicted(self) -> bool:
+        """Whether the surrogate's prediction is enough: others are more promising, or less certain."""
+        return self.prediction is not None and self.prediction.score > self.score_bound
+
+    @contextlib.contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time what the block decides."""
+        start = time.perf_counter()
+        yield
+        self.stages[name] = time.perf_counter() - start
 
 
 class CandidateQueue:
-    """Judges births one after the other. ``baseline`` and ``short_baseline`` are the metrics of cross-entropy alone
-    after the proxy and after its first part; ``source`` gives an expression's source."""
+    """Judges births: asks workers for a probe and, where that leaves something to ask, for a training. What workers say
+    is committed when it arrives; what follows from it is decided here alone.
+
+    ``baseline`` and ``short_baseline`` are the metrics of cross-entropy alone after the proxy and after its first part;
+    ``source`` gives an expression's source."""
 
     def __init__(
         self,
         settings: RunSettings,
         database: Database,
         executor: Executor,
-        fingerprints: Fingerprints,
         baseline: Mapping[str, float],
         short_baseline: Mapping[str, float],
         source: Callable[[Expression], str],
@@ -41,18 +77,17 @@ class CandidateQueue:
         self.settings = settings
         self.database = database
         self.executor = executor
-        self.fingerprints = fingerprints
         self.baseline, self.short_baseline = dict(baseline), dict(short_baseline)
         self.source = source
         # with several objectives fitness is not what counts, so it need not be predicted
         unasked = {"surrogate"} if settings.search.objectives else set()
         self.screens = tuple(name for name in settings.screens if name not in unasked)
         self.counts = Counter({status.value: 0 for status in Status})
-        # digests in the order of the fingerprint file
+        self.fingerprints = Fingerprints()
+        # their digests, in the same order
         self._fingerprinted: list[str] = []
         # what the surrogate said of the latest distillers
         self._scores: deque[float] = deque(maxlen=SCORES)
-        fingerprints.clear()
 
     def start(self, birth: Birth) -> Callable[[], Score]:
         """Start judging a new expression. What is asked of it follows from the births that are judged already, so
@@ -60,18 +95,71 @@ class CandidateQueue:
         stored = self.database.evaluation(birth.digest)
         if stored is not None:
             return lambda: self._take(stored)
-        plan = self.settings.plan
-        screening = Screening(
-            self.screens, len(self._fingerprinted), self._score_bound(), plan.short_bound, self.short_baseline,
-            plan.short, plan.loss_memory,
-        )  # fmt: skip
-        pending = self.executor.submit(
-            Request(
-                self.source(birth.expression), self.settings.search.seed, "proxy", self.settings.magnitude,
-                screening=screening,
-            )
-        )  # fmt: skip
-        return lambda: self._take(self._keep(birth, pending()))
+        candidate = _Candidate(birth, self.source(birth.expression), len(self.fingerprints), self._score_bound())
+        plan, seed = self.settings.plan, self.settings.search.seed
+        screens = tuple(name for name in ("finite", "rejection") if name in self.screens)
+        self._ask(candidate, Probe(candidate.source, seed, self.settings.magnitude, screens, plan.loss_memory))
+        self._hear_all()
+        return lambda: self._settle(candidate)
+
+    # --- questions and answers ------------------------------------------------------------------------------
+
+    def _ask(self, candidate: _Candidate, request: Request) -> None:
+        """Ask a worker, unless it answered before the run was interrupted."""
+        name = "probe" if isinstance(request, Probe) else "train"
+        stored = self.database.answer(candidate.birth.digest, name)
+        if stored is None:
+            self.executor.submit(candidate, request)
+        else:
+            kind: type[Any] = Probed if name == "probe" else Trained
+            self._hear(candidate, _CONVERTER.structure(stored.answer, kind))
+
+    def _hear_all(self, wait: bool = False) -> None:
+        """Take the answers that are there; with ``wait`` at least one."""
+        while (arrival := self.executor.arrived(wait)) is not None:
+            candidate, answer = arrival
+            name = "probe" if isinstance(answer, Probed) else "train"
+            self.database.add_answer(StoredAnswer(candidate.birth.digest, name, _CONVERTER.unstructure(answer)))
+            self._hear(candidate, answer)
+            wait = False
+
+    def _hear(self, candidate: _Candidate, answer: Answer) -> None:
+        """Decide what follows from an answer: the training, or nothing more."""
+        if isinstance(answer, Trained):
+            candidate.trained, candidate.done = answer, True
+            return
+        candidate.probed = answer
+        candidate.done = self._spared(candidate, answer)
+        if not candidate.done:
+            plan, rung = self.settings.plan, None
+            if "short" in self.screens:
+                rung = Rung(plan.short, plan.short_bound, self.short_baseline)
+            seed = self.settings.search.seed
+            self._ask(candidate, Train(candidate.source, seed, answer.magnitudes, rung=rung))
+
+    def _spared(self, candidate: _Candidate, probed: Probed) -> bool:
+        """Whether a candidate needs no training."""
+        fingerprint = np.frombuffer(probed.fingerprint, dtype=np.float32)
+        if "equivalence" in self.screens and len(fingerprint):
+            with candidate.stage("equivalence"):
+                if self.fingerprints.find(fingerprint, candidate.known) is not None:
+                    return True
+        if probed.reason:
+            return True
+        if "surrogate" in self.screens:
+            with candidate.stage("surrogate"):
+                gradients, values = self.fingerprints.first(candidate.known)
+                candidate.prediction = predict(
+                    fingerprint.astype(np.float64), gradients.astype(np.float64), values.astype(np.float64)
+                )
+        return candidate.predicted
+
+    def _settle(self, candidate: _Candidate) -> Score:
+        while not candidate.done:
+            self._hear_all(wait=True)
+        return self._take(self._keep(candidate))
+
+    # --- verdicts -------------------------------------------------------------------------------------------
 
     def _score_bound(self) -> float:
         """The highest score that belongs to the wanted share of the latest distillers and the next one."""
@@ -80,36 +168,50 @@ class CandidateQueue:
         place = math.ceil(self.settings.plan.surrogate_share * (len(self._scores) + 1))
         return [*sorted(self._scores), math.inf][place - 1]
 
-    def _keep(self, birth: Birth, outcome: Outcome) -> StoredEvaluation:
-        """Commit the result of an evaluation."""
-        evaluation = self._verdict(birth, outcome)
-        self.database.add_evaluation(evaluation, outcome.seconds, outcome.step_milliseconds, outcome.stages)
+    def _keep(self, candidate: _Candidate) -> StoredEvaluation:
+        """Commit the verdict."""
+        answers = [answer for answer in (candidate.probed, candidate.trained) if answer is not None]
+        stages = candidate.stages | {name: value for answer in answers for name, value in answer.stages.items()}
+        seconds = sum(candidate.stages.values()) + sum(answer.seconds for answer in answers)
+        evaluation = self._verdict(candidate)
+        per_step = candidate.trained.step_milliseconds if candidate.trained is not None else 0.0
+        self.database.add_evaluation(evaluation, seconds, per_step, stages)
         return evaluation
 
-    def _verdict(self, birth: Birth, outcome: Outcome) -> StoredEvaluation:
-        reason, metrics, short = outcome.reason, outcome.metrics, outcome.short
-        value: float | None = None
-        earlier = self._equivalent(outcome)
+    def _verdict(self, candidate: _Candidate) -> StoredEvaluation:
+        probed, trained, prediction = candidate.probed or Probed(), candidate.trained or Trained(), candidate.prediction
+        short = dict(trained.short)
+        if prediction is not None:
+            short |= {"predicted": prediction.fitness, "score": prediction.score}
+        reason, screen = probed.reason or trained.reason, probed.screen or trained.screen
+        metrics, value = {}, None
+        earlier = self._equivalent(probed)
         if earlier is not None:
             status, value, metrics, short = Status.EQUIVALENT, earlier.fitness, earlier.metrics, earlier.short
-            reason = earlier.reason and f"{earlier.reason}: as its equivalent {earlier.digest}"
+            reason, screen = earlier.reason and f"{earlier.reason}: as its equivalent {earlier.digest}", ""
         elif reason:
-            by_screen = Status.PREDICTED if outcome.screen == "surrogate" else Status.REJECTED
-            status = by_screen if outcome.screen else Status.FAILED
+            status = Status.REJECTED if screen else Status.FAILED
+        elif candidate.predicted:
+            assert prediction is not None
+            status, screen = Status.PREDICTED, "surrogate"
+            reason = f"predicted well enough from gradients like its own: fitness {prediction.fitness:.3f}"
         else:
+            metrics = trained.metrics | {"memory": probed.memory}
             status, value = Status.TRAINED, fitness(metrics, self.baseline, self.settings.plan.weights)
             if "step_time" in self.settings.search.objectives:
-                metrics = metrics | {"step_time": outcome.step_milliseconds}
+                metrics = metrics | {"step_time": trained.step_milliseconds}
+        birth = candidate.birth
         return StoredEvaluation(
-            birth.digest, str(birth.expression), status, value, reason, metrics, outcome.magnitudes, outcome.screen,
-            earlier.digest if earlier else "", short, outcome.fingerprint,
+            birth.digest, str(birth.expression), status, value, reason, metrics, probed.magnitudes, screen,
+            earlier.digest if earlier else "", short, probed.fingerprint,
         )  # fmt: skip
 
-    def _equivalent(self, outcome: Outcome) -> StoredEvaluation | None:
+    def _equivalent(self, probed: Probed) -> StoredEvaluation | None:
         """An earlier distiller with the same gradient, also one that was being trained at the same time."""
-        if not outcome.fingerprint or "equivalence" not in self.screens:
+        if not probed.fingerprint or "equivalence" not in self.screens:
             return None
-        row = self.fingerprints.find(np.frombuffer(outcome.fingerprint, dtype=np.float32), len(self._fingerprinted))
+        gradient = np.frombuffer(probed.fingerprint, dtype=np.float32)
+        row = self.fingerprints.find(gradient, len(self.fingerprints))
         return None if row is None else self.database.evaluation(self._fingerprinted[row])
 
     def _take(self, evaluation: StoredEvaluation) -> Score:

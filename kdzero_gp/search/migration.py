@@ -15,16 +15,17 @@ OLDEST = 2
 _ALONE_BEFORE = "cross-entropy alone"
 
 
-def migrated(connection: sqlite3.Connection) -> sqlite3.Connection:
-    """A copy in memory of a database of schema 2, as schema 3."""
+def migrated(connection: sqlite3.Connection, version: int) -> sqlite3.Connection:
+    """A copy in memory of a database of an earlier ``version``. Schema 3 kept no answers apart from evaluations."""
     copy = sqlite3.connect(":memory:")
     try:
         connection.backup(copy)
         with copy:
-            _add_status(copy)
-            for table in ("measurements", "costs"):
-                copy.execute(f"UPDATE {table} SET name = ? WHERE name = ?", (ALONE, _ALONE_BEFORE))
-            _change_settings(copy)
+            if version < 3:
+                _add_status(copy)
+                for table in ("measurements", "costs"):
+                    copy.execute(f"UPDATE {table} SET name = ? WHERE name = ?", (ALONE, _ALONE_BEFORE))
+                _change_settings(copy)
     except BaseException:
         copy.close()
         raise

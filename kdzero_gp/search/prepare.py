@@ -17,7 +17,7 @@ from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.engine.batches import Kept
 from kdzero_gp.engine.checks import check_teacher
 from kdzero_gp.engine.loop import Trainer
-from kdzero_gp.engine.machine import computing_as, default_threads
+from kdzero_gp.engine.machine import computing_as
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, evaluation_batch, outputs
 from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.recipe import Recipe
@@ -31,6 +31,7 @@ from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.threads import default_threads
 
 PROXY_TASK = "proxy_task.pt"
 TEACHER = "teacher.safetensors"
@@ -52,7 +53,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         "task": settings.task, "name": settings.student, "classes": classes, "channels": example.shape[1],
         "taps": dict(settings.student_taps),
     }  # fmt: skip
-    threads = settings.threads or default_threads(example.shape[-1])
+    threads = settings.threads or default_threads(example.shape[-1], progress.note)
     with computing_as(threads):
         torch.manual_seed(settings.search.seed)
         student: Any = student_builder(spec, example)().to(device)

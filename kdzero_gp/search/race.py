@@ -11,7 +11,7 @@ from typing import Any
 from kdzero_gp.common import ALONE, ALONE_TEXT, interval
 from kdzero_gp.compiler import digest, zoo
 from kdzero_gp.families import TaskFamily
-from kdzero_gp.proxy.evaluator import Outcome, Request
+from kdzero_gp.proxy.evaluator import Train, Trained
 from kdzero_gp.search.candidates import front
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredMeasurement
@@ -119,19 +119,19 @@ def unraced(
 def run_race(
     database: Database,
     source: Callable[[str, Sequence[float]], str],
-    evaluate: Callable[[Sequence[Request], Callable[[int, Outcome], None]], None],
+    evaluate: Callable[[Sequence[Train], Callable[[int, Trained], None]], None],
     todo: Sequence[tuple[Competitor, int]],
 ) -> None:
     """Train entries on seeds."""
     requests = [
-        Request(source(e.expression, e.magnitudes) if e.expression else "", seed, "race", "absolute")
-        for e, seed in todo
+        Train(source(entry.expression, entry.magnitudes) if entry.expression else "", seed, recipe="race")
+        for entry, seed in todo
     ]
 
-    def keep(index: int, outcome: Outcome) -> None:
+    def keep(index: int, trained: Trained) -> None:
         entry, seed = todo[index]
-        row = StoredMeasurement("race", entry.name, seed, 1.0, outcome.reason, outcome.metrics, outcome.magnitudes)
-        database.add_measurement(row, outcome.seconds, outcome.step_milliseconds)
+        row = StoredMeasurement("race", entry.name, seed, 1.0, trained.reason, trained.metrics, entry.magnitudes)
+        database.add_measurement(row, trained.seconds, trained.step_milliseconds)
 
     evaluate(requests, keep)
 

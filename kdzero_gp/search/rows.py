@@ -46,8 +46,8 @@ class StoredEvaluation:
     equivalent one's), metrics and magnitudes; the ``reason`` why there is none, and the ``screen`` that gave it.
 
     ``equivalent_to``: the digest of an earlier distiller with the same gradient, whose fitness and metrics these are.
-    ``short``: what was learnt before the end of the proxy (see ``Outcome``). ``fingerprint``: the gradient folded,
-    float32.
+    ``short``: what was learnt before the end of the proxy: the metrics at the rung, their ``gaps``, and the surrogate's
+    ``predicted`` fitness and ``score``. ``fingerprint``: the gradient folded, float32.
     """
 
     digest: str
@@ -61,6 +61,16 @@ class StoredEvaluation:
     equivalent_to: str = ""
     short: dict[str, float] = field(default_factory=dict)
     fingerprint: bytes = b""
+
+
+@dataclass(frozen=True)
+class StoredAnswer:
+    """One row of ``answers``: what a worker said of a distiller when it was asked for a ``probe`` or a ``train``. It is
+    kept from its arrival until the distiller is judged."""
+
+    digest: str
+    request: str
+    answer: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -87,9 +97,10 @@ class StoredCost:
     stages: dict[str, float] = field(default_factory=dict)
 
 
-Row = TypeVar("Row", StoredBirth, StoredEvaluation, StoredMeasurement, StoredCost)
+Row = TypeVar("Row", StoredBirth, StoredEvaluation, StoredAnswer, StoredMeasurement, StoredCost)
 TABLES: dict[type, str] = {
-    StoredBirth: "births", StoredEvaluation: "evaluations", StoredMeasurement: "measurements", StoredCost: "costs"
+    StoredBirth: "births", StoredEvaluation: "evaluations", StoredAnswer: "answers",
+    StoredMeasurement: "measurements", StoredCost: "costs",
 }  # fmt: skip
 # Columns of these Python types are kept as JSON.
 _AS_JSON = ("tuple", "dict")

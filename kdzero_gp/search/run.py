@@ -9,7 +9,7 @@ import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,9 @@ from kdzero_gp.errors import ExpressionError, RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.progress import Progress
-from kdzero_gp.proxy.evaluator import Outcome, Request, Screening
+from kdzero_gp.proxy.evaluator import Probe, Probed, Rung, Train, Trained
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
-from kdzero_gp.proxy.screens import Fingerprints
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
@@ -37,7 +36,6 @@ from kdzero_gp.version import __version__
 from primitives import MAGNITUDES
 
 WINNER = "distiller.py"
-FINGERPRINTS = "fingerprints.f32"
 # With several objectives, where every distiller that no other beats in all of them is exported.
 FRONT = "front"
 
@@ -135,14 +133,11 @@ class Work:
             self.bench.student_shapes, self.bench.teacher_shapes, self.bench.family.knowledge
         )
         self.grammar = Grammar(self.settings.space, self.shapes.types)
-        self.fingerprints = Fingerprints(self.folder / FINGERPRINTS)
-        bench, fingerprints = self.folder / PROXY_TASK, self.fingerprints.path
-        with Executor(bench, self.workers, self.device, self.timeout, fingerprints) as self.executor:
+        with Executor(self.folder / PROXY_TASK, self.workers, self.device, self.timeout) as self.executor:
             self._measure_baseline()
             self.measure_zoo()
             self._evolve()
             self._race()
-        self.fingerprints.discard()
         return self._finish()
 
     def _prepare(self) -> ProxyTask:
@@ -162,14 +157,11 @@ class Work:
             expression, bench.student_shapes, bench.teacher_shapes, magnitudes, knowledge=bench.family.knowledge
         )
 
-    def _all(self, requests: Sequence[Request], keep: Callable[[int, Outcome], None]) -> None:
-        """Evaluate in parallel; ``keep`` gets each outcome in order and must commit it."""
-        for index, outcome in enumerate(self.executor.map(requests)):
-            keep(index, outcome)
+    def _all(self, requests: Sequence[Train], keep: Callable[[int, Trained], None]) -> None:
+        """Train in parallel; ``keep`` gets each result as it arrives and must commit it."""
+        for index, trained in self.executor.map(requests):
+            keep(index, trained)
             self.progress.advance()
-
-    def _fitness(self, outcome: Outcome) -> float:
-        return fitness(outcome.metrics, self.baseline, self.settings.plan.weights)
 
     def _measure_baseline(self) -> None:
         """Proxy trainings by cross-entropy alone, which fitness is relative to, and their state at the first rung."""
@@ -177,15 +169,14 @@ class Work:
         seeds = [baseline_seed(seed, index) for index in range(count)]
         todo = [s for s in seeds if self.database.measurement("baseline", ALONE, s, 1.0) is None]
 
-        def keep(index: int, outcome: Outcome) -> None:
-            metrics = outcome.metrics | {f"short_{name}": value for name, value in outcome.short.items()}
-            row = StoredMeasurement("baseline", ALONE, todo[index], 1.0, outcome.reason, metrics, ())
-            self.database.add_measurement(row, outcome.seconds, outcome.step_milliseconds)
+        def keep(index: int, trained: Trained) -> None:
+            metrics = trained.metrics | {f"short_{name}": value for name, value in trained.short.items()}
+            row = StoredMeasurement("baseline", ALONE, todo[index], 1.0, trained.reason, metrics, ())
+            self.database.add_measurement(row, trained.seconds, trained.step_milliseconds)
 
         self.progress.begin("baseline", count)
         self.progress.advance(count - len(todo))
-        screening = Screening(("short",), short=self.settings.plan.short)
-        self._all([Request("", s, screening=screening) for s in todo], keep)
+        self._all([Train("", s, rung=Rung(self.settings.plan.short)) for s in todo], keep)
         self.progress.end()
         good = [m.metrics for m in self.database.measurements("baseline") if not m.reason]
         if not good:
@@ -207,16 +198,36 @@ class Work:
         if not todo:
             return
 
-        def keep(index: int, outcome: Outcome) -> None:
-            name, factor = todo[index]
-            metrics = dict(outcome.metrics) if outcome.reason else outcome.metrics | {"fitness": self._fitness(outcome)}
-            row = StoredMeasurement("zoo", name, seed, factor, outcome.reason, metrics, outcome.magnitudes)
-            self.database.add_measurement(row, outcome.seconds, outcome.step_milliseconds)
+        def magnitudes(name: str, factor: float) -> tuple[float, ...]:
+            return tuple(factor * magnitude for magnitude in self.zoo_probes[name].magnitudes)
 
-        mode = "absolute" if self.settings.magnitude == "absolute" else "joint"
+        def keep(name: str, factor: float, trained: Trained) -> None:
+            metrics = dict(trained.metrics)
+            if not trained.reason:
+                metrics["fitness"] = fitness(metrics, self.baseline, self.settings.plan.weights)
+                metrics["memory"] = self.zoo_probes[name].memory
+            row = StoredMeasurement("zoo", name, seed, factor, trained.reason, metrics, magnitudes(name, factor))
+            self.database.add_measurement(row, trained.seconds, trained.step_milliseconds)
+            self.progress.advance()
+
         self.progress.begin("published methods", len(todo))
-        self._all([Request(self._source(zoo[name]), seed, "proxy", mode, factor) for name, factor in todo], keep)
+        usable = [(name, factor) for name, factor in todo if not self.zoo_probes[name].reason]
+        for name, factor in todo:
+            if (name, factor) not in usable:
+                keep(name, factor, Trained(reason=self.zoo_probes[name].reason))
+        requests = [Train(self._source(zoo[name]), seed, magnitudes(name, factor)) for name, factor in usable]
+        for place, trained in self.executor.map(requests):
+            keep(*usable[place], trained)
         self.progress.end()
+
+    @cached_property
+    def zoo_probes(self) -> dict[str, Probed]:
+        """The gradients of the published methods that can be applied to the pair."""
+        mode, seed = "absolute" if self.settings.magnitude == "absolute" else "joint", self.settings.search.seed
+        names = [name for name in zoo if self._fits(zoo[name])]
+        probes = [Probe(self._source(zoo[name]), seed, mode) for name in names]
+        answers = dict(self.executor.map(probes))
+        return {name: answers[place] for place, name in enumerate(names)}
 
     def _fits(self, expression: Expression) -> bool:
         """Whether an expression can be applied to what the pair exposes."""
@@ -244,13 +255,13 @@ class Work:
     def _relative_zoo(self, methods: dict[str, Expression]) -> dict[str, str]:
         """The published methods with relative magnitudes: each term's share of the gradient, snapped to the list.
         Methods without a gradient on this pair are left out."""
-        norms = self.executor.term_norms([self._source(expression) for expression in methods.values()])
         texts = {}
-        for (name, expression), norm in zip(methods.items(), norms, strict=True):
-            if not norm["total"] > 0:
+        for name, expression in methods.items():
+            probed = self.zoo_probes[name]
+            if probed.reason or not probed.total > 0:
                 continue
             parts = terms(expression)
-            shares = [float(t.arguments[1]) * n / norm["total"] for t, n in zip(parts, norm["terms"], strict=True)]  # type: ignore[arg-type]
+            shares = [float(t.arguments[1]) * n / probed.total for t, n in zip(parts, probed.terms, strict=True)]  # type: ignore[arg-type]
             terms_now = [Expression("times", (t.arguments[0], nearest(s))) for t, s in zip(parts, shares, strict=True)]
             whole = terms_now[0]
             for term in terms_now[1:]:
@@ -272,9 +283,8 @@ class Work:
     def _evolve(self) -> None:
         settings = self.settings.search
         self.judge = CandidateQueue(
-            self.settings, self.database, self.executor, self.fingerprints, self.baseline, self.short_baseline,
-            self._source,
-        )  # fmt: skip
+            self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source
+        )
         self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), on_birth=self._keep_birth)
         self.progress.begin("births", settings.generations * settings.population)
         last = 0

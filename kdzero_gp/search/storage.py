@@ -17,6 +17,7 @@ from kdzero_gp.search.rows import (
     TABLES,
     Row,
     Status,
+    StoredAnswer,
     StoredBirth,
     StoredCost,
     StoredEvaluation,
@@ -26,9 +27,9 @@ from kdzero_gp.search.rows import (
     stored_values,
 )  # fmt: skip
 
-__all__ = ["Database", "Status", "StoredBirth", "StoredCost", "StoredEvaluation", "StoredMeasurement"]
+__all__ = ["Database", "Status", "StoredAnswer", "StoredBirth", "StoredCost", "StoredEvaluation", "StoredMeasurement"]
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 DATABASE = "run.sqlite"
 LOCK = "lock"
 _APPLICATION_ID = 0x6B647A67  # 'kdzg', so that a foreign database is told apart
@@ -42,6 +43,8 @@ CREATE TABLE evaluations (
     digest TEXT PRIMARY KEY, expression TEXT NOT NULL, status TEXT NOT NULL, fitness REAL, reason TEXT NOT NULL,
     metrics TEXT NOT NULL, magnitudes TEXT NOT NULL, screen TEXT NOT NULL, equivalent_to TEXT NOT NULL,
     short TEXT NOT NULL, fingerprint BLOB NOT NULL);
+CREATE TABLE answers (
+    digest TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL, PRIMARY KEY (digest, request));
 CREATE TABLE measurements (
     kind TEXT NOT NULL, name TEXT NOT NULL, seed INTEGER NOT NULL, factor REAL NOT NULL,
     reason TEXT NOT NULL, metrics TEXT NOT NULL, magnitudes TEXT NOT NULL,
@@ -138,7 +141,7 @@ class Database:
                 )
             if version < SCHEMA_VERSION:
                 with contextlib.closing(connection), _sentences(path):
-                    connection = migrated(connection)
+                    connection = migrated(connection, version)
         except BaseException:
             connection.close()
             raise
@@ -206,10 +209,16 @@ class Database:
         step_milliseconds: float,
         stages: Mapping[str, float] | None = None,
     ) -> None:
-        """Append an evaluation and what it cost, also by stage."""
+        """Append an evaluation and what it cost, also by stage; its answers have served."""
         with self.transaction():
             self.insert([evaluation], replacing=True)
+            self._connection.execute("DELETE FROM answers WHERE digest = ?", (evaluation.digest,))
             self.insert([StoredCost("evaluation", evaluation.digest, seconds, step_milliseconds, dict(stages or {}))])
+
+    def add_answer(self, answer: StoredAnswer) -> None:
+        """Keep what a worker said as soon as it is there."""
+        with self.transaction():
+            self.insert([answer], replacing=True)
 
     def add_measurement(self, measurement: StoredMeasurement, seconds: float, step_milliseconds: float) -> None:
         """Append a measurement and what it cost."""
@@ -235,6 +244,11 @@ class Database:
     def evaluation(self, digest: str) -> StoredEvaluation | None:
         """One evaluation by the digest of its distiller."""
         return next(iter(self._rows(StoredEvaluation, "WHERE digest = ?", digest)), None)
+
+    def answer(self, digest: str, request: str) -> StoredAnswer | None:
+        """What a worker said of a distiller that is not judged yet."""
+        where = "WHERE digest = ? AND request = ?"
+        return next(iter(self._rows(StoredAnswer, where, digest, request)), None)
 
     def evaluations(self) -> list[StoredEvaluation]:
         """All evaluations, the fittest first, those without a fitness last."""

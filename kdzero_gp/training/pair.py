@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import pair_shapes
-from kdzero_gp.compiler.shapes import Adapter, PairShapes, adapters
+from kdzero_gp.compiler.shapes import PairShapes, adapters
 from kdzero_gp.engine.batches import resized
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.families.classification import CLASSIFICATION
@@ -118,17 +118,4 @@ def _knowledge(name: str, teacher: Tapped, student: Tapped, shapes: PairShapes) 
     )
     if name not in shapes.types:
         return Knowledge(name, "", left, right, "")
-    return Knowledge(name, str(shapes.types[name]), left, right, _in_words(adapters(shapes, name)[-1]))
-
-
-def _in_words(adapter: Adapter | None) -> str:
-    """An adapter as a person says it: what it pools to and what it learns."""
-    if adapter is None:
-        return "none"
-    parts = []
-    if adapter.size is not None:
-        parts.append("pooling to " + "×".join(map(str, adapter.size)))
-    if adapter.channels is not None:
-        kind = "linear" if adapter.rank == "matrix" else "1×1 conv"
-        parts.append(f"{kind} {adapter.channels[0]}→{adapter.channels[1]}")
-    return " + ".join(parts)
+    return Knowledge(name, str(shapes.types[name]), left, right, str(adapters(shapes, name)[-1] or "none"))

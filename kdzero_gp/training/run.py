@@ -18,10 +18,10 @@ from kdzero_gp.compiler import load_source
 from kdzero_gp.engine.batches import Batches, resized
 from kdzero_gp.engine.checks import check_teacher
 from kdzero_gp.engine.loop import CHECK_EVERY, Diverged, Trainer
-from kdzero_gp.engine.machine import Machine, computing_as, default_threads, forget_peak, peak_megabytes
+from kdzero_gp.engine.machine import Machine, computing_as, forget_peak, peak_megabytes
 from kdzero_gp.engine.magnitudes import final_magnitudes
 from kdzero_gp.engine.outputs import Precision
-from kdzero_gp.engine.precision import SMALLEST_SIZE, precision_for
+from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.teacher import KeptTeacher, LiveTeacher, Teacher, ask, keep, kept
 from kdzero_gp.errors import ModelError
 from kdzero_gp.families import TaskFamily
@@ -30,6 +30,7 @@ from kdzero_gp.models import names
 from kdzero_gp.models.outputs import check_outputs, check_trainable
 from kdzero_gp.models.weights import load_backbone, load_weights, save_weights
 from kdzero_gp.progress import Progress
+from kdzero_gp.threads import SMALLEST_SIZE, default_threads
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.distillers import with_magnitudes
 from kdzero_gp.training.opening import open_batches
@@ -57,6 +58,7 @@ def run(
     machine = machine or Machine()
     device = machine.resolved()
     files.claim(folder, "training", settings.as_dict())
+    progress = progress or Progress()
     known = files.read_result(folder)
     if known is not None:
         return known
@@ -64,11 +66,11 @@ def run(
     checkpoint = files.load_checkpoint(folder, device)
     if checkpoint is not None:  # an equal end needs equal arithmetic
         machine = replace(machine, precision=checkpoint["precision"], threads=checkpoint["threads"])
-    threads = machine.threads or default_threads(size)
+    threads = machine.threads or default_threads(size, progress.note)
     with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(threads):
         forget_peak(device)
         machine = replace(machine, threads=threads)
-        training = _Training(settings, folder, machine, progress or Progress(), shared, checkpoint)
+        training = _Training(settings, folder, machine, progress, shared, checkpoint)
         account = training.opened.batches.account
         chosen = {"device": str(device), "threads": threads, "precision": str(training.opened.precision)}
         chosen |= {"data": account.as_dict()}

@@ -1,0 +1,151 @@
+"""What the search decides from workers' answers, with workers that are written here: it asks for as little as it can,
+commits what arrives, and takes the same way whatever comes first."""
+
+import itertools
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from kdzero_gp.compiler import parse
+from kdzero_gp.compiler.canonical import digest
+from kdzero_gp.engine.gradients import SKETCH
+from kdzero_gp.evolution import Birth
+from kdzero_gp.proxy.evaluator import Probe, Probed, Train, Trained
+from kdzero_gp.proxy.screens import PROBES
+from kdzero_gp.proxy.surrogate import LEAST_KNOWN
+from kdzero_gp.search.candidates import LEAST_SCORES, WORST_FITNESS, CandidateQueue
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database, Status
+
+BASELINE = {"cross_entropy": 1.0, "accuracy": 0.5, "calibrated": 1.0, "sharpness_gap": 1.0, "cka_gap": 1.0}
+TEXTS = [
+    f"times({weight}({distance}({transform}(logits))), {magnitude})"
+    for weight, distance, transform, magnitude in itertools.product(
+        ("no", "conf", "entropy"), ("l2", "l1"), ("tanh", "sigmoid"), (0.1, 1, 2, 10)
+    )
+]
+
+
+def birth(number):
+    expression = parse(TEXTS[number])
+    return Birth(number, 0, "random", (), expression, digest(expression))
+
+
+def gradient(number):
+    return np.random.default_rng(number).standard_normal(SKETCH * PROBES).astype(np.float32)
+
+
+class Workers:
+    """Answer in an order of their own; ``probes`` and ``trains`` change what some births get."""
+
+    def __init__(self, seed=0, probes=None, trains=None, ready=10**9):
+        self.random, self.probes, self.trains, self.ready = random.Random(seed), probes or {}, trains or {}, ready
+        self.waiting, self.asked = [], []
+
+    def submit(self, key, request):
+        self.asked.append((key.birth.number, type(request)))
+        self.waiting.append((key, request))
+
+    def arrived(self, wait=True):
+        if not self.waiting or not (wait or self.random.random() < 0.5):
+            return None
+        if self.ready == 0:
+            raise KeyboardInterrupt
+        self.ready -= 1
+        key, request = self.waiting.pop(self.random.randrange(len(self.waiting)))
+        number = key.birth.number
+        if isinstance(request, Probe):
+            plain = Probed((1.0,), 1.0, (2.0,), gradient(number).tobytes(), 0.5)
+            return key, self.probes.get(number, plain)
+        loss = 0.5 + 0.3 * float(np.tanh(gradient(number)[0]))
+        return key, self.trains.get(number, Trained(dict.fromkeys(BASELINE, loss)))
+
+
+def settings(**changes):
+    whole = RunSettings.from_dict(RunSettings(task="digits", teacher="t", student="s").as_dict())
+    return replace(whole, **changes)
+
+
+@pytest.fixture
+def database(tmp_path):
+    with Database.create(tmp_path) as database:
+        yield database
+
+
+def queue(database, workers, **changes):
+    return CandidateQueue(settings(**changes), database, workers, BASELINE, BASELINE, str)
+
+
+def judged(candidates, count, window=3):
+    """Scores of so many births, of which up to ``window`` are asked for at once."""
+    started, scores = [], []
+    for number in range(count):
+        if len(started) == window:
+            scores.append(started.pop(0)())
+        started.append(candidates.start(birth(number)))
+    return scores + [score() for score in started]
+
+
+def test_each_answer_decides_what_is_asked_next(database):
+    twin = Probed((1.0,), 1.0, (3.0,), gradient(0).tobytes())
+    away = Probed((1.0,), 1.0, (3.0,), gradient(2).tobytes(), reason="leads away", screen="rejection")
+    probes = {1: twin, 2: away, 3: Probed(reason="ZeroDivisionError: division by zero")}
+    trains = {4: Trained(reason="stopped", screen="short", short={"gaps": 9.0}), 5: Trained(reason="diverged")}
+    workers = Workers(probes=probes, trains=trains)
+    scores = judged(queue(database, workers, screens=("finite", "equivalence", "rejection", "short")), 6, window=1)
+    statuses = [database.evaluation(birth(number).digest).status for number in range(6)]
+    assert statuses == [Status.TRAINED, Status.EQUIVALENT, *[Status.REJECTED, Status.FAILED] * 2]
+    assert [number for number, kind in workers.asked if kind is Train] == [0, 4, 5]
+    assert scores[1].fitness == scores[0].fitness != WORST_FITNESS and scores[1].measured
+    assert [score.fitness for score in scores[2:]] == [WORST_FITNESS] * 4
+    equivalent = database.evaluation(birth(1).digest)
+    assert equivalent.equivalent_to == birth(0).digest and equivalent.magnitudes == (3.0,)
+
+
+def test_a_twin_that_is_trained_at_the_same_time_is_found_when_it_is_judged(database):
+    twin = {1: Probed((1.0,), 1.0, (3.0,), gradient(0).tobytes())}
+    workers = Workers(probes=twin)
+    judged(queue(database, workers, screens=("finite", "equivalence")), 2, window=2)
+    assert [number for number, kind in sorted(workers.asked, key=str) if kind is Train] == [0, 1]
+    assert database.evaluation(birth(1).digest).status is Status.EQUIVALENT
+
+
+@pytest.mark.parametrize("screens", [("finite", "equivalence"), ("finite", "surrogate")])
+def test_a_run_does_not_depend_on_the_order_of_the_answers(tmp_path, screens):
+    tables = []
+    for seed in range(3):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        with Database.create(folder) as database:
+            judged(queue(database, Workers(seed), screens=screens), len(TEXTS))
+            tables.append({evaluation.digest: evaluation for evaluation in database.evaluations()})
+    assert tables[0] == tables[1] == tables[2]
+    predicted = [e for e in tables[0].values() if e.status is Status.PREDICTED]
+    if "surrogate" in screens:
+        assert 0 < len(predicted) < len(TEXTS) - LEAST_KNOWN
+        assert all(e.screen == "surrogate" and e.fitness is None and "score" in e.short for e in predicted)
+        assert sum("score" in e.short for e in tables[0].values()) > LEAST_SCORES
+    else:
+        assert not predicted
+
+
+@pytest.mark.parametrize("ready", range(0, 40, 5))
+def test_what_arrived_before_an_interruption_is_not_asked_again(tmp_path, ready):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    with Database.create(whole) as database:
+        judged(queue(database, Workers()), 20)
+        expected = database.evaluations()
+    first, second = Workers(1, ready=ready), Workers(2)
+    with Database.create(parts) as database, pytest.raises(KeyboardInterrupt):
+        judged(queue(database, first), 20)
+    with Database.open(parts) as database:
+        judged(queue(database, second), 20)
+        assert database.evaluations() == expected
+        assert not [b for b in range(20) for name in ("probe", "train") if database.answer(birth(b).digest, name)]
+    # one answer was taken, and one was asked for again at most, for each of those in flight
+    again = set(first.asked) & set(second.asked)
+    assert len(first.asked) - ready == len(again)

@@ -20,6 +20,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs"
 _ROLES = {
     "transform": "Transforms: the same function on both sides of a pair",
     "distance": "Distances: (student, teacher) to losses",
+    "weight": "Weights of places, from the teacher and the labels",
+    "weighing": "Weighted means over places",
     "calibration": "Calibrations: the losses of samples to one number",
     "combination": "Combinations of losses",
 }
@@ -74,9 +76,16 @@ def _example(operation: Operation) -> str:
         logits, losses = torch.tensor(_MATRIX), torch.tensor([1.0, 2.0])
         needed = {"student_logits": logits, "teacher_logits": 2.0 * logits, "labels": labels}
         return f"1 2 → {float(operation.function(losses, *(needed[name] for name in operation.needs))):.2f}"
+    if operation.role == "weighing":
+        losses, weights = torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[1.0, 1.0, 0.0]]])
+        return f"1 2 3 under 1 1 0 → {float(operation.function(losses, weights)):g}"
     given = next(overload[0] for overload in operation.overloads)
     assert isinstance(given, PairType)
     x = _example_input(given)
+    if operation.dense:
+        labels = torch.tensor([[[0, 0, 1]], [[1, 1, -1]]])
+    if operation.role == "weight":
+        return f"{_written(x)} → {_written(operation.function(x, labels))}"
     if operation.role == "distance":
         teacher = x.flip(1) if given.axis else 2.0 * x
         more = (given,) if operation.specialise else ()
@@ -123,7 +132,8 @@ def zoo_page() -> str:
         "|---|---|---|---|",
     ]
     for entry in zoo.entries.values():
-        lines.append(f"| `{entry.name}` | `{entry.text}` | {draw.describe(entry.expression)} | {entry.reference} |")
+        words = draw.describe(entry.expression, entry.knowledge)
+        lines.append(f"| `{entry.name}` | `{entry.text}` | {words} | {entry.reference} |")
     return "\n".join(lines) + "\n"
 
 

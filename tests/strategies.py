@@ -95,7 +95,7 @@ def _legal(role, given, searchable_only, without):
     found = []
     for operation in CATALOGUE.of_role(role):
         result = operation.overloads.get((given, *operation.parameters))
-        skipped = operation.name in without or (searchable_only and not operation.searchable)
+        skipped = operation.dense or operation.name in without or (searchable_only and not operation.searchable)
         if result is not None and not skipped:
             found.append((operation, result))
     return found

@@ -30,16 +30,17 @@ def evolve(ctx: click.Context, **options: Any) -> None:
     """Search for the best distiller of a teacher-student pair."""
     from kdzero_gp.api import search
     from kdzero_gp.api.progress import progress_for
+    from kdzero_gp.data.label_maps import with_settings
 
     final = _final_options(options)
     task = options.pop("task") or DEFAULT_TASK
     folder = options.pop("out") or search.next_folder(task)
     ctx.obj["folder"] = folder
     with progress_for(console) as progress:
+        data = with_settings(options.pop("data"), options.pop("ignore"), options.pop("classes"))
         run = search.evolve(
-            options.pop("teacher"), options.pop("student"), options.pop("data"), task=task, out=folder,
-            progress=progress, **options,
-        )  # fmt: skip
+            options.pop("teacher"), options.pop("student"), data, task=task, out=folder, progress=progress, **options
+        )
     _conclude(run.result)
     _final(run, final, options)
 

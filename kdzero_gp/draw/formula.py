@@ -70,10 +70,14 @@ class _Writer:
         if type_of(node, self.knowledge) == SCALAR:
             weight = CATALOGUE[node.name].latex
             node = node.children[0]
+        places = "<x>"
+        if CATALOGUE[node.name].role == "weighing":
+            places = CATALOGUE[node.name].latex.replace("<w>", CATALOGUE[node.children[1].name].latex)
+            node = node.children[0]
         temperature = last_temperature(node.children[0])
         squared = f"{temperature:g}^{{2}}" if temperature not in (None, 1.0) else ""
         factors = r" \cdot ".join(filter(None, [factor, squared]))
-        distance = self.distance(node)
+        distance = places.replace("<x>", self.distance(node))
         body = rf"\mathbb{{E}}\left[{weight} \cdot {distance}\right]" if weight else distance
         return rf"{factors}\,{body}" if factors else body
 

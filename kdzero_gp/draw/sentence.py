@@ -47,6 +47,9 @@ def _clause(term: Expression, knowledge: KnowledgeTypes | None) -> str:
     if type_of(node, knowledge) == SCALAR:
         tail.insert(0, f", {CATALOGUE[node.name].words}")
         node = node.children[0]
+    if CATALOGUE[node.name].role == "weighing":
+        tail.insert(0, f", {CATALOGUE[node.name].words} {CATALOGUE[node.children[1].name].words}")
+        node = node.children[0]
     tail.insert(0, f" {CATALOGUE[node.name].words}")
     return f"the teacher's {_noun(node.children[0], knowledge)}{''.join(tail)}"
 

@@ -114,7 +114,8 @@ def _try(name: str, distiller: nn.Module, student: Shapes, teacher: Shapes) -> N
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         left, right = ({k: torch.randn(_TRIED_BATCH, *s) for k, s in side.items()} for side in (student, teacher))
-        labels = torch.zeros(_TRIED_BATCH, dtype=torch.long)
+        places = teacher.get("logits", (0,))[1:]  # one label for each of the logits' places
+        labels = torch.zeros(_TRIED_BATCH, *places, dtype=torch.long)
         try:
             count = len(distiller.terms(left, distiller.prepare(right, labels), labels))  # type: ignore[operator]
             fits = count == len(distiller.magnitudes)  # type: ignore[arg-type]

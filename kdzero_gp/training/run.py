@@ -33,7 +33,7 @@ from kdzero_gp.models import names
 from kdzero_gp.models.contract import AsTaught
 from kdzero_gp.models.digest import content_digest
 from kdzero_gp.models.outputs import check_outputs, check_trainable
-from kdzero_gp.models.weights import load_weights, save_weights
+from kdzero_gp.models.weights import load_backbone, load_weights, save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.threads import SMALLEST_SIZE, default_threads
 from kdzero_gp.training import folder as files
@@ -127,6 +127,8 @@ class Opened:
         student = tapped(settings.student, classes, example, settings.student_taps, settings.seed, self.family)
         if settings.student_weights is not None:
             load_weights(student.network, settings.student_weights)
+        if settings.backbone is not None:
+            load_backbone(student.network, settings.backbone)
         self.student = student.to(self.device)
         check_trainable(self.student.network)
         if machine.precision is not None:

@@ -352,7 +352,7 @@ def test_a_disk_that_fills_up_gives_one_sentence_and_loses_nothing_that_was_kept
     code, _, errors = finished("resume", unfinished, **full_disk(65_536))
     assert_one_sentence(code, errors, "run.sqlite", "space")
     kept, expected = rows(unfinished)["measurements"], rows(reference[0])["measurements"]
-    assert kept and kept == expected[: len(kept)]
+    assert kept and all(measurement in expected for measurement in kept)  # they are kept as they arrive
     assert command("show", unfinished)[0] == 0
 
 

@@ -294,12 +294,14 @@ def test_ctrl_c_ends_with_a_hint_and_without_a_traceback_or_workers(unfinished, 
     wait_until(lambda: len(children(process.pid)) >= 2, STARTING, "the start of the workers")
     if moment == "working":
         wait_until(lambda: measured(unfinished), STARTING, "the first evaluation")
+        os.killpg(process.pid, signal.SIGSTOP)  # else it might be finished before it is looked at
         code, output, _ = command("show", unfinished)
         assert code == 0 and "not finished" in output and f"go on with: kdzero-gp resume {unfinished}" in output
         code, _, errors = command("resume", unfinished)
         assert code == 2 and "another process is working on" in errors
     workers = children(process.pid)
     os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines() == [

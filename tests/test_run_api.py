@@ -216,7 +216,7 @@ def test_the_compiled_winner_is_the_exported_one(trained):
     teacher = {name: torch.randn(6, *shape, generator=generator) for name, shape in shapes.items()}
     labels = torch.arange(6)
     losses = []
-    for make in (best.compile, namespace["Distiller"]):
+    for make in (best.distiller, namespace["Distiller"]):
         torch.manual_seed(0)
         losses.append(make()(student, teacher, labels))
     assert torch.isclose(*losses, rtol=1e-5)

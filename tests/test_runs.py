@@ -294,12 +294,14 @@ def test_ctrl_c_ends_with_a_hint_and_without_a_traceback_or_workers(unfinished, 
     wait_until(lambda: len(children(process.pid)) >= 2, STARTING, "the start of the workers")
     if moment == "working":
         wait_until(lambda: measured(unfinished), STARTING, "the first evaluation")
+        os.killpg(process.pid, signal.SIGSTOP)  # else it might be finished before it is looked at
         code, output, _ = command("show", unfinished)
         assert code == 0 and "not finished" in output and f"go on with: kdzero-gp resume {unfinished}" in output
         code, _, errors = command("resume", unfinished)
         assert code == 2 and "another process is working on" in errors
     workers = children(process.pid)
     os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGCONT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines() == [
@@ -352,7 +354,7 @@ def test_a_disk_that_fills_up_gives_one_sentence_and_loses_nothing_that_was_kept
     code, _, errors = finished("resume", unfinished, **full_disk(65_536))
     assert_one_sentence(code, errors, "run.sqlite", "space")
     kept, expected = rows(unfinished)["measurements"], rows(reference[0])["measurements"]
-    assert kept and kept == expected[: len(kept)]
+    assert kept and all(measurement in expected for measurement in kept)  # they are kept as they arrive
     assert command("show", unfinished)[0] == 0
 
 

@@ -175,7 +175,7 @@ def _opened(
         if out is None:
             progress.note(f"folder: {folder}")
         pair = _with_teacher(pair, folder, machine, progress)
-        yield _Work(pair, [_resolved(one) for one in distillers], folder, machine)
+        yield _Work(pair, [resolved(one) for one in distillers], folder, machine)
 
 
 _MACHINE = ("device", "workers", "threads", "precision", "readers")
@@ -249,7 +249,7 @@ def named_run(text: str) -> tuple[Run, int]:
     return Run(folder), int(rank or 1)
 
 
-def _resolved(distiller: Distiller) -> Any:
+def resolved(distiller: Distiller) -> Any:
     """A distiller as trainings take it: of a run, its expression and final magnitudes."""
     name = ""
     if isinstance(distiller, str) and distiller.startswith("run:"):

@@ -127,7 +127,8 @@ def inspect(what: str, rank: int, output: Path) -> None:
 
 @click.command()
 @click.argument("what", metavar="DIR|EXPRESSION|ZOO_NAME")
-@click.option("--rank", type=int, default=1, show_default=True, help="Which of a run's distillers, best first.")
+@click.option("--rank", type=int, help="Which of a run's distillers, best first [default: the run's winner, which may "
+              "be a published method].")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file [default: a new distiller.py].")
 @click.option(
     "--shape",
@@ -135,12 +136,13 @@ def inspect(what: str, rank: int, output: Path) -> None:
     metavar="NAME=STUDENT:TEACHER",
     help="Shapes for an expression, e.g. feat=64x8x8:256x8x8.",
 )
-def export(what: str, rank: int, output: Path | None, shape: tuple[str, ...]) -> None:
+def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, ...]) -> None:
     """Write a distiller as a Python file that needs only torch."""
+    from kdzero_gp.analysis.run import Run
     from kdzero_gp.compiler import Expression
     from kdzero_gp.compiler import export as export_expression
 
-    distiller = distiller_of(what, rank)
+    distiller = Run(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
     if output is None:
         output = Path("distiller.py")
         if output.exists():

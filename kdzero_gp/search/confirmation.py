@@ -34,6 +34,16 @@ def finalists(table: Sequence[RaceResult]) -> list[Competitor]:
     return list({entry.name: entry for entry in found if entry is not None}.values())
 
 
+def winner(database: Database, settings: RunSettings) -> Competitor | None:
+    """Who won the run, a published method perhaps: whom the fresh seeds name, or without them the race's best evolved
+    distiller. None where nobody finished."""
+    table = [result for result in standings(database, settings) if not result.reason]
+    named = verdict(database, settings)
+    if named is not None:
+        return next(result.entry for result in table if result.entry.name == named.winner)
+    return next((result.entry for result in table if result.entry.kind == "evolved"), None)
+
+
 def confirmation(database: Database, settings: RunSettings) -> list[RaceResult]:
     """The finalists' table on the fresh seeds, in the race's order; empty before it is complete."""
     found, seeds = by_seed(database, FRESH), fresh_seeds(settings)

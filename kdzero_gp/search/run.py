@@ -30,7 +30,7 @@ from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
-from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict
+from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
 from kdzero_gp.search.settings import RunSettings
@@ -349,22 +349,19 @@ class Work:
 
     def _finish(self) -> RunResult:
         table = standings(self.database, self.settings)
-        winner = next((s for s in table if s.entry.kind == "evolved" and not s.reason), None)
-        found = verdict(self.database, self.settings)
-        best = None if winner is None else winner.entry
-        if found is not None:
-            best = next(result.entry for result in table if result.entry.name == found.winner)
-        exported = None
-        if best is not None:
+        best = next((s for s in table if s.entry.kind == "evolved" and not s.reason), None)
+        won, exported = winner(self.database, self.settings), None
+        if won is not None:
             exported = self.folder / WINNER
-            export_entry(self.folder, self.database, best, exported)
+            export_entry(self.folder, self.database, won, exported)
         for number, e in enumerate(front(self.database.evaluations(), self.settings.search.objectives), 1):
             entry = Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
             (self.folder / FRONT).mkdir(exist_ok=True)
             export_entry(self.folder, self.database, entry, self.folder / FRONT / f"distiller_{number}.py")
         self.database.set_fact("finished", True)
         fresh = confirmation(self.database, self.settings)
-        return RunResult(self.folder, self.settings.family, table, winner, exported, fresh, found)
+        found = verdict(self.database, self.settings)
+        return RunResult(self.folder, self.settings.family, table, best, exported, fresh, found)
 
 
 @lru_cache(maxsize=1024)

@@ -15,6 +15,7 @@ from torch import nn
 from kdzero_gp.analysis import markup
 from kdzero_gp.common import ALONE_TEXT, UNKNOWN, real
 from kdzero_gp.compiler import Expression, compile_distiller
+from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.draw import describe, to_svg
 from kdzero_gp.families import Measure, TaskFamily
 from kdzero_gp.search.race import TEST, Competitor, RaceResult
@@ -50,7 +51,7 @@ class RankedDistiller:
 
     ``rank`` as in ``kdzero-gp export --rank``; ``fitness`` (lower is better, 1 is cross-entropy alone), ``metrics``
     and the final ``magnitudes`` are those of its proxy training; ``standing`` is its place in the race, or None;
-    ``birth`` is the number of the birth that first had it.
+    ``birth`` is the number of the birth that first had it; ``knowledge``: the types of the pair's knowledge.
     """
 
     folder: Path
@@ -64,11 +65,12 @@ class RankedDistiller:
     birth: int | None
     generation: int | None
     standing: RaceResult | None = None
+    knowledge: KnowledgeTypes | None = None
 
     @cached_property
     def sentence(self) -> str:
         """What it does, in one English sentence."""
-        return describe(self.expression)
+        return describe(self.expression, self.knowledge)
 
     def source(self) -> str:
         """The text of the file that ``kdzero-gp export`` writes: a class ``Distiller`` that needs only torch."""
@@ -88,10 +90,10 @@ class RankedDistiller:
         with Database.read(self.folder) as database:
             bench = database.fact("bench")
         shapes = bench["student_shapes"], bench["teacher_shapes"]
-        return compile_distiller(self.expression, *shapes, self.magnitudes or None)
+        return compile_distiller(self.expression, *shapes, self.magnitudes or None, knowledge=self.family.knowledge)
 
     def _repr_svg_(self) -> str:
-        return to_svg(self.expression)
+        return to_svg(self.expression, self.knowledge)
 
     @property
     def numbers(self) -> dict[str, str]:
@@ -118,7 +120,7 @@ class RankedDistiller:
 
     def _repr_html_(self) -> str:
         head = markup.tag("p", markup.tag("b", f"Rank {self.rank}"), " ", markup.code(self.expression))
-        drawn = markup.picture(self.expression) + markup.tag("p", self.sentence)
+        drawn = markup.picture(self.expression, knowledge=self.knowledge) + markup.tag("p", self.sentence)
         return markup.plain(head, drawn, markup.table(["", ""], list(self.numbers.items())))
 
 
@@ -157,7 +159,7 @@ def _row(member: RankedDistiller, deciding: Measure) -> list[object]:
     race = member.standing
     return [
         member.rank,
-        markup.picture(member.expression, _THUMBNAIL) + markup.code(member.expression),
+        markup.picture(member.expression, _THUMBNAIL, member.knowledge) + markup.code(member.expression),
         real(member.fitness),
         deciding.text(member.metrics.get(deciding.name, math.nan)),
         UNKNOWN if race is None else deciding.text(*race.value(deciding.name)),

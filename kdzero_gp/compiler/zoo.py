@@ -14,6 +14,9 @@ from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.parsing import parse
 from primitives import MAP_LOGITS, PairType
 
+# How texts for pairs whose logits are maps are read.
+DENSE_KNOWLEDGE = {"logits": MAP_LOGITS, "feat": PairType("map")}
+
 
 @dataclass(frozen=True)
 class ZooEntry:
@@ -33,7 +36,7 @@ class ZooEntry:
     @property
     def knowledge(self) -> dict[str, PairType] | None:
         """The types that its text is read with; None for the usual ones."""
-        return {"logits": MAP_LOGITS, "feat": PairType("map")} if self.dense else None
+        return DENSE_KNOWLEDGE if self.dense else None
 
 
 _ENTRIES = (

@@ -18,7 +18,7 @@ from kdzero_gp.compiler import Expression, compile_distiller
 from kdzero_gp.draw import describe, to_svg
 from kdzero_gp.families import Measure, TaskFamily
 from kdzero_gp.search.race import TEST, Competitor, RaceResult
-from kdzero_gp.search.run import export_entry
+from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.storage import Database
 
 _THUMBNAIL = 340
@@ -75,12 +75,12 @@ class RankedDistiller:
         with tempfile.TemporaryDirectory() as folder:
             return self.export(Path(folder) / "distiller.py").read_text(encoding="utf-8")
 
-    def export(self, path: Path | str) -> Path:
-        """Write that file, and return its path."""
+    def export(self, path: Path | str, hooks: bool = False) -> Path:
+        """Write that file, and return its path. With ``hooks`` it reads both networks' tensors, too."""
         path = Path(path)
         entry = Competitor(self.digest, "evolved", str(self.expression), self.magnitudes, self.fitness)
         with Database.read(self.folder) as database:
-            export_entry(self.folder, database, entry, path)
+            export_entry(self.folder, database, entry, path, hooks)
         return path
 
     def distiller(self) -> nn.Module:

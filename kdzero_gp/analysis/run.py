@@ -180,17 +180,17 @@ class Run:
         settings = self.settings
         return self._read(lambda database: verdict(database, settings))  # type: ignore[no-any-return]
 
-    def export(self, path: Path | str) -> Path:
+    def export(self, path: Path | str, hooks: bool = False) -> Path:
         """Write the run's winner, a published method perhaps, as a file that needs only torch, and return its path.
-        Raises ``RunError`` before the race."""
-        from kdzero_gp.search.run import export_entry
+        With ``hooks`` the file reads both networks' tensors, too. Raises ``RunError`` before the race."""
+        from kdzero_gp.search.export import export_entry
 
         path = Path(path)
         with Database.read(self.folder) as database:
             entry = winner(database, self.settings)
             if entry is None:
-                return self.best.export(path)
-            export_entry(self.folder, database, entry, path)
+                return self.best.export(path, hooks)
+            export_entry(self.folder, database, entry, path, hooks)
         return path
 
     @property

@@ -136,10 +136,12 @@ def inspect(what: str, rank: int, output: Path) -> None:
     metavar="NAME=STUDENT:TEACHER",
     help="Shapes for an expression, e.g. feat=64x8x8:256x8x8.",
 )
-def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, ...]) -> None:
+@click.option("--with-hooks", is_flag=True, help="The file reads both networks' tensors itself, by hooks on the layers "
+              "that the run read.")  # fmt: skip
+def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, ...], with_hooks: bool) -> None:
     """Write a distiller as a Python file that needs only torch."""
     from kdzero_gp.analysis.run import Run
-    from kdzero_gp.compiler import Expression
+    from kdzero_gp.compiler import Expression, zoo
     from kdzero_gp.compiler import export as export_expression
 
     distiller = Run(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
@@ -148,10 +150,21 @@ def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, .
         if output.exists():
             raise SettingError("distiller.py exists already; name the file to write with -o")
     if isinstance(distiller, Expression):
-        export_expression(output, distiller, *_shapes(shape, distiller))
+        if with_hooks:
+            raise SettingError("--with-hooks needs a run, which knows the layers of its networks; give the run's folder")
+        shares = () if what.removeprefix("zoo:") in zoo else _written(distiller)
+        export_expression(output, distiller, *_shapes(shape, distiller), shares=shares)
     else:
-        distiller.export(output)
-    click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy")
+        distiller.export(output, with_hooks)
+    click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy; for another batch size "
+               "call its calibrate(student, teacher, labels) first")  # fmt: skip
+
+
+def _written(expression: Expression) -> tuple[float, ...]:
+    """The magnitudes that stand in an expression: relative ones, which are shares."""
+    from kdzero_gp.compiler import terms
+
+    return tuple(float(term.arguments[1]) for term in terms(expression))  # type: ignore[arg-type]
 
 
 # Shapes for an expression exported without a pair: a ResNet-56 teacher and a ResNet-20 student on CIFAR-100.

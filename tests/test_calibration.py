@@ -15,11 +15,9 @@ from kdzero_gp.compiler import load_source
 from kdzero_gp.models.taps import FORMS, Tapped
 
 # A relation over the batch, its square (which the batch size scales), one that the batch correlates, and plain kd.
-EXPRESSION = (
-    "add(add(times(no(l2(mm(feat))), 2), times(no(cor(logits)), 10)), times(no(kl(softmax_C(logits, 4))), 1))"
-)
+EXPRESSION = "add(add(times(no(l2(mm(feat))), 2), times(no(cor(logits)), 10)), times(no(kl(softmax_C(logits, 4))), 1))"
 SHARES = (2.0, 10.0, 1.0)
-BATCHES = 16
+BATCHES = 8
 
 
 class Network(nn.Module):
@@ -62,9 +60,7 @@ def file(pair, tmp_path_factory):
         side: {name: (layer, keys, forms[form]) for name, (layer, keys, form) in network.layers.items()}
         for side, network in (("student", student), ("teacher", teacher))
     }
-    kdzero_gp.export(
-        path, EXPRESSION, student.shapes, teacher.shapes, (1.0, 1.0, 1.0), shares=SHARES, layers=layers
-    )
+    kdzero_gp.export(path, EXPRESSION, student.shapes, teacher.shapes, (1.0, 1.0, 1.0), shares=SHARES, layers=layers)
     return path
 
 
@@ -171,6 +167,15 @@ def test_the_reader_gives_what_the_search_read(pair, file):
         assert set(found) == {"feat", "logits"}
         for name, tensor in found.items():
             torch.testing.assert_close(tensor, expected[name])
+
+
+def test_a_file_with_hooks_passes_a_linter(file):
+    for command in (["check", "--select", "E,F,W,I,B"], ["format", "--diff"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length", "110", "--no-cache", str(file)],
+            capture_output=True, encoding="utf-8",
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout
 
 
 def test_the_file_runs_where_there_is_only_torch(file):

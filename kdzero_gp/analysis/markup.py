@@ -61,11 +61,13 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], left: Sequen
     return tag("table", tag("thead", cells("th", headers)), body, style="border-collapse:collapse")
 
 
-def picture(expression: Expression, width: int | None = None) -> Markup:
+def picture(expression: Expression, width: int | None = None, numbers: Sequence[float] = ()) -> Markup:
     """The drawing of a distiller inside a page, as wide as the page allows, or at most ``width`` pixels; its text
-    where it cannot be drawn."""
+    where it cannot be drawn. ``numbers`` are those of its file, one for each term."""
     try:
-        drawn = to_svg(expression, direction="auto" if width is None else "right", legend=width is None)
+        drawn = to_svg(
+            expression, numbers=numbers, direction="auto" if width is None else "right", legend=width is None
+        )
     except KdzeroError:
         return code(expression)
     return shrinking(drawn, width)

@@ -15,7 +15,7 @@ from torch import nn
 from kdzero_gp.analysis import markup
 from kdzero_gp.common import ALONE_TEXT, UNKNOWN, real
 from kdzero_gp.compiler import Expression, compile_distiller
-from kdzero_gp.draw import describe, to_svg
+from kdzero_gp.draw import clauses, describe, to_svg
 from kdzero_gp.families import Measure, TaskFamily
 from kdzero_gp.search.race import TEST, Competitor, RaceResult
 from kdzero_gp.search.export import export_entry
@@ -68,7 +68,12 @@ class RankedDistiller:
     @cached_property
     def sentence(self) -> str:
         """What it does, in one English sentence."""
-        return describe(self.expression)
+        return describe(self.expression, numbers=self.magnitudes)
+
+    @property
+    def clauses(self) -> list[str]:
+        """The parts of ``sentence``, one for each term."""
+        return clauses(self.expression, numbers=self.magnitudes)
 
     def source(self) -> str:
         """The text of the file that ``kdzero-gp export`` writes: a class ``Distiller`` that needs only torch."""
@@ -91,7 +96,7 @@ class RankedDistiller:
         return compile_distiller(self.expression, *shapes, self.magnitudes or None)
 
     def _repr_svg_(self) -> str:
-        return to_svg(self.expression)
+        return to_svg(self.expression, numbers=self.magnitudes)
 
     @property
     def numbers(self) -> dict[str, str]:
@@ -118,7 +123,8 @@ class RankedDistiller:
 
     def _repr_html_(self) -> str:
         head = markup.tag("p", markup.tag("b", f"Rank {self.rank}"), " ", markup.code(self.expression))
-        drawn = markup.picture(self.expression) + markup.tag("p", self.sentence)
+        drawn = markup.picture(self.expression, numbers=self.magnitudes)
+        drawn += markup.tag("ul", *(markup.tag("li", clause) for clause in self.clauses))
         return markup.plain(head, drawn, markup.table(["", ""], list(self.numbers.items())))
 
 
@@ -157,7 +163,7 @@ def _row(member: RankedDistiller, deciding: Measure) -> list[object]:
     race = member.standing
     return [
         member.rank,
-        markup.picture(member.expression, _THUMBNAIL) + markup.code(member.expression),
+        markup.picture(member.expression, _THUMBNAIL, member.magnitudes) + markup.code(member.expression),
         real(member.fitness),
         deciding.text(member.metrics.get(deciding.name, math.nan)),
         UNKNOWN if race is None else deciding.text(*race.value(deciding.name)),

@@ -104,6 +104,19 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
     return parse(what)
 
 
+def free_name(path: Path) -> Path:
+    """``path``, or with the first number that makes it a new file.
+
+    >>> free_name(Path("surely/not/there.svg")).name
+    'there.svg'
+    """
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
+
+
 @click.command()
 @click.argument("what", metavar="DIR|EXPRESSION|ZOO_NAME")
 @click.option("--rank", type=int, default=1, show_default=True, help="Which of a run's distillers, best first.")
@@ -111,18 +124,22 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
-    help=".svg, .png, .dot, .mmd, .tex or .txt",
+    help=".svg, .png, .pdf, .dot, .mmd, .tex or .txt [default: a new tree.svg]",
 )
-def inspect(what: str, rank: int, output: Path) -> None:
+def inspect(what: str, rank: int, output: Path | None) -> None:
     """Draw a distiller's tree."""
     from kdzero_gp import draw
     from kdzero_gp.compiler import Expression
 
     distiller = distiller_of(what, rank)
-    expression = distiller if isinstance(distiller, Expression) else distiller.expression
-    draw.write(expression, output)
-    click.echo(f"{draw.describe(expression)}\nwrote {output}")
+    numbers: tuple[float, ...] = ()
+    if isinstance(distiller, Expression):
+        expression = distiller
+    else:
+        expression, numbers = distiller.expression, distiller.magnitudes
+    output = output or free_name(Path("tree.svg"))
+    draw.write(expression, output, numbers=numbers)
+    click.echo(f"{draw.bullets(expression, numbers=numbers)}\nwrote {output}")
 
 
 @click.command()
@@ -151,7 +168,9 @@ def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, .
             raise SettingError("distiller.py exists already; name the file to write with -o")
     if isinstance(distiller, Expression):
         if with_hooks:
-            raise SettingError("--with-hooks needs a run, which knows the layers of its networks; give the run's folder")
+            raise SettingError(
+                "--with-hooks needs a run, which knows the layers of its networks; give the run's folder"
+            )
         shares = () if what.removeprefix("zoo:") in zoo else _written(distiller)
         export_expression(output, distiller, *_shapes(shape, distiller), shares=shares)
     else:

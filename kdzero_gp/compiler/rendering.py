@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -251,11 +252,23 @@ def _reader_source(program: Program, layers: Mapping[str, Reading]) -> list[str]
     needed = dict.fromkeys([*program.knowledge, "logits"])
     used = {side: {name: reading[name] for name in needed if name in reading} for side, reading in layers.items()}
     forms = dict.fromkeys(form for reading in used.values() for _, _, form in reading.values() if form is not None)
-    tables = []
-    for side, reading in used.items():
-        rows = [f'    "{n}": ({layer!r}, {keys!r}, {form and form.__name__}),' for n, (layer, keys, form) in reading.items()]
-        tables.append("\n".join([f"{side.upper()}_LAYERS = {{", *rows, "}"]))
+    tables = [
+        "\n".join(
+            [f"{side.upper()}_LAYERS = {{", *(f"    {_quoted(n)}: {_read(*one)}," for n, one in reading.items()), "}"]
+        )
+        for side, reading in used.items()
+    ]
     return [*map(_source_of_function, forms), function_source(standalone.Reader), "\n".join(tables)]
+
+
+def _read(layer: str, keys: Sequence[int | str], form: Callable[..., Any] | None) -> str:
+    path = "".join(f"{_quoted(key) if isinstance(key, str) else key}, " for key in keys)
+    path = path.removesuffix(" ") if len(keys) == 1 else path.removesuffix(", ")
+    return f"({_quoted(layer)}, ({path}), {form.__name__ if form is not None else None})"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
 
 
 def _described(name: str, value: Any) -> str:

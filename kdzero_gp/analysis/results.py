@@ -17,8 +17,9 @@ from kdzero_gp.common import ALONE_TEXT, UNKNOWN, real
 from kdzero_gp.compiler import Expression, compile_distiller
 from kdzero_gp.draw import clauses, describe, to_svg
 from kdzero_gp.families import Measure, TaskFamily
+from kdzero_gp.search.export import export_entry, shares_of
 from kdzero_gp.search.race import TEST, Competitor, RaceResult
-from kdzero_gp.search.export import export_entry
+from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
 
 _THUMBNAIL = 340
@@ -75,6 +76,17 @@ class RankedDistiller:
         """The parts of ``sentence``, one for each term."""
         return clauses(self.expression, numbers=self.magnitudes)
 
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each term's gradient in units of the cross-entropy's, as it was searched; () where that is not known."""
+        with Database.read(self.folder) as database:
+            settings = RunSettings.from_dict(database.fact("settings"))
+            return shares_of(database, settings, self._entry, self.expression)
+
+    @property
+    def _entry(self) -> Competitor:
+        return Competitor(self.digest, "evolved", str(self.expression), self.magnitudes, self.fitness)
+
     def source(self) -> str:
         """The text of the file that ``kdzero-gp export`` writes: a class ``Distiller`` that needs only torch."""
         with tempfile.TemporaryDirectory() as folder:
@@ -83,9 +95,8 @@ class RankedDistiller:
     def export(self, path: Path | str, hooks: bool = False) -> Path:
         """Write that file, and return its path. With ``hooks`` it reads both networks' tensors, too."""
         path = Path(path)
-        entry = Competitor(self.digest, "evolved", str(self.expression), self.magnitudes, self.fitness)
         with Database.read(self.folder) as database:
-            export_entry(self.folder, database, entry, path, hooks)
+            export_entry(self.folder, database, self._entry, path, hooks)
         return path
 
     def distiller(self) -> nn.Module:

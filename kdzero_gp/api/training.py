@@ -261,7 +261,7 @@ def resolved(distiller: Distiller) -> Any:
     if not isinstance(distiller, RankedDistiller):
         return distiller
     name = name or distiller.folder.resolve().name + (f"#{distiller.rank}" if distiller.rank != 1 else "")
-    return NamedDistiller(name, distiller.expression, distiller.magnitudes)
+    return NamedDistiller(name, distiller.expression, distiller.magnitudes, distiller.shares)
 
 
 def _trained(pair: trainings.Pair, folder: Path) -> nn.Module:

@@ -175,8 +175,8 @@ def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, .
         export_expression(output, distiller, *_shapes(shape, distiller), shares=shares)
     else:
         distiller.export(output, with_hooks)
-    click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy; for another batch size "
-               "call its calibrate(student, teacher, labels) first")  # fmt: skip
+    click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy")
+    click.echo("for another batch size than its own, call its calibrate(student, teacher, labels) first")
 
 
 def _written(expression: Expression) -> tuple[float, ...]:

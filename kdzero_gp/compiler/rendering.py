@@ -13,6 +13,7 @@ from types import FunctionType
 from typing import Any
 
 from kdzero_gp.compiler import standalone
+from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.compiler.lowering import Program, Step, written
 from kdzero_gp.compiler.shapes import Adapter
 from kdzero_gp.errors import ShapeError
@@ -223,7 +224,7 @@ def render(
     ``layers``: the layers of "student" and "teacher", which add a reader of both to the module.
     """
     facts = {"expression": str(program.expression)} | dict(provenance or {})
-    described = "\n".join(_described(name, value) for name, value in facts.items())
+    described = facts_source(facts)
     parts = [f'"""A knowledge-distillation loss, written by kdzero-gp.\n\n{described}\n"""\n']
     functions = [function_source(function) for function in (*_functions(program), *_CALIBRATION[:-1])]
     if magnitudes is None:
@@ -271,7 +272,25 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
+def facts_source(facts: Mapping[str, Any]) -> str:
+    """Facts as lines of a file's docstring."""
+    return "\n".join(_described(name, value) for name, value in facts.items())
+
+
 def _described(name: str, value: Any) -> str:
     """One fact of the provenance; quotes and backslashes cannot end the docstring."""
     text = f"{name}: {value}".replace("\\", "/").replace('"""', "'''").replace("\x00", "")
     return "\n".join(textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_long_words=True)) or text
+
+
+def terms_in_words(
+    expression: Expression, magnitudes: Sequence[float], shares: Sequence[float], batch_size: int
+) -> dict[str, str]:
+    """For the head of a file: the batch size, and for each term its share and the number that gives it."""
+    if not magnitudes:
+        return {}
+    facts = {"batch size": f"{batch_size}; the magnitudes hold for this one, calibrate() sets them for yours"}
+    for number, term in enumerate(terms(expression)):
+        share = f"gradient {shares[number]:.3g} × that of the cross-entropy, " if shares else ""
+        facts[f"term {number + 1}"] = f"{term.arguments[0]}: {share}magnitude {magnitudes[number]:.6g}"
+    return facts

@@ -78,8 +78,8 @@ def calibrate(
 class Reader:
     """Reads what a distiller needs from a network, by hooks: ``Reader(network, STUDENT_LAYERS)(images)``.
 
-    ``layers`` says for each name the layer ("" is the output of the network, "fc:input" what goes into fc), the keys
-    that lead to a tensor in it, and what brings that into form, or None.
+    ``layers`` says for each name the layer ("" is the network's output, "fc:input" what goes into fc),
+    the keys that lead to a tensor in it, and what brings that into form, or None.
     """
 
     def __init__(self, network: nn.Module, layers: Mapping[str, tuple[Any, ...]]) -> None:

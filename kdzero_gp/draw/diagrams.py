@@ -82,7 +82,7 @@ def to_dot(
     shapes: PairShapes | None = None,
     numbers: Sequence[float] = (),
 ) -> str:
-    """A distiller as a Graphviz file; the arguments are those of ``graph`` and of ``describe``. Double lines are pairs."""
+    """A distiller as a Graphviz file; arguments as of ``graph`` and ``describe``. Double lines are pairs."""
     root, sentence = _drawn(expression, knowledge, shapes, numbers)
     lines = [
         "digraph distiller {",
@@ -107,7 +107,7 @@ def to_mermaid(
     shapes: PairShapes | None = None,
     numbers: Sequence[float] = (),
 ) -> str:
-    """A distiller as a Mermaid flowchart; the arguments are those of ``graph`` and of ``describe``. Thick lines are pairs."""
+    """A distiller as a Mermaid flowchart; arguments as of ``graph`` and ``describe``. Thick lines are pairs."""
     root, sentence = _drawn(expression, knowledge, shapes, numbers)
     lines = [
         "flowchart LR",

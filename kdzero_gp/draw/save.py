@@ -36,7 +36,7 @@ def tex_file(
     head = f"% {expression}\n% needs amsmath and amssymb\n"
     relative = [f"{factor.relative:g}" for factor in factors_of(expression, numbers) if factor.relative is not None]
     if relative:
-        head += f"% the numbers are those of the exported file, at its batch size; relative to the cross-entropy's "
+        head += "% the numbers are those of the exported file, at its batch size; relative to the cross-entropy's "
         head += f"gradient they are {', '.join(relative)}\n"
     return f"{head}\\[\n\\begin{{aligned}}\n  {body}\n\\end{{aligned}}\n\\]\n"
 

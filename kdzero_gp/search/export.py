@@ -9,7 +9,7 @@ from typing import Any
 
 from kdzero_gp.common import ALONE_TEXT
 from kdzero_gp.compiler import Expression, export, pair_shapes, parse, terms
-from kdzero_gp.compiler.rendering import Reading
+from kdzero_gp.compiler.rendering import Reading, terms_in_words
 from kdzero_gp.errors import RunError
 from kdzero_gp.models import taps
 from kdzero_gp.search.confirmation import verdict
@@ -50,19 +50,6 @@ def shares_of(
     if len(norms) != len(entry.magnitudes):
         return ()
     return tuple(m * norm for m, norm in zip(entry.magnitudes, norms, strict=True))
-
-
-def terms_in_words(
-    expression: Expression, magnitudes: Sequence[float], shares: Sequence[float], batch_size: int
-) -> dict[str, str]:
-    """For the head of a file: the batch size, and for each term its share and the number that gives it."""
-    if not magnitudes:
-        return {}
-    facts = {"batch size": f"{batch_size}; the magnitudes hold for this one, calibrate() sets them for yours"}
-    for number, term in enumerate(terms(expression)):
-        share = f"gradient {shares[number]:.3g} × that of the cross-entropy, " if shares else ""
-        facts[f"term {number + 1}"] = f"{term.arguments[0]}: {share}magnitude {magnitudes[number]:.6g}"
-    return facts
 
 
 def readings(layers: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Reading]:

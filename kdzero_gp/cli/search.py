@@ -8,7 +8,14 @@ from typing import Any
 import click
 
 from kdzero_gp.cli.app import console
-from kdzero_gp.cli.options import PRECISION, THREADS, WORKER_OPTIONS, search_options, with_options
+from kdzero_gp.cli.options import (
+    PRECISION,
+    THREADS,
+    WORKER_OPTIONS,
+    GroupedCommand,
+    search_options,
+    with_options,
+)
 from kdzero_gp.errors import SettingError
 
 # Where nothing is said.
@@ -22,15 +29,25 @@ FINAL_OPTIONS = (
 )  # fmt: skip
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @search_options
 @with_options(WORKER_OPTIONS, FINAL_OPTIONS)
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Options from a file, such as the "
+              "config.toml of another run; those that are given here win.")  # fmt: skip
 @click.pass_context
-def evolve(ctx: click.Context, **options: Any) -> None:
-    """Search for the best distiller of a teacher-student pair."""
+def evolve(ctx: click.Context, config: Path | None, **options: Any) -> None:
+    """Search for the loss with which a student learns best from a teacher.
+
+    A search makes births: new losses (distillers), bred from good ones. Most are judged by a proxy, a short training
+    that starts from the warm student, one that has learnt without a teacher for a while. The best then race in longer
+    trainings. A magnitude is relative: the size of a term's gradient in units of the cross-entropy's. A tap names the
+    layer that a tensor is read from.
+    """
     from kdzero_gp.api import search
     from kdzero_gp.api.progress import progress_for
+    from kdzero_gp.search.config import with_config
 
+    options = with_config(options, config)
     final = _final_options(options)
     task = options.pop("task") or DEFAULT_TASK
     folder = options.pop("out") or search.next_folder(task)

@@ -22,6 +22,7 @@ from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import ExpressionError, RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.files import atomic_write
 from kdzero_gp.models.digest import content_digest
 from kdzero_gp.objects import find, is_own
 from kdzero_gp.progress import Progress
@@ -30,6 +31,7 @@ from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
+from kdzero_gp.search.config import CONFIG, config_text
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
 from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
@@ -76,10 +78,12 @@ def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progr
         raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
     with Database.create(folder, {"settings": settings.as_dict(), "versions": _versions()}) as database:
         try:
+            atomic_write(folder / CONFIG, config_text(settings), "free space or choose another --out")
             return Work(folder, database, settings, machine, progress or Progress()).run()
         except Exception:
             if not any((folder / name).exists() for name in (TEACHER, PROXY_TASK)):
                 database.discard()
+                (folder / CONFIG).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             raise

@@ -56,7 +56,7 @@ def teacher(tmp_path_factory):
     out = tmp_path_factory.mktemp("teacher")
     result = training.train("digits", "digits_cnn_16", out=out, changes={"epochs": 6}, machine=ONE)
     assert result.test["accuracy"] > 0.8
-    return str(out / "student.safetensors")
+    return str(out / "network.safetensors")
 
 
 @pytest.fixture

@@ -222,7 +222,7 @@ def _with_teacher(pair: trainings.Pair, folder: Path, machine: Machine, progress
     result = run_training(Settings(pair.task, pair.teacher, recipe, pair.data), place, machine, progress)
     if result.reason:
         raise RunError(f"the teacher {pair.teacher} could not be trained: {result.reason}; give teacher_weights")
-    return replace(pair, teacher_weights=str(place / files.STUDENT))
+    return replace(pair, teacher_weights=str(files.as_network(place)))
 
 
 def _stem(chosen: Given, run: Run | None) -> str:

@@ -64,7 +64,7 @@ def run(
     """
     machine = machine or Machine()
     device = machine.resolved()
-    files.claim(folder, "training", settings.as_dict())
+    is_new = files.claim(folder, "training", settings.as_dict())
     progress = progress or Progress()
     known = files.read_result(folder)
     if known is not None:
@@ -79,7 +79,12 @@ def run(
     with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(threads):
         forget_peak(device)
         machine = replace(machine, threads=threads)
-        training = _Training(settings, folder, machine, progress, shared, checkpoint)
+        try:
+            training = _Training(settings, folder, machine, progress, shared, checkpoint)
+        except Exception:
+            if is_new:
+                files.disclaim(folder)
+            raise
         account = training.opened.batches.account
         chosen = {"device": str(device), "threads": threads, "precision": str(training.opened.precision)}
         chosen |= {"data": account.as_dict()}

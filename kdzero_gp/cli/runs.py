@@ -62,12 +62,13 @@ def _print_tables(run: Run, top: int) -> None:
     settings = run.settings
     state = "finished" if run.finished else "not finished"
     click.echo(f"{run.folder}: {state}, {tables.counts_line(run.counts)}")
-    tables.show(console, tables.ranking_table(run.top(top), settings.family))
+    family, width = settings.family, tables.width_of(console)
+    tables.show(console, tables.ranking_table(run.top(top), family, width))
     raced = [result for result in run.race if not result.reason]
     if raced:
-        tables.show(console, tables.race_table(raced, settings.family))
+        tables.show(console, tables.race_table(raced, family, width, expressions=False))
     if run.confirmation:
-        tables.show(console, tables.confirmation_table(run.confirmation, settings.family))
+        tables.show(console, tables.confirmation_table(run.confirmation, raced, family, width))
     tables.show(console, tables.screens_table(run.screens))
     if settings.search.objectives:
         tables.show(console, tables.front_table(run.front, settings.search.objectives))

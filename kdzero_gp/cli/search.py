@@ -62,11 +62,12 @@ def evolve(ctx: click.Context, config: Path | None, **options: Any) -> None:
 
 
 def _conclude(result: Any) -> None:
-    from kdzero_gp.cli.tables import confirmation_table, race_table, show
+    from kdzero_gp.cli.tables import confirmation_table, race_table, show, width_of
 
-    show(console, race_table(result.table, result.family))
+    width = width_of(console)
+    show(console, race_table(result.table, result.family, width))
     if result.fresh:
-        show(console, confirmation_table(result.fresh, result.family))
+        show(console, confirmation_table(result.fresh, result.table, result.family, width))
     for line in _conclusion(result):
         click.echo(line)
 

@@ -19,7 +19,6 @@ from kdzero_gp.families import TaskFamily
 from kdzero_gp.search.race import RaceResult
 from kdzero_gp.search.storage import StoredEvaluation
 
-
 # Narrower terminals get the columns that decide; wider ones the rest of them, too.
 WIDE = 110
 # A name is cut to so many characters.

@@ -33,6 +33,7 @@ from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
 from kdzero_gp.search.config import CONFIG, config_text
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
+from kdzero_gp.search.estimate import Estimate, estimate, megabytes
 from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
@@ -149,6 +150,7 @@ class Work:
         self.grammar = Grammar(self.settings.space, self.shapes.types)
         with Executor(self.folder / PROXY_TASK, self.workers, self.device, self.timeout) as self.executor:
             self._measure_baseline()
+            self._tell_cost()
             self.measure_zoo()
             self._evolve()
             self._race()
@@ -220,6 +222,20 @@ class Work:
         )
         self.progress.note(f"{ALONE_TEXT}: validation {values} after one proxy training")
 
+    def _estimate(self) -> Estimate:
+        methods = sum(self._fits(zoo[name]) for name in zoo)
+        return estimate(self.database, self.settings, methods, self.workers)
+
+    def _tell_cost(self) -> None:
+        """Before what takes long: how long, and how much room."""
+        if not self.database.measurements("zoo") and not self.database.births():
+            self.progress.note(f"{self._estimate()}; {megabytes(self.folder):,.0f} MB in {self.folder} so far")
+
+    def _begin(self, stage: str, total: int, done: int = 0) -> None:
+        self.progress.later(self._estimate().after(stage))
+        self.progress.begin(stage, total)
+        self.progress.advance(done)
+
     def measure_zoo(self) -> None:
         """Tune every published method: one proxy for each listed factor."""
         seed = self.settings.search.seed
@@ -240,7 +256,7 @@ class Work:
             self.database.add_measurement(row, trained.seconds, trained.step_milliseconds)
             self.progress.advance()
 
-        self.progress.begin("published methods", len(todo))
+        self._begin("published methods", len(todo))
         usable = [(name, factor) for name, factor in todo if not self.zoo_probes[name].reason]
         for name, factor in todo:
             if (name, factor) not in usable:
@@ -318,7 +334,7 @@ class Work:
             self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source
         )
         self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), on_birth=self._keep_birth)
-        self.progress.begin("births", settings.generations * settings.population)
+        self._begin("births", settings.generations * settings.population)
         last = 0
         for generation in self.search.run():
             last = generation.number + 1
@@ -336,11 +352,13 @@ class Work:
 
     def _race(self) -> None:
         """Race until as many evolved distillers as wanted came through."""
-        competitors = entries(self.database, self.settings)
+        competitors, plan = entries(self.database, self.settings), self.settings.plan
+        if unraced(self.database, self.settings, competitors):
+            start = "a new student" if plan.race_from_scratch else "the warm student, which goes on"
+            self.progress.note(f"race: {plan.race.epochs:g} epochs each, from {start}")
         while todo := unraced(self.database, self.settings, competitors):
             total = len(competitors) * self.settings.plan.race_seeds
-            self.progress.begin("race", total)
-            self.progress.advance(total - len(todo))
+            self._begin("race", total, total - len(todo))
             run_race(self.database, self._source, self._all, todo)
             self.progress.end()
             competitors = entries(self.database, self.settings)
@@ -350,8 +368,8 @@ class Work:
         wanted, seeds = finalists(standings(self.database, self.settings)), fresh_seeds(self.settings)
         todo = without_result(self.database, FRESH, wanted, seeds)
         if todo:
-            self.progress.begin("confirmation", len(wanted) * len(seeds))
-            self.progress.advance(len(wanted) * len(seeds) - len(todo))
+            total = len(wanted) * len(seeds)
+            self._begin("confirmation", total, total - len(todo))
             run_race(self.database, self._source, self._all, todo, FRESH)
             self.progress.end()
 

@@ -174,8 +174,21 @@ def _opened(
         folder = Path(out) if out is not None else Path("runs") / f"{_stem(chosen, run)}-{what}"
         if out is None:
             progress.note(f"folder: {folder}")
+        if run is not None:
+            _tell_length(run, pair, progress)
         pair = _with_teacher(pair, folder, machine, progress)
         yield _Work(pair, [resolved(one) for one in distillers], folder, machine)
+
+
+def _tell_length(run: Run, pair: trainings.Pair, progress: Progress) -> None:
+    """What the race of a run trained, where this is another length."""
+    plan, epochs = run.settings.plan, pair.settings(0).recipe.epochs
+    if epochs != plan.race.epochs:
+        start = "a new student" if plan.race_from_scratch else "its warm student"
+        progress.note(
+            f"trains for {epochs:g} epochs (recipe {pair.recipe}); the race of {run.folder} trained {start} for "
+            f"{plan.race.epochs:g}, so that its accuracies are not those to expect; --epochs says how long"
+        )
 
 
 _MACHINE = ("device", "workers", "threads", "precision", "readers")

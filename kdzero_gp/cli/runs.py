@@ -156,13 +156,18 @@ def inspect(what: str, rank: int, output: Path | None) -> None:
 )
 @click.option("--with-hooks", is_flag=True, help="The file reads both networks' tensors itself, by hooks on the layers "
               "that the run read.")  # fmt: skip
-def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, ...], with_hooks: bool) -> None:
+@click.option("--method", metavar="NAME", help="A published method, with the magnitudes that the run tuned.")
+def export(
+    what: str, rank: int | None, output: Path | None, shape: tuple[str, ...], with_hooks: bool, method: str | None
+) -> None:
     """Write a distiller as a Python file that needs only torch."""
     from kdzero_gp.analysis.run import Run
     from kdzero_gp.compiler import Expression, zoo
     from kdzero_gp.compiler import export as export_expression
 
     distiller = Run(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
+    if method is not None and not isinstance(distiller, Run):
+        raise SettingError("--method needs a run's folder, and no --rank")
     if output is None:
         output = Path("distiller.py")
         if output.exists():
@@ -174,6 +179,8 @@ def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, .
             )
         shares = () if what.removeprefix("zoo:") in zoo else _written(distiller)
         export_expression(output, distiller, *_shapes(shape, distiller), shares=shares)
+    elif isinstance(distiller, Run):
+        distiller.export(output, with_hooks, method)
     else:
         distiller.export(output, with_hooks)
     click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy")

@@ -87,6 +87,8 @@ def _conclusion(result: Any) -> list[str]:
         best = result.table[0].entry
         if best.kind != "evolved":
             lines.append(f"{best.title} did better in this race")
+            if best.kind == "zoo":
+                lines[-1] += f"; take it with: kdzero-gp export {result.folder} --method {best.name}"
         lines.append("not confirmed on fresh seeds, so its lead is flattered: --fresh-seeds 20")
     won = result.verdict
     what = "the evolved distiller" if won is None or won.winner == won.evolved else won.winner

@@ -59,8 +59,11 @@ def test_a_rank_means_one_distiller_wherever_it_is_asked_for(reordered, tmp_path
     ranked = [row["expression"] for row in shown]
     assert ranked != fittest[:6], "the race has to reorder, or this test says nothing"
     table = said("show", reordered, "--top", "6")
-    lines = [re.match(r"│ (\d+) +│.*│ (\S.*?) +│$", line) for line in table.split("race,")[0].splitlines()]
-    printed = [(int(line[1]), line[2]) for line in lines if line]
+    assert [int(rank) for rank in re.findall(r"^ *evolved (\d+) · ", table.split("race, ")[0], re.MULTILINE)] == [
+        1, 2, 3, 4, 5, 6
+    ]  # fmt: skip
+    lines = [re.match(r"(\d+): (\S.*)$", line) for line in table.splitlines()]
+    printed = [(int(line[1]), line[2].rstrip()) for line in lines if line]
     # long ones go on in the next line
     assert [rank for rank, _ in printed] == [1, 2, 3, 4, 5, 6]
     assert all(expression.startswith(text) for (_, text), expression in zip(printed, ranked, strict=True))

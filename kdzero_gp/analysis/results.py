@@ -14,7 +14,7 @@ from torch import nn
 
 from kdzero_gp.analysis import markup
 from kdzero_gp.common import ALONE_TEXT, UNKNOWN, real
-from kdzero_gp.compiler import Expression, compile_distiller
+from kdzero_gp.compiler import Expression, load_source, source_of
 from kdzero_gp.draw import clauses, describe, to_svg
 from kdzero_gp.families import Measure, TaskFamily
 from kdzero_gp.search.export import export_entry, shares_of
@@ -100,11 +100,15 @@ class RankedDistiller:
         return path
 
     def distiller(self) -> nn.Module:
-        """The torch module for the run's pair, with its final magnitudes: ``module(student, teacher, labels)``."""
+        """The torch module for the run's pair, with its final magnitudes: ``module(student, teacher, labels)``. For
+        another batch size, call its ``calibrate(student, teacher, labels)`` first."""
         with Database.read(self.folder) as database:
             bench = database.fact("bench")
         shapes = bench["student_shapes"], bench["teacher_shapes"]
-        return compile_distiller(self.expression, *shapes, self.magnitudes or None)
+        table = self.family.knowledge
+        magnitudes = self.magnitudes or None
+        source = source_of(self.expression, *shapes, magnitudes, knowledge=table, shares=self.shares)
+        return load_source(source)
 
     def _repr_svg_(self) -> str:
         return to_svg(self.expression, numbers=self.magnitudes)

@@ -97,7 +97,7 @@ def test_the_counts_add_up_to_the_births_and_a_prediction_is_no_rejection(tmp_pa
         "trained": 34, "equivalent": 4, "predicted": 21, "rejected": 11, "failed": 0, "duplicates": 0, "waiting": 0
     }  # fmt: skip
     output = said("show", folder)
-    assert "70 births, 34 trained, 4 equivalent, 21 predicted, 11 rejected" in output
+    assert "70 births: 34 trained, 4 equivalent, 21 predicted, 11 rejected" in output
     assert sum(map(int, re.findall(r"^rejected (\d+):", output, re.MULTILINE))) == 11
     flow = candidate_flow(*run._history())
     assert sum(count for name, count in flow.items() if name.startswith("rejected:")) == 11

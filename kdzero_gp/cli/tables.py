@@ -84,7 +84,7 @@ def ranking_table(ranked: Sequence[RankedDistiller], family: TaskFamily, width: 
     """The best distillers of a search, at the rank that ``--rank`` and ``run:DIR#RANK`` take; expressions below."""
     deciding = family.deciding
     measures = [deciding] if width < WIDE else list(family.measures)
-    shown = _table("ranking by the race, then by fitness (lower is better; 1 is cross-entropy alone)")
+    shown = _table("ranked by race and fitness (lower is better; cross-entropy alone has 1)")
     headers = [f"race {deciding.heading}", "proxy fitness", *(f"proxy {m.heading}" for m in measures)]
     _add_column(shown, "distiller", is_text=True)
     for header in headers:

@@ -1,5 +1,5 @@
-"""The generated pages of the documentation: ``python -m kdzero_gp.docs`` writes them, ``--check`` fails when they
-are stale. They come from the declarations alone."""
+"""The generated pages of the documentation, and the defaults that the help shows: ``python -m kdzero_gp.docs`` writes
+them, ``--check`` fails when they are stale. They come from the declarations alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzero_gp import draw
+from kdzero_gp import cli, draw
+from kdzero_gp.cli.defaults import FILE, defaults_file
 from kdzero_gp.compiler import zoo
 from primitives import CATALOGUE, MAGNITUDES, TEMPERATURES, Operation, PairType
 from primitives.types import RANKS
@@ -137,22 +138,26 @@ def zoo_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"catalogue.md": catalogue_page, "zoo.md": zoo_page}
+PAGES = {
+    FOLDER / "catalogue.md": catalogue_page,
+    FOLDER / "zoo.md": zoo_page,
+    Path(cli.__file__).parent / FILE: defaults_file,
+}
 
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` say which are stale. Returns the exit code."""
     stale = []
-    for name, page in PAGES.items():
-        path, text = FOLDER / name, page()
+    for path, page in PAGES.items():
+        text = page()
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
-        stale.append(name)
+        stale.append(path.name)
         if "--check" not in arguments:
-            FOLDER.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
     if "--check" in arguments and stale:
-        print(f"{', '.join(stale)} in {FOLDER} are stale; run: python -m kdzero_gp.docs")
+        print(f"{', '.join(stale)} are stale; run: python -m kdzero_gp.docs")
         return 1
     print(f"wrote {', '.join(stale)}" if stale else "all pages are up to date")
     return 0

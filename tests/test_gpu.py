@@ -195,7 +195,7 @@ def test_a_resumed_distillation_ends_with_the_same_bits(expression, tmp_path):
     machine = training.Machine(DEVICE, threads=1)
     teacher = tmp_path / "teacher"
     training.train("digits", "digits_cnn_32", out=teacher, changes={"epochs": 2}, machine=machine)
-    pair = training.Pair("digits", "digits_cnn_4", "digits_cnn_32", str(teacher / "student.safetensors"),
+    pair = training.Pair("digits", "digits_cnn_4", "digits_cnn_32", str(teacher / "network.safetensors"),
                          changes={"epochs": 4})  # fmt: skip
     whole = training.distill(pair, expression, out=tmp_path / "whole", machine=machine)
     with pytest.raises(Interrupted):

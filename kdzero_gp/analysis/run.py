@@ -22,7 +22,7 @@ from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.search.candidates import counts_of, front, screen_rows
 from kdzero_gp.search.confirmation import confirmation, verdict, winner
-from kdzero_gp.search.race import RaceResult, standings
+from kdzero_gp.search.race import RaceResult, standings, tuned_zoo
 from kdzero_gp.search.ranking import Ranked, ranking
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation
@@ -180,17 +180,21 @@ class Run:
         settings = self.settings
         return self._read(lambda database: verdict(database, settings))  # type: ignore[no-any-return]
 
-    def export(self, path: Path | str) -> Path:
+    def export(self, path: Path | str, hooks: bool = False, method: str | None = None) -> Path:
         """Write the run's winner, a published method perhaps, as a file that needs only torch, and return its path.
-        Raises ``RunError`` before the race."""
-        from kdzero_gp.search.run import export_entry
+        With ``hooks`` the file reads both networks' tensors, too. ``method``: a published one, as the run tuned it.
+        Raises ``RunError`` before the race, and for a method that was not tuned."""
+        from kdzero_gp.search.export import export_entry
 
         path = Path(path)
         with Database.read(self.folder) as database:
-            entry = winner(database, self.settings)
+            tuned = tuned_zoo(database)
+            if method is not None and method not in tuned:
+                raise RunError(f"{self.folder} has tuned no {method!r}; it has {', '.join(tuned) or 'none yet'}")
+            entry = winner(database, self.settings) if method is None else tuned[method]
             if entry is None:
-                return self.best.export(path)
-            export_entry(self.folder, database, entry, path)
+                return self.best.export(path, hooks)
+            export_entry(self.folder, database, entry, path, hooks)
         return path
 
     @property

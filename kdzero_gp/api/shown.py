@@ -103,5 +103,5 @@ class NotebookProgress(Progress):
             found = Run(self._folder).best
             self._best = best
             self._picture = str(markup.tag("p", markup.code(found.expression))) + markup.picture(
-                found.expression, knowledge=found.knowledge
+                found.expression, knowledge=found.knowledge, numbers=found.magnitudes
             )

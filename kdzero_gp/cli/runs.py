@@ -64,12 +64,13 @@ def _print_tables(run: Run, top: int) -> None:
     settings = run.settings
     state = "finished" if run.finished else "not finished"
     click.echo(f"{run.folder}: {state}, {tables.counts_line(run.counts)}")
-    tables.show(console, tables.ranking_table(run.top(top), settings.family))
+    family, width = settings.family, tables.width_of(console)
+    tables.show(console, tables.ranking_table(run.top(top), family, width))
     raced = [result for result in run.race if not result.reason]
     if raced:
-        tables.show(console, tables.race_table(raced, settings.family))
+        tables.show(console, tables.race_table(raced, family, width, expressions=False))
     if run.confirmation:
-        tables.show(console, tables.confirmation_table(run.confirmation, settings.family))
+        tables.show(console, tables.confirmation_table(run.confirmation, raced, family, width))
     tables.show(console, tables.screens_table(run.screens))
     if settings.search.objectives:
         tables.show(console, tables.front_table(run.front, settings.search.objectives))
@@ -113,6 +114,19 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | tuple[Expression, Kn
         raise
 
 
+def free_name(path: Path) -> Path:
+    """``path``, or with the first number that makes it a new file.
+
+    >>> free_name(Path("surely/not/there.svg")).name
+    'there.svg'
+    """
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
+
+
 @click.command()
 @click.argument("what", metavar="DIR|EXPRESSION|ZOO_NAME")
 @click.option("--rank", type=int, default=1, show_default=True, help="Which of a run's distillers, best first.")
@@ -120,17 +134,21 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | tuple[Expression, Kn
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
-    help=".svg, .png, .dot, .mmd, .tex or .txt",
+    help=".svg, .png, .pdf, .dot, .mmd, .tex or .txt [default: a new tree.svg]",
 )
-def inspect(what: str, rank: int, output: Path) -> None:
+def inspect(what: str, rank: int, output: Path | None) -> None:
     """Draw a distiller's tree."""
     from kdzero_gp import draw
 
     found = distiller_of(what, rank)
-    expression, knowledge = found if isinstance(found, tuple) else (found.expression, found.knowledge)
-    draw.write(expression, output, knowledge)
-    click.echo(f"{draw.describe(expression, knowledge)}\nwrote {output}")
+    numbers: tuple[float, ...] = ()
+    if isinstance(found, tuple):
+        expression, knowledge = found
+    else:
+        expression, knowledge, numbers = found.expression, found.knowledge, found.magnitudes
+    output = output or free_name(Path("tree.svg"))
+    draw.write(expression, output, knowledge, numbers=numbers)
+    click.echo(f"{draw.bullets(expression, knowledge, numbers=numbers)}\nwrote {output}")
 
 
 @click.command()
@@ -144,24 +162,48 @@ def inspect(what: str, rank: int, output: Path) -> None:
     metavar="NAME=STUDENT:TEACHER",
     help="Shapes for an expression, e.g. feat=64x8x8:256x8x8.",
 )
-def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, ...]) -> None:
+@click.option("--with-hooks", is_flag=True, help="The file reads both networks' tensors itself, by hooks on the layers "
+              "that the run read.")  # fmt: skip
+@click.option("--method", metavar="NAME", help="A published method, with the magnitudes that the run tuned.")
+def export(
+    what: str, rank: int | None, output: Path | None, shape: tuple[str, ...], with_hooks: bool, method: str | None
+) -> None:
     """Write a distiller as a Python file that needs only torch."""
     from kdzero_gp.analysis.run import Run
     from kdzero_gp.compiler import export as export_expression
+    from kdzero_gp.compiler import zoo
     from kdzero_gp.families.segmentation import SEGMENTATION
 
     distiller = Run(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
+    if method is not None and not isinstance(distiller, Run):
+        raise SettingError("--method needs a run's folder, and no --rank")
     if output is None:
         output = Path("distiller.py")
         if output.exists():
             raise SettingError("distiller.py exists already; name the file to write with -o")
     if isinstance(distiller, tuple):
+        if with_hooks:
+            raise SettingError(
+                "--with-hooks needs a run, which knows the layers of its networks; give the run's folder"
+            )
         expression, dense = distiller
+        shares = () if what.removeprefix("zoo:") in zoo else _written(expression)
         shapes = _shapes(shape, expression, _EXAMPLE_MAPS if dense else _EXAMPLE_SHAPES)
-        export_expression(output, expression, *shapes, knowledge=SEGMENTATION.knowledge if dense else None)
+        table = SEGMENTATION.knowledge if dense else None
+        export_expression(output, expression, *shapes, shares=shares, knowledge=table)
+    elif isinstance(distiller, Run):
+        distiller.export(output, with_hooks, method)
     else:
-        distiller.export(output)
+        distiller.export(output, with_hooks)
     click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy")
+    click.echo("for another batch size than its own, call its calibrate(student, teacher, labels) first")
+
+
+def _written(expression: Expression) -> tuple[float, ...]:
+    """The magnitudes that stand in an expression: relative ones, which are shares."""
+    from kdzero_gp.compiler import terms
+
+    return tuple(float(term.arguments[1]) for term in terms(expression))  # type: ignore[arg-type]
 
 
 # Shapes for an expression exported without a pair: a ResNet-56 teacher and a ResNet-20 student on CIFAR-100, and two

@@ -103,7 +103,7 @@ def _resumable(ctx: click.Context) -> Iterator[Any]:
         ctx.exit(INTERRUPTED)
 
 
-def _conclude(result: Any, out: Path, task: str) -> None:
+def _conclude(result: Any, out: Path, task: str, weights: str = "student.safetensors") -> None:
     from kdzero_gp.tasks import get
 
     deciding = get(task).family.deciding
@@ -115,7 +115,7 @@ def _conclude(result: Any, out: Path, task: str) -> None:
     if result.validation:
         which = f"weights of epoch {result.best_epoch}, validation {shown(result.validation)}"
     click.echo(f"test {shown(result.test)} ({which}); {result.step_milliseconds:.1f} ms a step")
-    click.echo(f"wrote {out / 'student.safetensors'}, result.json and log.csv beside it")
+    click.echo(f"wrote {out / weights}, result.json and log.csv beside it")
 
 
 @click.command()
@@ -138,8 +138,9 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
             machine=_machine(options), progress=progress, tensorboard=options["tensorboard"],
             backbone=options["backbone"],
         )  # fmt: skip
-    _conclude(result, out, options["task"])
-    click.echo(f"next: kdzero-gp distill --teacher {model} --teacher-weights {out / 'student.safetensors'} …")
+    weights = "network.safetensors"
+    _conclude(result, out, options["task"], weights)
+    click.echo(f"next: kdzero-gp evolve --task {options['task']} --teacher {model} --teacher-weights {out / weights} …")
 
 
 @click.command()

@@ -103,6 +103,19 @@ class Recipe:
             raise SettingError('a recipe\'s draws are of crops over a padded border; add crop = "pad" without augment')
 
     @property
+    def summary(self) -> str:
+        """The recipe in words.
+
+        >>> Recipe(5, 64, 0.1).summary
+        '5 epochs of sgd (batch size 64, learning rate 0.1, cosine, weight decay 0.0005)'
+        """
+        clip = f", gradients clipped at {self.clip:g}" if self.clip else ""
+        return (
+            f"{self.epochs:g} epochs of {self.optimizer} (batch size {self.batch_size}, learning rate "
+            f"{self.learning_rate:g}, {self.schedule}, weight decay {self.weight_decay:g}{clip})"
+        )
+
+    @property
     def size(self) -> tuple[int, int] | None:
         """Height and width of what the networks see; None: as the data are."""
         return (self.image_size, self.image_width or self.image_size) if self.image_size else None

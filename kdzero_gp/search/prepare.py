@@ -92,6 +92,11 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
             race_from_scratch=plan.race_from_scratch,
             teacher=measures,
             account=dataset.account.as_dict(),
+            layers={
+                role: {name: list(one) for name, one in getattr(network, "layers", {}).items() if name in kept}
+                for role, network in (("student", student), ("teacher", teacher))
+            },
+            teacher_sees="; ".join(mended(teacher)),
         )
         preparation.warm_up(proxy_task, student)
         if plan.proxy_trains == "last-stage":

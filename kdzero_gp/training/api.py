@@ -16,6 +16,7 @@ from kdzero_gp.engine.recipe import load_recipe
 from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
 from kdzero_gp.training.distillers import Distiller, NamedDistiller, resolve
+from kdzero_gp.training.folder import as_network
 from kdzero_gp.training.opening import open_for, open_teacher
 from kdzero_gp.training.pair import LOOKING, tapped
 from kdzero_gp.training.run import run
@@ -100,7 +101,7 @@ def train(
     tensorboard: bool = False,
     backbone: str | None = None,
 ) -> TrainingResult:
-    """Train a network alone, by cross-entropy, and keep its weights in ``out/student.safetensors``. ``backbone``: a
+    """Train a network alone, by cross-entropy, and keep its weights in ``out/network.safetensors``. ``backbone``: a
     file of weights for the part of it that is called so, such as ImageNet's.
 
     The same call goes on where an interrupted one stopped. Raises KdzeroError for what cannot be done, RunError when
@@ -112,7 +113,9 @@ def train(
         task, model, data=data, recipe=recipe, changes=changes, student_taps=taps, validate=validate,
         channels=channels, backbone=backbone,
     )  # fmt: skip
-    return _must_end_well(run(alone.settings(seed), Path(out), machine, progress, tensorboard))
+    result = _must_end_well(run(alone.settings(seed), Path(out), machine, progress, tensorboard))
+    as_network(Path(out))
+    return result
 
 
 def distill(
@@ -134,7 +137,7 @@ def distill(
     call goes on where an interrupted one stopped. Raises KdzeroError for what cannot be done, RunError when the loss
     is no longer finite.
 
-    Example: ``distill(Pair("digits", "digits_cnn_4", "digits_cnn_32", "teacher/student.safetensors"), "zoo:kd",
+    Example: ``distill(Pair("digits", "digits_cnn_4", "digits_cnn_32", "teacher/network.safetensors"), "zoo:kd",
     out="student")``.
     """
     (found,) = pair.resolve(distiller)

@@ -11,14 +11,17 @@ from kdzero_gp.common import ALONE_TEXT
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import KdzeroError
+from kdzero_gp.search.confirmation import confirmation, verdict
 from kdzero_gp.search.race import Competitor, RaceResult, standings
 from kdzero_gp.search.ranking import ranking
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
+from kdzero_gp.training.verdict import Verdict
 
 # The kinds of training whose cost is kept, in the order of a run, and what they are called.
 COST_KINDS = {
-    "baseline": ALONE_TEXT, "zoo": "published methods", "evaluation": "candidates", "race": "race"
+    "baseline": ALONE_TEXT, "zoo": "published methods", "evaluation": "candidates", "race": "race",
+    "fresh": "confirmation",
 }  # fmt: skip
 TOP = 10
 # A picture that would be too small on a phone is drawn in two widths, in pixels.
@@ -28,7 +31,8 @@ WIDTHS = (860.0, 340.0)
 @dataclass(frozen=True)
 class Snapshot:
     """A run's rows and what follows from them. ``top``: the best evolved distillers, those of the race by its result,
-    then by fitness; ``knowledge``: the types of the pair's knowledge, None before the pair was measured."""
+    then by fitness; ``knowledge``: the types of the pair's knowledge, None before the pair was measured; ``fresh`` and
+    ``verdict``: the finalists on fresh seeds and what they say."""
 
     folder: Path
     settings: RunSettings
@@ -41,6 +45,8 @@ class Snapshot:
     top: Sequence[Competitor]
     costs: Mapping[str, Sequence[tuple[float, float]]]
     knowledge: KnowledgeTypes | None
+    fresh: Sequence[RaceResult] = ()
+    verdict: Verdict | None = None
 
     @property
     def raced(self) -> list[RaceResult]:
@@ -69,7 +75,7 @@ def read_snapshot(folder: Path) -> Snapshot:
         return Snapshot(
             folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,
             evaluations, table, top, {kind: database.costs(kind) for kind in COST_KINDS},
-            _knowledge(settings, bench),
+            _knowledge(settings, bench), confirmation(database, settings), verdict(database, settings),
         )  # fmt: skip
 
 

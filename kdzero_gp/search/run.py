@@ -31,7 +31,9 @@ from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
+from kdzero_gp.search.exporting import export_entry
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
+from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
 from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
@@ -46,8 +48,8 @@ FRONT = "front"
 
 @dataclass
 class RunResult:
-    """What a finished run has to say: the race's table, its best evolved distiller, the table on fresh seeds with the
-    verdict (none without such seeds), and the file of whoever won."""
+    """What a finished run has to say: the race's table, its best evolved distiller, what pruning left of it, the table
+    on fresh seeds with the verdict (none without such seeds), and the file of whoever won."""
 
     folder: Path
     family: TaskFamily
@@ -56,6 +58,7 @@ class RunResult:
     exported: Path | None
     fresh: list[RaceResult] = field(default_factory=list)
     verdict: Verdict | None = None
+    pruning: Pruning | None = None
 
 
 def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progress | None = None) -> RunResult:
@@ -147,6 +150,7 @@ class Work:
             self.measure_zoo()
             self._evolve()
             self._race()
+            self._prune()
             self._confirm()
         return self._finish()
 
@@ -337,9 +341,35 @@ class Work:
             self.progress.end()
             competitors = entries(self.database, self.settings)
 
+    def _prune(self) -> None:
+        """Train the race's best without some of its parts, until what is left needs all of them."""
+        while (found := pruning(self.database, self.settings)) is not None and found.todo:
+            mode, seed = self.settings.magnitude, self.settings.search.seed
+            probes = [Probe(self._source(expression), seed, mode) for expression in found.todo]
+            answers: dict[int, Probed] = dict(self.executor.map(probes))
+            smaller = []
+            for place, expression in enumerate(found.todo):
+                entry = Competitor(language.digest(expression), "evolved", str(expression), answers[place].magnitudes)
+                if entry.name == found.before.name:
+                    smaller.append(found.before)
+                elif answers[place].reason:
+                    self._not_trained(entry, found.seeds, answers[place].reason)
+                else:
+                    smaller.append(entry)
+            todo = without_result(self.database, PRUNING, smaller, found.seeds)
+            self.progress.begin("pruning", len(todo))
+            run_race(self.database, self._source, self._all, todo, PRUNING)
+            self.progress.end()
+
+    def _not_trained(self, entry: Competitor, seeds: Sequence[int], reason: str) -> None:
+        for seed in seeds:
+            row = StoredMeasurement(PRUNING, entry.name, seed, 1.0, reason, {}, entry.magnitudes)
+            self.database.add_measurement(row, 0.0, 0.0)
+
     def _confirm(self) -> None:
         """Train the race's best on seeds that nothing was chosen by."""
-        wanted, seeds = finalists(standings(self.database, self.settings)), fresh_seeds(self.settings)
+        pruned = pruning(self.database, self.settings)
+        wanted, seeds = finalists(standings(self.database, self.settings), pruned), fresh_seeds(self.settings)
         todo = without_result(self.database, FRESH, wanted, seeds)
         if todo:
             self.progress.begin("confirmation", len(wanted) * len(seeds))
@@ -361,42 +391,11 @@ class Work:
         self.database.set_fact("finished", True)
         fresh = confirmation(self.database, self.settings)
         found = verdict(self.database, self.settings)
-        return RunResult(self.folder, self.settings.family, table, best, exported, fresh, found)
+        pruned = pruning(self.database, self.settings)
+        return RunResult(self.folder, self.settings.family, table, best, exported, fresh, found, pruned)
 
 
 @lru_cache(maxsize=1024)
 def nearest(share: float) -> float:
     """The listed magnitude nearest to ``share`` on a logarithmic scale."""
     return min(MAGNITUDES, key=lambda m: abs(torch.log(torch.tensor(m / max(share, 1e-6))).item()))
-
-
-def export_entry(folder: Path, database: Database, entry: Competitor, path: Path) -> None:
-    """Write one entry of a run as a Python file with its provenance."""
-    settings = RunSettings.from_dict(database.fact("settings"))
-    bench = database.fact("bench")
-    if bench is None:
-        raise RunError(f"{folder} has nothing to export yet; resume it with: kdzero-gp resume {folder}")
-    values = [v.metrics for v in database.measurements("race") if v.name == entry.name and not v.reason]
-    facts: dict[str, Any] = {
-        "kind": entry.kind,
-        "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
-        "fitness": f"{entry.fitness:.6g} ({ALONE_TEXT}: 1)" if entry.fitness is not None else "none",
-        "run": f"{folder.name}, seed {settings.search.seed}, space {settings.space}",
-        "versions": ", ".join(f"{k} {v}" for k, v in database.fact("versions").items()),
-    }
-    if values:
-        measure = settings.family.deciding
-        mean = statistics.fmean(v[measure.name] for v in values)
-        facts["race"] = f"mean validation {measure.heading} {measure.text(mean)}, {len(values)} seeds"
-    found = verdict(database, settings)
-    if found is not None and found.evolved == entry.name:
-        facts["confirmed"] = ", ".join(found.lines[1:])
-    language.export(
-        path,
-        entry.expression,
-        bench["student_shapes"],
-        bench["teacher_shapes"],
-        entry.magnitudes or None,
-        facts,
-        settings.family.knowledge,
-    )

@@ -28,10 +28,10 @@ class SearchPlan:
     """A task's defaults. ``images`` and ``validation_images`` bound what a proxy trains and is measured on (None:
     all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``race_zoo``: how many
     published methods race besides ``kd`` (None: all). ``race_seeds`` choose the winner, ``fresh_seeds`` others confirm
-    it. ``teacher_recipe``: how a teacher is trained when no weights are given (None: weights are needed).
-    ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the baseline of fitness is averaged.
-    ``weights``: the shares of the metrics in it, scaled to
-    sum to 1. ``surrogate_share``: how many of the latest candidates, by the fitness predicted for them, are
+    it. ``prune``: with how many smaller ones the winner is compared at most (0: none). ``teacher_recipe``: how a teacher
+    is trained when no weights are given (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by
+    cross-entropy alone the baseline of fitness is averaged.
+    ``weights``: the shares of the metrics in it, scaled to sum to 1. ``surrogate_share``: how many of the latest candidates, by the fitness predicted for them, are
     worth a training. After the share ``short`` of a proxy's steps, a candidate whose gaps are more than
     ``short_bound`` times those of cross-entropy alone is stopped. ``proxy_trains``: the ``whole`` student, or
     its ``last-stage`` on kept maps of the warm student's other stages. ``loss_memory``: MiB that a loss may
@@ -57,6 +57,7 @@ class SearchPlan:
     fresh_seeds: int = 0
     race_top: int = 10
     race_zoo: int | None = None
+    prune: int = 24
     zoo_factors: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     baseline_seeds: int = 5
 
@@ -96,6 +97,7 @@ CIFAR = SearchPlan(
     fresh_seeds=3,
     race_top=3,
     race_zoo=2,
+    prune=4,
     zoo_factors=(1.0,),
     baseline_seeds=2,
 )
@@ -109,7 +111,7 @@ FOLDER = replace(
 # The user's own data, of any kind: whole students, published methods at one magnitude. What is no image trains fast.
 OWN = replace(
     DIGITS, teacher="", student="", loss_memory=64.0, images=8000, validation_images=2000, zoo_factors=(1.0,),
-    race_zoo=2, race_seeds=3, race_top=5, baseline_seeds=2,
+    race_zoo=2, race_seeds=3, race_top=5, prune=12, baseline_seeds=2,
 )  # fmt: skip
 OWN_IMAGES = replace(FOLDER, teacher="", student="", race_zoo=2)
 

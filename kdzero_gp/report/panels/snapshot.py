@@ -11,6 +11,8 @@ from kdzero_gp.common import ALONE_TEXT
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import KdzeroError
+from kdzero_gp.search.confirmation import FRESH, verdict
+from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
 from kdzero_gp.search.race import Competitor, RaceResult, standings
 from kdzero_gp.search.ranking import ranking
 from kdzero_gp.search.settings import RunSettings
@@ -18,7 +20,8 @@ from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
 
 # The kinds of training whose cost is kept, in the order of a run, and what they are called.
 COST_KINDS = {
-    "baseline": ALONE_TEXT, "zoo": "published methods", "evaluation": "candidates", "race": "race"
+    "baseline": ALONE_TEXT, "zoo": "published methods", "evaluation": "candidates", "race": "race",
+    PRUNING: "pruning", FRESH: "confirmation",
 }  # fmt: skip
 TOP = 10
 # A picture that would be too small on a phone is drawn in two widths, in pixels.
@@ -28,7 +31,8 @@ WIDTHS = (860.0, 340.0)
 @dataclass(frozen=True)
 class Snapshot:
     """A run's rows and what follows from them. ``top``: the best evolved distillers, those of the race by its result,
-    then by fitness; ``knowledge``: the types of the pair's knowledge, None before the pair was measured."""
+    then by fitness; ``knowledge``: the types of the pair's knowledge, None before the pair was measured; ``verdict``:
+    its lines."""
 
     folder: Path
     settings: RunSettings
@@ -41,6 +45,8 @@ class Snapshot:
     top: Sequence[Competitor]
     costs: Mapping[str, Sequence[tuple[float, float]]]
     knowledge: KnowledgeTypes | None
+    verdict: Sequence[str] = ()
+    pruning: Pruning | None = None
 
     @property
     def raced(self) -> list[RaceResult]:
@@ -66,10 +72,11 @@ def read_snapshot(folder: Path) -> Snapshot:
         births = database.births()  # before the evaluations, so that every birth is judged
         evaluations = [replace(row, metrics={}) for row in database.evaluations()]  # no panel needs them
         bench = database.fact("bench") or {}
+        found = verdict(database, settings)
         return Snapshot(
             folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,
             evaluations, table, top, {kind: database.costs(kind) for kind in COST_KINDS},
-            _knowledge(settings, bench),
+            _knowledge(settings, bench), () if found is None else found.lines, pruning(database, settings),
         )  # fmt: skip
 
 

@@ -28,10 +28,10 @@ class SearchPlan:
     """A task's defaults. ``images`` and ``validation_images`` bound what a proxy trains and is measured on (None:
     all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``race_zoo``: how many
     published methods race besides ``kd`` (None: all). ``race_seeds`` choose the winner, ``fresh_seeds`` others confirm
-    it. ``prune``: with how many smaller ones the winner is compared at most (0: none). ``teacher_recipe``: how a teacher
-    is trained when no weights are given (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by
-    cross-entropy alone the baseline of fitness is averaged.
-    ``weights``: the shares of the metrics in it, scaled to sum to 1. ``surrogate_share``: how many of the latest candidates, by the fitness predicted for them, are
+    it. ``prune``: with how many smaller ones the winner is compared at most (0: none). ``teacher_recipe``: how a
+    teacher is trained when no weights are given (None: weights are needed). ``baseline_seeds``: over how many proxy
+    trainings by cross-entropy alone the baseline of fitness is averaged. ``weights``: the shares of the metrics in it,
+    scaled to sum to 1. ``surrogate_share``: how many of the latest candidates, by the fitness predicted for them, are
     worth a training. After the share ``short`` of a proxy's steps, a candidate whose gaps are more than
     ``short_bound`` times those of cross-entropy alone is stopped. ``proxy_trains``: the ``whole`` student, or
     its ``last-stage`` on kept maps of the warm student's other stages. ``loss_memory``: MiB that a loss may

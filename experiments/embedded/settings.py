@@ -3,6 +3,7 @@ training images of scikit-learn's digits, the rest halved into validation and te
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -41,6 +42,6 @@ def __getattr__(name: str) -> Task:
         DIGITS, teacher=f"digits_cnn_{teacher or 32}", student=f"digits_cnn_{width}",
         teacher_recipe=annealed(max(30, 27000 // train), 0.1),
         warm=annealed(warm or 6, 0.1, "constant"), proxy=annealed(proxy or 5, 0.1, "linear"),
-        race=annealed(race or 25, 0.1),
+        race=annealed(race or 25, 0.1), weights={"calibrated": 1.0}, short_bound=math.inf, race_zoo=4, race_top=8,
     )  # fmt: skip
     return Task(name, CLASSIFICATION, lambda _: digits(train, validation), plan, (10, 1, 8))

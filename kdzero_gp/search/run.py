@@ -31,7 +31,7 @@ from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
-from kdzero_gp.search.exporting import export_entry
+from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
 from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result

@@ -111,7 +111,7 @@ CIFAR = SearchPlan(
 # Other images can be large: half as many, twice as often.
 FOLDER = replace(
     CIFAR, teacher_recipe=annealed(30, 0.1), images=4000,
-    proxy=replace(CIFAR.proxy, epochs=4), race_seeds=3, fresh_seeds=5, race_zoo=None,
+    proxy=replace(CIFAR.proxy, epochs=4), race_seeds=3, fresh_seeds=5, race_zoo=4,
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
 from typing import Any
@@ -177,11 +177,16 @@ class _Ablation:
     def result(self) -> Pruning:
         todo = [] if self._measured(self.first.name) else [self.expression]
         for ways in (without_a_term, without_an_operation):
-            while not todo and (tried := ways(self.expression, self.knowledge)[: self.left]):
+            while not todo and (tried := self._tried(ways)):
                 todo = [smaller for _, smaller in tried if not self._measured(digest(smaller))]
                 if todo or not self._turn(tried, ways is without_a_term):
                     break
         return Pruning(self.first, self.entry, self.seeds, self.cuts, self.contributions, todo)
+
+    def _tried(self, ways: Callable[[Expression, KnowledgeTypes], Smaller]) -> Smaller:
+        """What a turn compares, as far as the plan allows; terms are compared with one another, so all or none."""
+        every = ways(self.expression, self.knowledge)
+        return [] if ways is without_a_term and len(every) > self.left else every[: self.left]
 
     def _turn(self, tried: Smaller, of_terms: bool) -> bool:
         """Make the cheapest of the free cuts; whether there was one."""

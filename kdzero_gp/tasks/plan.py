@@ -104,20 +104,21 @@ CIFAR = SearchPlan(
     fresh_seeds=3,
     race_top=3,
     race_zoo=2,
-    prune=4,
+    prune=0,
     zoo_factors=(1.0,),
     baseline_seeds=2,
 )
 # Other images can be large: half as many, twice as often.
 FOLDER = replace(
     CIFAR, teacher_recipe=annealed(30, 0.1), images=4000,
-    proxy=replace(CIFAR.proxy, epochs=4), race_seeds=3, fresh_seeds=5, race_zoo=4,
+    proxy=replace(CIFAR.proxy, epochs=4), race_seeds=3, fresh_seeds=5, race_zoo=4, prune=12,
+    zoo_factors=(1.0, 10.0),
 )  # fmt: skip
 
 
 # The user's own data, of any kind: whole students, published methods at one magnitude. What is no image trains fast.
 OWN = replace(
-    _SMALL, images=8000, validation_images=2000, zoo_factors=(1.0,),
+    _SMALL, images=8000, validation_images=2000, zoo_factors=(1.0, 10.0),
     race_zoo=2, race_seeds=3, race_top=5, prune=12, baseline_seeds=2,
 )  # fmt: skip
 OWN_IMAGES = replace(FOLDER, teacher="", student="", race_zoo=2)

@@ -161,7 +161,7 @@ def test_without_validation_all_images_are_trained_on_and_the_last_weights_kept(
     assert stored["validation"] == {} and stored["best_epoch"] == 2
     recipe = load_recipe("short", "digits")
     counts = [open_batches("digits", None, recipe, CPU, validate=v).train for v in (True, False)]
-    assert counts == [900, 1297]
+    assert counts == [600, 1198]
 
 
 def test_event_files_hold_a_point_for_each_epoch(pair, tmp_path):
@@ -301,7 +301,7 @@ def test_the_teacher_is_live_where_images_change(pair, changes, tmp_path):
 
 
 def test_kept_outputs_are_bounded(pair, monkeypatch, tmp_path):
-    monkeypatch.setattr(teachers, "KEPT_BYTES", 900 * 4 * 32 - 1)
+    monkeypatch.setattr(teachers, "KEPT_BYTES", 600 * 4 * 32 - 1)
     trainer(pair, load_recipe("short", "digits"), "times(no(l2(emb)), 1)", keep=False, folder=tmp_path)
 
 
@@ -535,7 +535,7 @@ def test_a_comparison_asks_its_teacher_once(pair, tmp_path, monkeypatch):
     compared(dataclasses.replace(pair, changes={"epochs": 1, "flip": True}), tmp_path)
     place = tmp_path / "teacher.pt"
     assert asked_of[0] == (place, False) and set(asked_of[1:]) == {(place, True)}
-    assert sum(live) == 2 * 900, "each training image and its mirror image once"
+    assert sum(live) == 2 * 600, "each training image and its mirror image once"
     assert not list(tmp_path.rglob("teacher.pt"))
 
 

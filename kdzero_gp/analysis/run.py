@@ -22,6 +22,7 @@ from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.search.candidates import counts_of, front, screen_rows
 from kdzero_gp.search.confirmation import confirmation, verdict, winner
+from kdzero_gp.search.pruning import Pruning, pruning
 from kdzero_gp.search.race import RaceResult, standings, tuned_zoo
 from kdzero_gp.search.ranking import Ranked, ranking
 from kdzero_gp.search.settings import RunSettings
@@ -179,6 +180,13 @@ class Run:
         """What the fresh seeds say: its ``lines`` are the words; None without them."""
         settings = self.settings
         return self._read(lambda database: verdict(database, settings))  # type: ignore[no-any-return]
+
+    @property
+    def pruning(self) -> Pruning | None:
+        """What ablation left of the race's best evolved distiller, and what each of its terms contributes; None before
+        the race, and with ``prune=0``."""
+        settings = self.settings
+        return self._read(lambda database: pruning(database, settings))  # type: ignore[no-any-return]
 
     def export(self, path: Path | str, hooks: bool = False, method: str | None = None) -> Path:
         """Write the run's winner, a published method perhaps, as a file that needs only torch, and return its path.

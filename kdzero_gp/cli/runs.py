@@ -54,6 +54,7 @@ def _as_data(run: Run, top: int) -> dict[str, Any]:
         "screens": run.screens, "operations": run.drawn, "front": [e.digest for e in run.front],
         "race": [result.as_dict() for result in run.race],
         "confirmation": [result.as_dict() for result in run.confirmation],
+        "pruning": None if run.pruning is None else run.pruning.as_dict(),
         "verdict": None if run.verdict is None else run.verdict.lines,
     }  # fmt: skip
 
@@ -77,7 +78,9 @@ def _print_tables(run: Run, top: int) -> None:
 
 
 def _print_lines(run: Run) -> None:
-    verdict = run.verdict
+    verdict, pruned = run.verdict, run.pruning
+    for line in pruned.lines(run.settings.family.deciding) if pruned is not None else ():
+        click.echo(line)
     for line in verdict.lines if verdict is not None else ():
         click.echo(line)
     for reason, count in run.rejections.most_common():

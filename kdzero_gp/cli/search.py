@@ -82,6 +82,8 @@ def _conclusion(result: Any) -> list[str]:
             f"--out (what was turned away: kdzero-gp show {result.folder})"
         ]
     lines = [] if result.winner is None else [f"best evolved distiller: {result.winner.entry.expression}"]
+    if result.pruning is not None:
+        lines += result.pruning.lines(result.family.deciding)
     if result.verdict is not None:
         lines += result.verdict.lines
     else:

@@ -26,9 +26,9 @@ CIFAR_SIZE = (32, 32)
 
 DIGITS_MAXIMUM = 16
 """scikit-learn's digits count the set pixels of 4x4 blocks, hence 0..16."""
-DIGITS_TEST = 500
-DIGITS_VALIDATION = 397
-"""With 500 for the test, 900 of the 1,797 images are left for training."""
+DIGITS_TEST = 599
+DIGITS_VALIDATION = 598
+"""600 of the 1,797 images are left for training."""
 
 
 def existing(path: str | Path) -> Path:
@@ -44,8 +44,8 @@ def existing(path: str | Path) -> Path:
 
 
 def digits(seed: int = SPLIT_SEED) -> Dataset:
-    """The 1,797 real handwritten digits that come with scikit-learn, as 1x8x8 images: 900, 397 and 500 a
-    split.
+    """The 1,797 real handwritten digits that come with scikit-learn, as 1x8x8 images: 600 to train on, 598 for
+    validation and 599 for tests, since differences between distillers are small beside the noise of few images.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, its test part.
     """
@@ -64,7 +64,8 @@ def digits(seed: int = SPLIT_SEED) -> Dataset:
         split = (training, everything.select(test), None)
         return assemble("digits", classes, *split, seed, DIGITS_VALIDATION, account=account)
 
-    return cached("digits", fingerprint("scikit-learn " + version("scikit-learn"), [], seed=seed), make)
+    source = f"scikit-learn {version('scikit-learn')}, {DIGITS_VALIDATION} and {DIGITS_TEST} apart"
+    return cached("digits", fingerprint(source, [], seed=seed), make)
 
 
 def cifar10(path: str | Path, seed: int = SPLIT_SEED) -> Dataset:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from kdzero_gp.common import ALONE
+from kdzero_gp.search.pruning import Pruning, pruning
 from kdzero_gp.search.race import TEST, Competitor, RaceResult, by_seed, result_of, standings
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
@@ -16,8 +17,8 @@ FRESH = "fresh"
 
 
 def fresh_seed(seed: int, index: int) -> int:
-    """The confirmation's seeds: apart from those of candidates, baselines and races."""
-    return 3_000_000 + 1000 * seed + index
+    """The confirmation's seeds: apart from those of candidates, baselines, races and pruning."""
+    return 4_000_000 + 1000 * seed + index
 
 
 def fresh_seeds(settings: RunSettings) -> list[int]:
@@ -25,29 +26,34 @@ def fresh_seeds(settings: RunSettings) -> list[int]:
     return [fresh_seed(settings.search.seed, index) for index in range(settings.plan.fresh_seeds)]
 
 
-def finalists(table: Sequence[RaceResult]) -> list[Competitor]:
-    """Who is confirmed, from the race's table: its best evolved distiller, its best published method, ``kd``, and
-    cross-entropy alone."""
+def finalists(table: Sequence[RaceResult], pruned: Pruning | None = None) -> list[Competitor]:
+    """Who is confirmed, from the race's table: its best evolved distiller, pruned and as it was, its best published
+    method, ``kd``, and cross-entropy alone."""
     raced = [result.entry for result in table if not result.reason]
     firsts = [next((e for e in raced if e.kind == kind), None) for kind in ("evolved", "zoo", "baseline")]
-    found = [firsts[0], firsts[1], next((e for e in raced if e.name == REFERENCE), None), firsts[2]]
+    left = [] if pruned is None else [pruned.after]
+    found = [*left, firsts[0], firsts[1], next((e for e in raced if e.name == REFERENCE), None), firsts[2]]
     return list({entry.name: entry for entry in found if entry is not None}.values())
 
 
 def winner(database: Database, settings: RunSettings) -> Competitor | None:
     """Who won the run, a published method perhaps: whom the fresh seeds name, or without them the race's best evolved
-    distiller. None where nobody finished."""
-    table = [result for result in standings(database, settings) if not result.reason]
+    distiller, pruned. None where nobody finished."""
     named = verdict(database, settings)
     if named is not None:
-        return next(result.entry for result in table if result.entry.name == named.winner)
+        confirmed = confirmation(database, settings)
+        return next(result.entry for result in confirmed if result.entry.name == named.winner)
+    pruned = pruning(database, settings)
+    if pruned is not None:
+        return pruned.after
+    table = [result for result in standings(database, settings) if not result.reason]
     return next((result.entry for result in table if result.entry.kind == "evolved"), None)
 
 
 def confirmation(database: Database, settings: RunSettings) -> list[RaceResult]:
     """The finalists' table on the fresh seeds, in the race's order; empty before it is complete."""
     found, seeds = by_seed(database, FRESH), fresh_seeds(settings)
-    wanted = finalists(standings(database, settings)) if seeds else []
+    wanted = finalists(standings(database, settings), pruning(database, settings)) if seeds else []
     if not all(seed in found.get(entry.name, {}) for entry in wanted for seed in seeds):
         return []
     kd = found.get(REFERENCE, {})

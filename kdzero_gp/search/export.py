@@ -13,6 +13,7 @@ from kdzero_gp.compiler.rendering import Reading, terms_in_words
 from kdzero_gp.errors import RunError
 from kdzero_gp.models import taps
 from kdzero_gp.search.confirmation import verdict
+from kdzero_gp.search.pruning import pruning
 from kdzero_gp.search.race import Competitor
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
@@ -81,4 +82,7 @@ def _facts(folder: Path, database: Database, settings: RunSettings, entry: Compe
     found = verdict(database, settings)
     if found is not None and found.evolved == entry.name:
         facts["confirmed"] = ", ".join(found.lines[1:])
+    pruned = pruning(database, settings)
+    if pruned is not None and pruned.after.name == entry.name:
+        facts["pruning"] = "; ".join(pruned.lines(settings.family.deciding)) or "none"
     return facts

@@ -100,6 +100,8 @@ OPTIONS = (
     Option("--race-epochs", "Epochs of a training in the race.", "plan.race.epochs", float),
     Option("--race-top", "Evolved distillers in the race.", "plan.race_top", int),
     Option("--race-seeds", "Seeds of the race, which chooses the winner.", "plan.race_seeds", int),
+    Option("--prune", "Compare the winner with at most so many smaller ones, each without one of its terms or "
+           "operations, and leave out what gains nothing; 0 leaves it as it is.", "plan.prune", int),
     Option("--fresh-seeds", "Untouched seeds on which the winner is confirmed against the best published method; 0 "
            "confirms nothing.", "plan.fresh_seeds", int),
     Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, sharpness_gap or cka_gap for "

@@ -36,6 +36,7 @@ from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_
 from kdzero_gp.search.estimate import Estimate, estimate, megabytes
 from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
+from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
 from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
@@ -50,8 +51,8 @@ FRONT = "front"
 
 @dataclass
 class RunResult:
-    """What a finished run has to say: the race's table, its best evolved distiller, the table on fresh seeds with the
-    verdict (none without such seeds), and the file of whoever won."""
+    """What a finished run has to say: the race's table, its best evolved distiller, what pruning left of it, the table
+    on fresh seeds with the verdict (none without such seeds), and the file of whoever won."""
 
     folder: Path
     family: TaskFamily
@@ -60,6 +61,7 @@ class RunResult:
     exported: Path | None
     fresh: list[RaceResult] = field(default_factory=list)
     verdict: Verdict | None = None
+    pruning: Pruning | None = None
 
 
 def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progress | None = None) -> RunResult:
@@ -154,6 +156,7 @@ class Work:
             self.measure_zoo()
             self._evolve()
             self._race()
+            self._prune()
             self._confirm()
         return self._finish()
 
@@ -363,9 +366,35 @@ class Work:
             self.progress.end()
             competitors = entries(self.database, self.settings)
 
+    def _prune(self) -> None:
+        """Train the race's best without some of its parts, until what is left needs all of them."""
+        while (found := pruning(self.database, self.settings)) is not None and found.todo:
+            mode, seed = self.settings.magnitude, self.settings.search.seed
+            probes = [Probe(self._source(expression), seed, mode) for expression in found.todo]
+            answers: dict[int, Probed] = dict(self.executor.map(probes))
+            smaller = []
+            for place, expression in enumerate(found.todo):
+                entry = Competitor(language.digest(expression), "evolved", str(expression), answers[place].magnitudes)
+                if entry.name == found.before.name:
+                    smaller.append(found.before)
+                elif answers[place].reason:
+                    self._not_trained(entry, found.seeds, answers[place].reason)
+                else:
+                    smaller.append(entry)
+            todo = without_result(self.database, PRUNING, smaller, found.seeds)
+            self.progress.begin("pruning", len(todo))
+            run_race(self.database, self._source, self._all, todo, PRUNING)
+            self.progress.end()
+
+    def _not_trained(self, entry: Competitor, seeds: Sequence[int], reason: str) -> None:
+        for seed in seeds:
+            row = StoredMeasurement(PRUNING, entry.name, seed, 1.0, reason, {}, entry.magnitudes)
+            self.database.add_measurement(row, 0.0, 0.0)
+
     def _confirm(self) -> None:
         """Train the race's best on seeds that nothing was chosen by."""
-        wanted, seeds = finalists(standings(self.database, self.settings)), fresh_seeds(self.settings)
+        pruned = pruning(self.database, self.settings)
+        wanted, seeds = finalists(standings(self.database, self.settings), pruned), fresh_seeds(self.settings)
         todo = without_result(self.database, FRESH, wanted, seeds)
         if todo:
             total = len(wanted) * len(seeds)
@@ -387,7 +416,8 @@ class Work:
         self.database.set_fact("finished", True)
         fresh = confirmation(self.database, self.settings)
         found = verdict(self.database, self.settings)
-        return RunResult(self.folder, self.settings.family, table, best, exported, fresh, found)
+        pruned = pruning(self.database, self.settings)
+        return RunResult(self.folder, self.settings.family, table, best, exported, fresh, found, pruned)
 
 
 @lru_cache(maxsize=1024)

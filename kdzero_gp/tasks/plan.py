@@ -28,10 +28,10 @@ class SearchPlan:
     """A task's defaults. ``images`` and ``validation_images`` bound what a proxy trains and is measured on (None:
     all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``race_zoo``: how many
     published methods race besides ``kd`` (None: all). ``race_seeds`` choose the winner, ``fresh_seeds`` others confirm
-    it. ``teacher_recipe``: how a teacher is trained when no weights are given (None: weights are needed).
-    ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the baseline of fitness is averaged.
-    ``weights``: the shares of the metrics in it, scaled to
-    sum to 1. ``surrogate_share``: how many of the latest candidates, by the fitness predicted for them, are
+    it. ``prune``: with how many smaller ones the winner is compared at most (0: none). ``teacher_recipe``: how a
+    teacher is trained when no weights are given (None: weights are needed). ``baseline_seeds``: over how many proxy
+    trainings by cross-entropy alone the baseline of fitness is averaged. ``weights``: the shares of the metrics in it,
+    scaled to sum to 1. ``surrogate_share``: how many of the latest candidates, by the fitness predicted for them, are
     worth a training. After the share ``short`` of a proxy's steps, a candidate whose gaps are more than
     ``short_bound`` times those of cross-entropy alone is stopped. ``proxy_trains``: the ``whole`` student, or
     its ``last-stage`` on kept maps of the warm student's other stages. ``loss_memory``: MiB that a loss may
@@ -58,24 +58,32 @@ class SearchPlan:
     fresh_seeds: int = 0
     race_top: int = 10
     race_zoo: int | None = None
+    prune: int = 24
     zoo_factors: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     baseline_seeds: int = 5
     crop: int | None = None
 
 
-# Digits: a student of 438 parameters stays some points below the teacher on labels alone. All 900 training images;
-# 6 epochs bring it to about 70 %, 5 annealed ones score a distiller, 25 from scratch race it. No other weights of the
-# three metrics were clearly better (experiments/proxy_fidelity).
-DIGITS = SearchPlan(
-    teacher="digits_cnn_32",
-    student="digits_cnn_4",
+# Small inputs: 6 epochs of some 900 samples bring a small student to about 70 %, 5 annealed ones score a distiller, 25
+# from scratch race it. No other weights of the three metrics were clearly better (experiments/proxy_fidelity).
+_SMALL = SearchPlan(
+    teacher="",
+    student="",
     teacher_recipe=annealed(30, 0.1),
     warm=annealed(6, 0.1, "constant"),
     proxy=annealed(5, 0.1, "linear"),
     race=annealed(25, 0.1),
     fresh_seeds=20,
-    loss_memory=3.0,
 )
+# Digits: few labels and few steps, so that a student of 438 parameters is far from the teacher by labels alone, and
+# distillers differ by more than their seeds do (experiments/embedded). Races have 108 steps from scratch, and proxies
+# are like them: 72 steps of a student that had 18. Judged by the cross-entropy at the best temperature; early gaps to
+# the teacher stop nobody.
+DIGITS = replace(
+    _SMALL, teacher="digits_cnn_32", student="digits_cnn_4", loss_memory=3.0, teacher_recipe=annealed(45, 0.1),
+    warm=annealed(2, 0.1, "constant"), proxy=annealed(8, 0.1, "linear"), race=annealed(12, 0.1),
+    weights={"calibrated": 1.0}, short_bound=math.inf,
+)  # fmt: skip
 # CIFAR-size images: a student of 15 epochs, whose last stage goes on for 250 annealed steps. That ranks published
 # methods better than the whole student does and costs a quarter; weaker warm students and fewer steps rank worse
 # (experiments/proxy_choice). Judged by the cross-entropy at the best temperature: as it is it ranks confident students
@@ -98,20 +106,22 @@ CIFAR = SearchPlan(
     fresh_seeds=3,
     race_top=3,
     race_zoo=2,
+    prune=0,
     zoo_factors=(1.0,),
     baseline_seeds=2,
 )
 # Other images can be large: half as many, twice as often.
 FOLDER = replace(
     CIFAR, teacher_recipe=annealed(30, 0.1), images=4000,
-    proxy=replace(CIFAR.proxy, epochs=4), race_seeds=3, fresh_seeds=5, race_zoo=None,
+    proxy=replace(CIFAR.proxy, epochs=4), race_seeds=3, fresh_seeds=5, race_zoo=4, prune=12,
+    zoo_factors=(1.0, 10.0),
 )  # fmt: skip
 
 
 # The user's own data, of any kind: whole students, published methods at one magnitude. What is no image trains fast.
 OWN = replace(
-    DIGITS, teacher="", student="", loss_memory=64.0, images=8000, validation_images=2000, zoo_factors=(1.0,),
-    race_zoo=2, race_seeds=3, race_top=5, baseline_seeds=2,
+    _SMALL, images=8000, validation_images=2000, zoo_factors=(1.0, 10.0),
+    race_zoo=2, race_seeds=3, race_top=5, prune=12, baseline_seeds=2,
 )  # fmt: skip
 OWN_IMAGES = replace(FOLDER, teacher="", student="", race_zoo=2)
 # Label maps: every image gives thousands of gradients, so few images a step and few steps; windows make both cheap.

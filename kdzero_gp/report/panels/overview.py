@@ -25,6 +25,7 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
         "evolved": evolved, "raced": sum(result.entry.kind == "evolved" for result in raced),
         "published": next((result for result in raced if result.entry.kind == "zoo"), None),
         "deciding": deciding, "to_kd": _to_kd(evolved, deciding) if evolved else None,
+        "pruning": snapshot.pruning.lines(deciding) if snapshot.pruning else (),
         "tiles": _tiles(snapshot, evolved),
         "winner": distiller(snapshot, snapshot.winner, 1) if snapshot.winner else None,
         "verdict": None if snapshot.verdict is None else _sentences(snapshot.verdict.lines),

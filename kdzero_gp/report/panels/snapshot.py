@@ -11,7 +11,8 @@ from kdzero_gp.common import ALONE_TEXT
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import KdzeroError
-from kdzero_gp.search.confirmation import confirmation, verdict
+from kdzero_gp.search.confirmation import FRESH, confirmation, verdict
+from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
 from kdzero_gp.search.race import Competitor, RaceResult, standings
 from kdzero_gp.search.ranking import ranking
 from kdzero_gp.search.settings import RunSettings
@@ -21,7 +22,7 @@ from kdzero_gp.training.verdict import Verdict
 # The kinds of training whose cost is kept, in the order of a run, and what they are called.
 COST_KINDS = {
     "baseline": ALONE_TEXT, "zoo": "published methods", "evaluation": "candidates", "race": "race",
-    "fresh": "confirmation",
+    PRUNING: "pruning", FRESH: "confirmation",
 }  # fmt: skip
 TOP = 10
 # A picture that would be too small on a phone is drawn in two widths, in pixels.
@@ -32,7 +33,7 @@ WIDTHS = (860.0, 340.0)
 class Snapshot:
     """A run's rows and what follows from them. ``top``: the best evolved distillers, those of the race by its result,
     then by fitness; ``knowledge``: the types of the pair's knowledge, None before the pair was measured; ``fresh`` and
-    ``verdict``: the finalists on fresh seeds and what they say."""
+    ``verdict``: the finalists on fresh seeds and what they say; ``pruning``: what ablation left of the winner."""
 
     folder: Path
     settings: RunSettings
@@ -47,6 +48,7 @@ class Snapshot:
     knowledge: KnowledgeTypes | None
     fresh: Sequence[RaceResult] = ()
     verdict: Verdict | None = None
+    pruning: Pruning | None = None
 
     @property
     def raced(self) -> list[RaceResult]:
@@ -76,6 +78,7 @@ def read_snapshot(folder: Path) -> Snapshot:
             folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,
             evaluations, table, top, {kind: database.costs(kind) for kind in COST_KINDS},
             _knowledge(settings, bench), confirmation(database, settings), verdict(database, settings),
+            pruning(database, settings),
         )  # fmt: skip
 
 

@@ -1,0 +1,241 @@
+"""The winner of the race is pruned by ablation: terms and operations without which it trains as good a student go, and
+what is left of it tells what each term contributes. Decided by validation images on seeds of its own, since on the
+race's the winner of many is flattered."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from typing import Any
+
+from kdzero_gp.common import LEAST_VALUES
+from kdzero_gp.compiler import Expression, canonical, check, digest, pair_shapes, parse, terms
+from kdzero_gp.compiler.checking import KnowledgeTypes
+from kdzero_gp.errors import ExpressionError
+from kdzero_gp.families import Measure
+from kdzero_gp.search.race import Competitor, by_seed, standings
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database, StoredMeasurement
+from kdzero_gp.training.verdict import mean_interval
+from primitives import CATALOGUE
+
+# The kind of measurement.
+PRUNING = "pruning"
+# The calibration that leaves every sample its weight.
+PLAIN = "no"
+
+# The distillers with one part less, with that part's text.
+Smaller = list[tuple[str, Expression]]
+BySeed = Mapping[int, StoredMeasurement]
+
+
+def pruning_seed(seed: int, index: int) -> int:
+    """The seeds of pruning: apart from all others."""
+    return 5_000_000 + 1000 * seed + index
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A distiller without one of its parts. ``removed``: that part's text; ``cost``: how much better the race's winner
+    is on the same seeds, in the deciding measure: mean and half-width of the paired interval."""
+
+    removed: str
+    entry: Competitor
+    cost: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """The race's best evolved distiller (``before``) and what is left of it (``after``). ``cuts``: what went, in turn.
+    ``contributions``: what each term gains, by its text: the lead over the same sum without it; empty for a single
+    term. ``todo``: what has to be trained on ``seeds`` before more is known."""
+
+    before: Competitor
+    after: Competitor
+    seeds: Sequence[int]
+    cuts: Sequence[Cut] = ()
+    contributions: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    todo: Sequence[Expression] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """For files: expressions, what went with its cost, and what each term contributes (mean, half-width)."""
+        return {
+            "before": self.before.expression, "after": self.after.expression, "seeds": len(self.seeds),
+            "cuts": [{"removed": cut.removed, "cost": _numbers(cut.cost)} for cut in self.cuts],
+            "contributions": {text: _numbers(value) for text, value in self.contributions.items()},
+        }  # fmt: skip
+
+    def lines(self, measure: Measure) -> list[str]:
+        """What went and what each term contributes, in words."""
+        unit = f" {measure.difference_unit}".rstrip()
+        lines = []
+        if self.cuts:
+            mean, half = self.cuts[-1].cost
+            before, after = (terms_text(entry.expression) for entry in (self.before, self.after))
+            lines.append(
+                f"pruned from {before} to {after}, which changes validation {measure.label} by "
+                f"{measure.difference(-mean, half)}{unit} on {len(self.seeds)} seeds"
+            )
+        for text, (mean, half) in self.contributions.items():
+            lines.append(f"without {text}: {measure.difference(-mean, half)}{unit}")
+        return lines
+
+
+def _numbers(value: tuple[float, float]) -> list[float | None]:
+    return [None if math.isnan(number) else number for number in value]
+
+
+def terms_text(text: str) -> str:
+    """How large an expression is.
+
+    >>> terms_text("times(no(l2(emb)), 1)")
+    '1 term of 3 operations'
+    """
+    expression = parse(text)
+    count, operations = len(terms(expression)), sum(bool(n.arguments) and n.name != "add" for n in expression.walk())
+    return f"{count} term{'s' * (count > 1)} of {operations} operations"
+
+
+def pruning(database: Database, settings: RunSettings) -> Pruning | None:
+    """How far the race's best evolved distiller is pruned. None where nobody finished the race, or where nothing is
+    to be pruned (``plan.prune`` is 0)."""
+    bench = database.fact("bench")
+    if not settings.plan.prune or bench is None:
+        return None
+    raced = [result.entry for result in standings(database, settings) if not result.reason]
+    first = next((entry for entry in raced if entry.kind == "evolved"), None)
+    if first is None:
+        return None
+    types = pair_shapes(bench["student_shapes"], bench["teacher_shapes"], settings.family.knowledge).types
+    return _Ablation(database, settings, first, types).result()
+
+
+def without_a_term(expression: Expression, knowledge: KnowledgeTypes | None = None) -> Smaller:
+    """The distillers with one term less, and that term."""
+    summands = terms(expression)
+    if len(summands) == 1:
+        return []
+    rest = ([*summands[:place], *summands[place + 1 :]] for place in range(len(summands)))
+    return [(str(term), canonical(_sum(others))) for term, others in zip(summands, rest, strict=True)]
+
+
+def without_an_operation(expression: Expression, knowledge: KnowledgeTypes | None = None) -> Smaller:
+    """The distillers with one operation less (a transform, or the weights of the samples), each once, and the call of
+    that operation."""
+    found, seen = [], {digest(expression)}
+    summands = terms(expression)
+    for place, term in enumerate(summands):
+        for removed, shorter in _without_one(term):
+            smaller = _sum([*summands[:place], shorter, *summands[place + 1 :]])
+            try:
+                check(smaller, knowledge)
+            except ExpressionError:
+                continue
+            smaller = canonical(smaller)
+            if digest(smaller) not in seen:
+                seen.add(digest(smaller))
+                found.append((str(removed), smaller))
+    return found
+
+
+def _without_one(node: Expression) -> Iterator[tuple[Expression, Expression]]:
+    """``node`` without one operation at or below it, and that operation's call."""
+    if not node.arguments:
+        return
+    role, first = CATALOGUE[node.name].role, node.arguments[0]
+    if role == "transform" and isinstance(first, Expression):
+        yield node, first
+    if role == "calibration" and node.name != PLAIN:
+        yield node, Expression(PLAIN, node.arguments)
+    for place, argument in enumerate(node.arguments):
+        if isinstance(argument, Expression):
+            for removed, shorter in _without_one(argument):
+                yield removed, Expression(node.name, (*node.arguments[:place], shorter, *node.arguments[place + 1 :]))
+
+
+def _sum(summands: Sequence[Expression]) -> Expression:
+    return reduce(lambda total, term: Expression("add", (total, term)), summands)
+
+
+class _Ablation:
+    """One pruning, as far as the measurements go: terms first, then operations, the cheapest cut in each turn, until
+    none is free or so many distillers were tried as the plan allows."""
+
+    def __init__(self, database: Database, settings: RunSettings, first: Competitor, knowledge: KnowledgeTypes):
+        self.first, self.knowledge = first, knowledge
+        self.deciding = settings.family.deciding
+        self.seeds = [pruning_seed(settings.search.seed, index) for index in range(settings.plan.race_seeds)]
+        self.found: dict[str, dict[int, StoredMeasurement]] = by_seed(database, PRUNING)
+        self.left = settings.plan.prune
+        self.entry, self.expression = first, parse(first.expression, knowledge)
+        self.cuts: list[Cut] = []
+        self.contributions: dict[str, tuple[float, float]] = {}
+
+    def result(self) -> Pruning:
+        todo = [] if self._measured(self.first.name) else [self.expression]
+        for ways in (without_a_term, without_an_operation):
+            while not todo and (tried := self._tried(ways)):
+                todo = [smaller for _, smaller in tried if not self._measured(digest(smaller))]
+                if todo or not self._turn(tried, ways is without_a_term):
+                    break
+        return Pruning(self.first, self.entry, self.seeds, self.cuts, self.contributions, todo)
+
+    def _tried(self, ways: Callable[[Expression, KnowledgeTypes], Smaller]) -> Smaller:
+        """What a turn compares, as far as the plan allows; terms are compared with one another, so all or none."""
+        every = ways(self.expression, self.knowledge)
+        return [] if ways is without_a_term and len(every) > self.left else every[: self.left]
+
+    def _turn(self, tried: Smaller, of_terms: bool) -> bool:
+        """Make the cheapest of the free cuts; whether there was one."""
+        self.left -= len(tried)
+        cuts = [cut for removed, smaller in tried if (cut := self._cut(removed, smaller)) is not None]
+        if of_terms:
+            self.contributions = {cut.removed: mean_interval(self._leads(self.entry, cut.entry)) for cut in cuts}
+        free = [cut for cut in cuts if self._is_free(cut.entry)]
+        if not free:
+            return False
+        best = min(free, key=lambda cut: (cut.cost[0], len(cut.entry.expression)))
+        smaller = parse(best.entry.expression, self.knowledge)
+        if of_terms:
+            self.contributions = {}
+        else:
+            self._rename(smaller)
+        self.cuts.append(best)
+        self.entry, self.expression = best.entry, smaller
+        return True
+
+    def _rename(self, smaller: Expression) -> None:
+        """A term that lost an operation keeps what it was found to contribute."""
+        before, after = ([str(term) for term in terms(tree)] for tree in (self.expression, smaller))
+        names = dict(zip([t for t in before if t not in after], [t for t in after if t not in before], strict=False))
+        self.contributions = {names.get(text, text): value for text, value in self.contributions.items()}
+
+    def _measured(self, name: str) -> bool:
+        return all(seed in self.found.get(name, {}) for seed in self.seeds)
+
+    def _cut(self, removed: str, smaller: Expression) -> Cut | None:
+        """None for a distiller that a training failed with."""
+        measured = self.found[digest(smaller)]
+        if any(measured[seed].reason for seed in self.seeds):
+            return None
+        entry = Competitor(digest(smaller), "evolved", str(smaller), measured[self.seeds[0]].magnitudes)
+        return Cut(removed, entry, mean_interval(self._leads(self.first, entry)))
+
+    def _leads(self, one: Competitor, other: Competitor) -> list[float]:
+        """How much better one is than the other, seed by seed; nothing where one failed."""
+        sign, name = 1.0 if self.deciding.higher_is_better else -1.0, self.deciding.name
+        pairs = [(self.found[one.name][seed], self.found[other.name][seed]) for seed in self.seeds]
+        return [sign * (a.metrics[name] - b.metrics[name]) for a, b in pairs if not (a.reason or b.reason)]
+
+    def _is_free(self, entry: Competitor) -> bool:
+        """Whether the race's winner leads by no more than one standard error of the paired difference (the rule of
+        Breiman et al. 1984, "Classification and Regression Trees"). That is less than half of the interval, so that
+        several cuts do not add up to a loss. Where seeds are too few for it: whether the winner does not lead."""
+        leads = self._leads(self.first, entry)
+        if not leads:
+            return False
+        error = statistics.stdev(leads) / math.sqrt(len(leads)) if len(leads) >= LEAST_VALUES else 0.0
+        return statistics.fmean(leads) <= error

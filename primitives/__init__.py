@@ -3,7 +3,7 @@
 Users reach everything here through ``kdzero_gp``.
 """
 
-from primitives import calibrations, distances, elementwise, normalization, places, relations, spatial
+from primitives import boxes, calibrations, distances, elementwise, normalization, places, relations, spatial
 from primitives.declaration import (
     CATALOGUE,
     CONSTANTS,
@@ -15,7 +15,10 @@ from primitives.declaration import (
     Operation,
 )
 from primitives.types import (
+    ANCHOR,
+    ANCHOR_WEIGHT,
     BATCH,
+    LEVEL,
     LOGITS,
     LOSS,
     MAGNITUDE,
@@ -34,9 +37,12 @@ from primitives.types import (
 )
 
 __all__ = [
+    "ANCHOR",
+    "ANCHOR_WEIGHT",
     "BATCH",
     "CATALOGUE",
     "CONSTANTS",
+    "LEVEL",
     "LOGITS",
     "LOSS",
     "MAGNITUDE",
@@ -57,6 +63,7 @@ __all__ = [
     "PairType",
     "ValueType",
     "WeightType",
+    "boxes",
     "calibrations",
     "distances",
     "elementwise",

@@ -5,9 +5,11 @@ Users reach everything here through ``kdzero_gp``.
 
 from primitives import boxes, calibrations, distances, elementwise, normalization, places, relations, spatial
 from primitives.declaration import (
+    BOXES,
     CATALOGUE,
     CONSTANTS,
     MAGNITUDES,
+    MAPS,
     PAPER_CONSTANTS,
     TEMPERATURES,
     Catalogue,
@@ -40,6 +42,7 @@ __all__ = [
     "ANCHOR",
     "ANCHOR_WEIGHT",
     "BATCH",
+    "BOXES",
     "CATALOGUE",
     "CONSTANTS",
     "LEVEL",
@@ -47,6 +50,7 @@ __all__ = [
     "LOSS",
     "MAGNITUDE",
     "MAGNITUDES",
+    "MAPS",
     "MAP_LOGITS",
     "PAPER_CONSTANTS",
     "PLACE",

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from primitives.declaration import BOXES, distance, weight
+from primitives.declaration import BOXES, distance, weighing, weight
 from primitives.types import ANCHOR_WEIGHT, LEVEL, PairType, pairs
 
 _SCORES = PairType("anchors", "logits")
@@ -308,3 +308,17 @@ def overlap(teacher: Tensor, labels: Tensor) -> Tensor:
     areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1) for boxes in (given, truth)]
     share = area / (areas[0] + areas[1] - area).clamp(min=1e-12)
     return (share * (labels[:, :, 4] >= 0)[:, :, None]).amax(dim=1).to(teacher.dtype)
+
+
+@weighing(
+    by_anchor=True,
+    latex=r"\frac{\sum <x>}{\sum <w>}",
+    words="summed over anchors, in units of the sum of the weights",
+    source="Lin et al. 2017, arXiv:1708.02002 (sums in units of the positive anchors)",
+)
+def by_positives(losses: Tensor, weights: Tensor) -> Tensor:
+    """Σ loss / max(1, Σ w): every anchor counts, and background does not decide how much.
+
+    Losses and weights N×M to N.
+    """
+    return losses.sum(dim=1) / weights.to(losses.dtype).sum(dim=1).clamp(min=1)

@@ -245,7 +245,8 @@ def weight(given: ValueType = MAP_LOGITS, made: ValueType = WEIGHT, **facts: Any
     return _declarer("weight", {(given,): made}, None, **({"needs": ("labels",), "dense": MAPS} | facts))
 
 
-def weighing(**facts: Any) -> Declarer:
-    """Declare a function (losses of places or anchors, weights) -> losses of samples."""
-    overloads: dict[tuple[ValueType, ...], ValueType] = {(PLACE, WEIGHT): SAMPLE, (ANCHOR, ANCHOR_WEIGHT): SAMPLE}
-    return _declarer("weighing", overloads, None, **({"dense": MAPS + BOXES} | facts))
+def weighing(*, by_anchor: bool = False, **facts: Any) -> Declarer:
+    """Declare a function (losses of places or anchors, weights) -> losses of samples; ``by_anchor``: of anchors alone."""
+    places: dict[tuple[ValueType, ...], ValueType] = {} if by_anchor else {(PLACE, WEIGHT): SAMPLE}
+    overloads = places | {(ANCHOR, ANCHOR_WEIGHT): SAMPLE}
+    return _declarer("weighing", overloads, None, **({"dense": BOXES if by_anchor else MAPS + BOXES} | facts))

@@ -22,7 +22,7 @@ LEVEL = re.compile(r"fpn\d+")
 SURE_SCORES = 100
 """Of detectors with other anchors so many of the surest scores of an image are compared."""
 VISIBLE = 0.3
-"""An object of which a window shows less does not count there."""
+"""An object of which a window shows less, and that fills less of the window, does not count there."""
 
 
 class Detection(TaskFamily):
@@ -82,7 +82,7 @@ class Detection(TaskFamily):
         corners = (targets[..., :4] * own) + padding - offsets.flip(1).repeat(1, 2)[:, None]
         inside = corners.clamp(min=0).minimum(targets.new_tensor([width, height] * 2))
         areas = [(c[..., 2:] - c[..., :2]).prod(dim=2) for c in (inside, corners)]
-        gone = (areas[0] < VISIBLE * areas[1]) & (targets[..., 4] != NOTHING)
+        gone = (areas[0] < VISIBLE * areas[1].clamp(max=height * width)) & (targets[..., 4] != NOTHING)
         left, top, right, bottom = (inside / targets.new_tensor([width, height] * 2)).unbind(dim=2)
         mirrored = flipped[:, None]
         left, right = torch.where(mirrored, 1 - right, left), torch.where(mirrored, 1 - left, right)

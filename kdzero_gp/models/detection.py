@@ -33,6 +33,7 @@ ANCHOR_STRIDES = 2.0
 """A level's smallest anchor in strides. (torchvision's 4 are for images of 800 pixels.)"""
 HEAD_GROUPS = 8
 """Groups of the norms in small heads, which see few images at a time."""
+TORCHVISION_GROUPS = 32
 
 Outputs = dict[str, Tensor]
 
@@ -208,7 +209,7 @@ def fcos(backbone: Any, classes: int) -> nn.Module:
 
     sizes = tuple((stride,) for stride in _strides(backbone))
     width = backbone.out_channels
-    head = FCOSHead(width, 1, classes)
+    head = FCOSHead(TORCHVISION_GROUPS, 1, classes)  # its own norms take multiples of that; both parts are replaced
     head.classification_head = FCOSClassificationHead(width, 1, classes, norm_layer=_norm)
     head.regression_head = FCOSRegressionHead(width, 1, norm_layer=_norm)
     anchors = AnchorGenerator(sizes, ((1.0,),) * len(sizes))
@@ -223,8 +224,9 @@ def _strides(backbone: Any) -> list[int]:
 
 
 HEADS: Mapping[str, Callable[[Any, int], nn.Module]] = {"retinanet": retinanet, "fcos": fcos}
-FPN_CHANNELS = {"small": 32, "": 96}
-"""Of the pyramids on small backbones and on torchvision's, fewer than the usual 256, so that a CPU can train."""
+SMALL_FACTOR, FPN_CHANNELS = 4, 96
+"""Channels of a pyramid on a small backbone, in widths, and on one of torchvision's: fewer than the usual 256, so that a
+CPU can train."""
 BUILT_IN = re.compile(rf"({'|'.join(HEADS)})_(?:small_(\d+)|(\w+))")
 
 
@@ -250,9 +252,9 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         )
     head, width, backbone = found.groups()
     if width:
-        built = pyramid(SmallStages(int(width)), FPN_CHANNELS["small"])
+        built = pyramid(SmallStages(int(width)), max(16, SMALL_FACTOR * int(width)))
     else:
-        built = backbone_named(backbone, FPN_CHANNELS[""])
+        built = backbone_named(backbone, FPN_CHANNELS)
     return as_detector(HEADS[head](built, classes))
 
 

@@ -137,8 +137,8 @@ PIXELS = SearchPlan(
 # Boxes: few images a step, each with many anchors; a detector needs many steps before it finds anything. By its own loss
 # and the gap of scores in equal shares.
 DETECTORS = SearchPlan(
-    teacher="retinanet_small_32",
-    student="retinanet_small_8",
+    teacher="fcos_small_16",
+    student="fcos_small_4",
     teacher_recipe=replace(annealed(60, 0.02), batch_size=8),
     warm=replace(annealed(15, 0.02, "constant"), batch_size=8),
     proxy=replace(annealed(3, 0.01, "linear"), batch_size=8),

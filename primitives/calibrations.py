@@ -82,8 +82,7 @@ def focal(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels
     N losses, N×C(×…) logits and N(×…) labels to a scalar: samples that the student gets worse than the teacher count
     more. Places with a negative label are left out of both means.
     """
-    if teacher_logits.dim() == 4 and labels.dim() == 3:
-        labels = at_places(labels, teacher_logits)
+    labels = at_places(labels, teacher_logits) if teacher_logits.dim() == 4 else labels
     labels = labels.reshape(len(losses), *teacher_logits.shape[2:])
     labels = labels.masked_fill(labels < 0, -100)  # what cross_entropy leaves out
     student_logits = seen_alike(student_logits, teacher_logits)

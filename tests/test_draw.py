@@ -43,11 +43,16 @@ SVG = "{http://www.w3.org/2000/svg}"
 TOLERANCE = 0.5
 
 
+def plain(role):
+    """The operations for any pair; pictures of those for label maps are among the zoo's."""
+    return [operation for operation in CATALOGUE.of_role(role) if not operation.dense]
+
+
 def grown(generator, node, transforms):
     """``node`` under some transforms; fewer where none fits."""
     for _ in range(transforms):
         given = type_of(node)
-        fitting = [op for op in CATALOGUE.of_role("transform") if any(k[0] == given for k in op.overloads)]
+        fitting = [op for op in plain("transform") if any(k[0] == given for k in op.overloads)]
         if not fitting:
             break
         node = applied(generator, generator.choice(fitting), node)
@@ -65,7 +70,7 @@ def random_comparison(generator, transforms):
         leaf = Expression(generator.choice(["logits", "emb", "feat", "feat1"]))
         below = grown(generator, leaf, transforms)
         given = (type_of(below),)
-        fitting = [operation for operation in CATALOGUE.of_role("distance") if given in operation.overloads]
+        fitting = [operation for operation in plain("distance") if given in operation.overloads]
         if fitting:
             return Expression(generator.choice(fitting).name, (below,))
 
@@ -74,7 +79,7 @@ def random_term(generator, transforms):
     """A weighted loss."""
     losses = random_comparison(generator, transforms)
     given = (type_of(losses),)
-    fitting = [operation for operation in CATALOGUE.of_role("calibration") if given in operation.overloads]
+    fitting = [operation for operation in plain("calibration") if given in operation.overloads]
     weighted = Expression(generator.choice(fitting).name, (losses,))
     return applied(generator, CATALOGUE["times"], weighted)
 

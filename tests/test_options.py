@@ -24,7 +24,7 @@ OTHER = {
     "--proxy-trains": "whole", "--surrogate-share": 0.5, "--short-bound": 2.0, "--loss-memory": 9.0,
     "--race-epochs": 2.5, "--race-top": 4, "--race-seeds": 7, "--fresh-seeds": 6,
     "--weight": ("cka_gap=2", "calibrated=0"), "--precision": "bfloat16,channels-last", "--threads": 2,
-    "--image-size": "48x64", "--channels": 3,
+    "--image-size": "48x64", "--channels": 3, "--crop": 96,
 }  # fmt: skip
 NEEDS = {"--top-k": {"--sample-ratio": 0.5}, "--proxy-trains": {"--task": "cifar100"}}
 

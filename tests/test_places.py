@@ -2,16 +2,20 @@
 
 import sys
 from pathlib import Path
+from random import Random
 
 import pytest
 import torch
 
 import kdzero_gp
+from devices import OnDevice, fake_batch, loss_on_cuda, pretended_cuda
+from kdzero_gp.compiler import compile_distiller, pair_shapes
+from kdzero_gp.compiler.canonical import canonical
 from kdzero_gp.draw import describe
 from kdzero_gp.errors import ExpressionTypeError
-from kdzero_gp.evolution.grammar import Grammar
+from kdzero_gp.evolution.grammar import Grammar, Slot
 from kdzero_gp.families.segmentation import SEGMENTATION
-from primitives import CATALOGUE, PairType
+from primitives import CATALOGUE, LOSS, PairType
 from primitives.relations import at_places
 
 sys.path.append(str(Path(__file__).parent.parent / "experiments" / "segmentation"))
@@ -200,6 +204,55 @@ def test_pairs_that_label_images_have_none_of_these_operations():
     assert {operation.name for operation, _, _ in Grammar("open", dense).rules} >= {o.name for o in DENSE}
     with pytest.raises(ExpressionTypeError, match="for pairs that label every place"):
         kdzero_gp.parse("times(no(l2(centre_similarity(feat))), 1)", classification)
+
+
+def test_the_canonical_form_means_the_same(batch):
+    """On the pair without adapters, whose first weights would depend on the form."""
+    student, teacher, labels = batch
+    grammar = Grammar("open", pair_shapes(SHAPES, SHAPES, SEGMENTATION.knowledge).types)
+    random, wrong, changed = Random(5), [], 0
+    for _ in range(300):
+        tree = grammar.to_expression(grammar.grow(Slot(LOSS), random.randint(4, 8), random))
+        names = {node.name for node in tree.walk()}
+        if canonical(tree) == tree or names & {"mask", "drop"} or not names & {operation.name for operation in DENSE}:
+            continue
+        values = [
+            compile_distiller(form, SHAPES, SHAPES, knowledge=SEGMENTATION.knowledge).double()(student, teacher, labels)
+            for form in (tree, canonical(tree))
+        ]
+        changed += 1
+        if not torch.allclose(*values, rtol=1e-4, atol=1e-8, equal_nan=True):
+            wrong.append(f"{tree}: {values}")
+    assert changed > 10
+    assert wrong == []
+
+
+def on_device(expression, number):
+    student, teacher, places = trees.PAIRS[number]
+    knowledge = SEGMENTATION.knowledge
+    loss_on_cuda(
+        lambda: compile_distiller(expression, student, teacher, knowledge=knowledge), (student, teacher), 3, places
+    )
+
+
+def test_every_operation_and_method_for_label_maps_stays_on_the_device():
+    found = {}
+    for number, tree in trees.trees(400, seed=9):
+        for node in tree.walk():
+            found.setdefault(node.name, (tree, number))
+    for operation in DENSE:
+        on_device(*found[operation.name])
+    for entry in kdzero_gp.zoo.entries.values():
+        if entry.dense:
+            on_device(entry.expression, 0)
+
+
+def test_the_family_s_own_numbers_stay_on_the_device():
+    student, teacher, places = trees.PAIRS[1]
+    with pretended_cuda():
+        *sides, labels = fake_batch((student, teacher), 3, places=places)
+        with OnDevice("cuda"):
+            assert SEGMENTATION.own_loss(sides[0], labels).device.type == "cuda"
 
 
 def test_random_trees_compile_and_train_a_step_on_odd_shapes():

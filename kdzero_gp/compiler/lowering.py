@@ -247,7 +247,8 @@ class _Lowering:
             type_of(Expression("logits"), self.types)
         if set(sides) <= set(operation.needs):
             student, teacher = (self.shapes.leaf("logits", side) for side in sides.values())
-            if student != teacher and self.types["logits"].rank != "map":
+            resized = self.shapes.adapted("logits") and self.types["logits"].rank == "map"
+            if student != teacher and not resized:
                 raise ShapeError(
                     f"{operation.name} compares logits; the student's are {student}, the teacher's {teacher}"
                 )

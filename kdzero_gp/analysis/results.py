@@ -14,7 +14,8 @@ from torch import nn
 
 from kdzero_gp.analysis import markup
 from kdzero_gp.common import ALONE_TEXT, UNKNOWN, real
-from kdzero_gp.compiler import Expression, compile_distiller
+from kdzero_gp.compiler import Expression, compile_distiller, pair_shapes
+from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.draw import describe, to_svg
 from kdzero_gp.families import Measure, TaskFamily
 from kdzero_gp.search.race import TEST, Competitor, RaceResult
@@ -68,7 +69,18 @@ class RankedDistiller:
     @cached_property
     def sentence(self) -> str:
         """What it does, in one English sentence."""
-        return describe(self.expression)
+        return describe(self.expression, self.types)
+
+    @cached_property
+    def types(self) -> KnowledgeTypes:
+        """What the run's pair exposes, with its types."""
+        return pair_shapes(*self._shapes, self.family.knowledge).types
+
+    @cached_property
+    def _shapes(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+        with Database.read(self.folder) as database:
+            bench = database.fact("bench")
+        return bench["student_shapes"], bench["teacher_shapes"]
 
     def source(self) -> str:
         """The text of the file that ``kdzero-gp export`` writes: a class ``Distiller`` that needs only torch."""
@@ -85,13 +97,11 @@ class RankedDistiller:
 
     def distiller(self) -> nn.Module:
         """The torch module for the run's pair, with its final magnitudes: ``module(student, teacher, labels)``."""
-        with Database.read(self.folder) as database:
-            bench = database.fact("bench")
-        shapes = bench["student_shapes"], bench["teacher_shapes"]
-        return compile_distiller(self.expression, *shapes, self.magnitudes or None)
+        knowledge = self.family.knowledge
+        return compile_distiller(self.expression, *self._shapes, self.magnitudes or None, knowledge=knowledge)
 
     def _repr_svg_(self) -> str:
-        return to_svg(self.expression)
+        return to_svg(self.expression, self.types)
 
     @property
     def numbers(self) -> dict[str, str]:

@@ -90,7 +90,8 @@ def _print_lines(run: Run) -> None:
 def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
     """One of a run's distillers, or the expression of a zoo name or a text. Raises KdzeroError."""
     from kdzero_gp.analysis.run import Run
-    from kdzero_gp.compiler import parse, zoo
+    from kdzero_gp.compiler import zoo
+    from kdzero_gp.compiler.zoo import parse_for_some_pair
 
     if rank < 1:
         raise SettingError(f"--rank must be at least 1, got {rank}")
@@ -101,7 +102,7 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
         return zoo[name]
     if "(" not in what:
         raise SettingError(f"{what!r} is not a run folder, zoo name or expression; the zoo has {', '.join(zoo)}")
-    return parse(what)
+    return parse_for_some_pair(what)
 
 
 @click.command()
@@ -118,11 +119,15 @@ def inspect(what: str, rank: int, output: Path) -> None:
     """Draw a distiller's tree."""
     from kdzero_gp import draw
     from kdzero_gp.compiler import Expression
+    from kdzero_gp.compiler.zoo import usual_types
 
     distiller = distiller_of(what, rank)
-    expression = distiller if isinstance(distiller, Expression) else distiller.expression
-    draw.write(expression, output)
-    click.echo(f"{draw.describe(expression)}\nwrote {output}")
+    if isinstance(distiller, Expression):
+        expression, types = distiller, usual_types(distiller)
+    else:
+        expression, types = distiller.expression, distiller.types
+    draw.write(expression, output, types)
+    click.echo(f"{draw.describe(expression, types)}\nwrote {output}")
 
 
 @click.command()

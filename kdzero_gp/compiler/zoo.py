@@ -7,11 +7,14 @@ FT, DML).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from kdzero_gp.compiler.checking import check
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.parsing import parse
+from kdzero_gp.errors import ExpressionError
 from primitives import BOXES, MAP_LOGITS, MAPS, PairType
 
 
@@ -32,6 +35,35 @@ def over_levels(*terms: str) -> str:
     return text
 
 
+_USUAL: dict[tuple[str, ...], dict[str, PairType] | None] = {
+    (): None,
+    MAPS: {"logits": MAP_LOGITS, "feat": PairType("map"), "low": PairType("map")},
+    BOXES: {"logits": PairType("anchors", "logits"), "deltas": PairType("anchors"), "boxes": PairType("boxes")}
+    | {f"fpn{level}": PairType("map") for level in LEVELS},
+}
+
+
+def parse_for_some_pair(text: str) -> Expression:
+    """Read a distiller where no pair is known: one of images, else one of label maps, else one of detectors. Raises
+    ExpressionError as for images."""
+    try:
+        return parse(text)
+    except ExpressionError:
+        for types in (_USUAL[MAPS], _USUAL[BOXES]):
+            with contextlib.suppress(ExpressionError):
+                return parse(text, types)
+        raise
+
+
+def usual_types(expression: Expression) -> dict[str, PairType] | None:
+    """The types of the first of these kinds of pairs that a distiller is for; None for images."""
+    for types in _USUAL.values():
+        with contextlib.suppress(ExpressionError):
+            check(expression, types)
+            return types
+    return None
+
+
 @dataclass(frozen=True)
 class ZooEntry:
     """A published method: its text, what it does in one line, and where it was published. ``dense``: for pairs
@@ -50,10 +82,7 @@ class ZooEntry:
     @property
     def knowledge(self) -> dict[str, PairType] | None:
         """The types that its text is read with; None for the usual ones."""
-        if self.dense == BOXES:
-            levels = {f"fpn{level}": PairType("map") for level in LEVELS}
-            return {"logits": PairType("anchors", "logits"), "boxes": PairType("boxes")} | levels
-        return {"logits": MAP_LOGITS, "feat": PairType("map")} if self.dense else None
+        return _USUAL[self.dense]
 
 
 _ENTRIES = (

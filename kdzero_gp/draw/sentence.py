@@ -9,6 +9,9 @@ from kdzero_gp.compiler.expression import Expression, terms
 from primitives import CATALOGUE, SCALAR, PairType
 
 
+_NUMBERED = {"feat": "feature map", "fpn": "pyramid level"}
+
+
 def knowledge_words(name: str) -> str:
     """What a knowledge leaf is called in a sentence.
 
@@ -18,7 +21,7 @@ def knowledge_words(name: str) -> str:
     letters, number = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]
     if not number:
         return {"emb": "embedding", "feat": "last feature map"}.get(name, name)
-    return f"{'feature map' if letters == 'feat' else letters} {number}"
+    return f"{_NUMBERED.get(letters, letters)} {number}"
 
 
 def describe(expression: Expression, knowledge: KnowledgeTypes | None = None) -> str:

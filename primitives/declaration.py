@@ -59,8 +59,8 @@ class Operation:
     student and teacher must have one size before the operation can be applied (``("*",)`` is all of them).
     ``noise`` draws what a stochastic operation shares between the two sides. ``specialise`` gives, for one type of
     pair, the plain functions whose composition the operation is there. ``needs``: what the function takes behind its
-    arguments, out of ``NEEDS``. ``dense``: for pairs of these kinds alone, out of ``MAPS`` and ``BOXES``, since it needs
-    a label for each place, or boxes, or is of no use without.
+    arguments, out of ``NEEDS``. ``dense``: for pairs of these kinds alone, out of ``MAPS`` and ``BOXES``, since it
+    needs a label for each place, or boxes, or is of no use without.
 
     In print: ``latex``, of a transform with <x> for its argument, <b> for the argument in brackets where it is no
     single symbol, <T> for the division by its temperature and <N> for its constant; of a distance with <t> and <s>
@@ -108,8 +108,8 @@ class Operation:
             raise ValueError(f"{self.name} needs {', '.join(self.needs)}; a {self.role} may need {listed}")
 
     def serves(self, kind: str) -> bool:
-        """Whether it is for pairs of this kind: ``images`` (one label each), ``maps`` or ``boxes``, which have no labels
-        that other operations could index."""
+        """Whether it is for pairs of this kind: ``images`` (one label each), ``maps`` or ``boxes``, which have no
+        labels that other operations could index."""
         if self.dense:
             return kind in self.dense
         return kind not in BOXES or not self.needs
@@ -246,7 +246,7 @@ def weight(given: ValueType = MAP_LOGITS, made: ValueType = WEIGHT, **facts: Any
 
 
 def weighing(*, by_anchor: bool = False, **facts: Any) -> Declarer:
-    """Declare a function (losses of places or anchors, weights) -> losses of samples; ``by_anchor``: of anchors alone."""
+    """Declare a function (losses of places or anchors, weights) -> losses of samples; ``by_anchor``: of anchors."""
     places: dict[tuple[ValueType, ...], ValueType] = {} if by_anchor else {(PLACE, WEIGHT): SAMPLE}
     overloads = places | {(ANCHOR, ANCHOR_WEIGHT): SAMPLE}
     return _declarer("weighing", overloads, None, **({"dense": BOXES if by_anchor else MAPS + BOXES} | facts))

@@ -50,8 +50,8 @@ def write_voc(root: Path, counts, size=(64, 96), seed=0, more=None) -> Path:
 
 
 def write_coco(root: Path, counts, size=(64, 64), seed=0, crowds=(), sizes=None) -> Path:
-    """``PART/*.png`` and ``annotations/instances_PART.json``; a crowd over the left half of the images of these numbers;
-    other ``sizes`` by number."""
+    """``PART/*.png`` and ``annotations/instances_PART.json``; a crowd over the left half of the images of these
+    numbers; other ``sizes`` by number."""
     generator = np.random.default_rng(seed)
     number = 0
     (root / "annotations").mkdir(parents=True)

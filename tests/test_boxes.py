@@ -108,7 +108,9 @@ def test_attended_differences_weigh_channels_by_the_teacher(batch):
 def touching(row, height, width):
     """The places of a map that a box touches."""
     left, top, right, bottom = row[0] * width, row[1] * height, row[2] * width, row[3] * height
-    return {(i, j) for i in range(height) for j in range(width) if i < bottom and i + 1 > top and j < right and j + 1 > left}
+    return {
+        (i, j) for i in range(height) for j in range(width) if i < bottom and i + 1 > top and j < right and j + 1 > left
+    }
 
 
 def foreground(rows, height, width):
@@ -313,7 +315,9 @@ def test_weights_are_of_the_teacher_alone_and_a_tree_has_words_and_a_formula(bat
     assert (student["fpn3"].grad[2] == 0).all(), "an image without objects gives nothing here"
     types = pair_shapes(SHAPES, SHAPES, DETECTION.knowledge).types
     expression = kdzero_gp.parse(text, types)
-    assert "at each place, weighted where the teacher looks at objects, all of them alike" in describe(expression, types)
+    assert "at each place, weighted where the teacher looks at objects, all of them alike" in describe(
+        expression, types
+    )
     assert to_latex(expression, types)
 
 

@@ -189,7 +189,7 @@ def test_a_crowd_neither_rewards_nor_punishes_and_empty_batches_are_finite(head)
 @pytest.mark.parametrize("make", [lambda: small(retinanet), lambda: small(fcos), ssdlite])
 def test_detections_are_torchvisions(make):
     model = make().eval()
-    for name, parameter in model.head.named_parameters():
+    for parameter in model.head.parameters():
         parameter.data *= 10.0 if parameter.dim() > 1 else 0.0  # so that an untrained head finds something
     model.transform.image_mean, model.transform.image_std = [0.0] * 3, [1.0] * 3
     model.transform.fixed_size, model.transform.size_divisible = None, 1

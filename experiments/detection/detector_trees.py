@@ -2,8 +2,8 @@
 
     python experiments/detection/detector_trees.py --trees 5000
 
-Pairs of other strides, channels, anchors and image sizes; batches with an empty image, without any box, with crowds, and
-with boxes at the border or smaller than a place. Prints how many raised or gave a number that is not finite.
+Pairs of other strides, channels, anchors and image sizes; batches with an empty image, without any box, with crowds,
+and with boxes at the border or smaller than a place. Prints how many raised or gave a number that is not finite.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _shapes(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], ancho
     return levels | {"logits": (CLASSES, anchors), "deltas": (4, anchors), "boxes": (4, anchors)}
 
 
-# student, teacher: equal; other channels; other numbers of anchors (no scores in common); odd sides; levels of one place
+# student, teacher: equal; other channels; other numbers of anchors (no scores in common); odd sides; one place
 PAIRS: tuple[tuple[Shapes, Shapes], ...] = (
     (_shapes((6, 6, 6), ((8, 10), (4, 5), (2, 3)), 105), _shapes((6, 6, 6), ((8, 10), (4, 5), (2, 3)), 105)),
     (_shapes((4, 4, 4), ((6, 6), (3, 3), (2, 2)), 49), _shapes((9, 9, 9), ((6, 6), (3, 3), (2, 2)), 49)),

@@ -122,10 +122,8 @@ def inspect(what: str, rank: int, output: Path) -> None:
     from kdzero_gp.compiler.zoo import usual_types
 
     distiller = distiller_of(what, rank)
-    if isinstance(distiller, Expression):
-        expression, types = distiller, usual_types(distiller)
-    else:
-        expression, types = distiller.expression, distiller.types
+    expression = distiller if isinstance(distiller, Expression) else distiller.expression
+    types = usual_types(expression) if isinstance(distiller, Expression) else distiller.types
     draw.write(expression, output, types)
     click.echo(f"{draw.describe(expression, types)}\nwrote {output}")
 

@@ -14,10 +14,10 @@ from primitives.types import MAP_LOGITS, RANKS, PairType
 class KnowledgeSpec:
     """A knowledge by its name, or by a pattern: ``*`` stands for a whole number or nothing (feat, feat1, feat2, …).
 
-    ``ranks``, out of matrix, tokens, map, anchors and boxes: the forms that it may have; where a map or tokens fit, square tokens are
-    the map that they were cut from, and a map beside other tokens becomes tokens. The first is its rank where no pair
-    is known. ``kind`` is ``real`` or ``logits`` (dimension 1 holds classes). ``adapted``: whether a student's tensor
-    may be brought to the teacher's shape.
+    ``ranks``, out of matrix, tokens, map, anchors and boxes: the forms that it may have; where a map or tokens
+    fit, square tokens are the map that they were cut from, and a map beside other tokens becomes tokens. The first is
+    its rank where no pair is known. ``kind`` is ``real`` or ``logits`` (dimension 1 holds classes).
+    ``adapted``: whether a student's tensor may be brought to the teacher's shape.
     """
 
     ranks: tuple[str, ...] = ("matrix",)

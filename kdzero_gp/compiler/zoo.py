@@ -17,7 +17,6 @@ from kdzero_gp.compiler.parsing import parse
 from kdzero_gp.errors import ExpressionError
 from primitives import BOXES, MAP_LOGITS, MAPS, PairType
 
-
 # The levels that detectors have in common: strides 8, 16 and 32.
 LEVELS = (3, 4, 5)
 
@@ -126,7 +125,8 @@ _ENTRIES = (
              "Wang et al. 2020, IFVD (ECCV), over labelled places", dense=MAPS),
     ZooEntry("pkd", over_levels("times(no(l2(batchnorm(fpn*))), 1)"), "levels of the pyramid up to their scale",
              "Cao et al. 2022, arXiv:2207.02039 (PKD: Pearson correlation)", dense=BOXES),
-    ZooEntry("cwd_fpn", over_levels("times(no(kl(softmax_HW(fpn*, 1))), 1)"), "each channel as a distribution over space",
+    ZooEntry("cwd_fpn", over_levels("times(no(kl(softmax_HW(fpn*, 1))), 1)"),
+             "each channel as a distribution over space",
              "Shu et al. 2021, arXiv:2011.13256 (CWD), on levels at temperature 1 as in MMRazor", dense=BOXES),
     ZooEntry("fgd", over_levels("times(no(weigh(attended_l2_at(fpn*), attended_foreground(fpn*))), 1)",
                                 "times(no(weigh(attended_l2_at(fpn*), attended_background(fpn*))), 0.5)"),

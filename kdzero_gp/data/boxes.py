@@ -56,6 +56,8 @@ def load(data: str | Path | None, image_size: Size | None = None, seed: int = SP
             f"an image size of {size_text(image_size)} is not possible for detection; both sides have to be multiples "
             f"of {DIVISOR}, such as {size_text(_rounded(image_size))}"
         )
+    if "?" in str(data) and not Path(data).exists():
+        raise DataError("--ignore and --classes are for label maps; leave them out for detection")
     path = existing(data)
     source = images.find(path)
 

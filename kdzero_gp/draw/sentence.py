@@ -8,7 +8,6 @@ from kdzero_gp.compiler.checking import KnowledgeTypes, type_of
 from kdzero_gp.compiler.expression import Expression, terms
 from primitives import CATALOGUE, SCALAR, PairType
 
-
 _NUMBERED = {"feat": "feature map", "fpn": "pyramid level"}
 
 

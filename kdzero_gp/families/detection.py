@@ -1,4 +1,4 @@
-"""Detection: boxes with classes, judged by COCO's average precision. Targets are N×G×5, see ``kdzero_gp.data.boxes``."""
+"""Detection: boxes with classes, judged by COCO's average precision. Targets are those of ``kdzero_gp.data.boxes``."""
 
 from __future__ import annotations
 

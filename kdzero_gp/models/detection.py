@@ -225,8 +225,8 @@ def _strides(backbone: Any) -> list[int]:
 
 HEADS: Mapping[str, Callable[[Any, int], nn.Module]] = {"retinanet": retinanet, "fcos": fcos}
 SMALL_FACTOR, FPN_CHANNELS = 4, 96
-"""Channels of a pyramid on a small backbone, in widths, and on one of torchvision's: fewer than the usual 256, so that a
-CPU can train."""
+"""Channels of a pyramid on a small backbone, in widths, and on one of torchvision's: fewer than the usual 256, so that
+a CPU can train."""
 BUILT_IN = re.compile(rf"({'|'.join(HEADS)})_(?:small_(\d+)|(\w+))")
 
 

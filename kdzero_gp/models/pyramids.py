@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -64,7 +65,9 @@ def backbone_named(name: str, channels: int) -> nn.Module:
     models = torchvision_models(name)
     classifiers = models.list_models(module=models)
     if name not in classifiers:
-        raise ModelError(f"torchvision has no classifier {name!r} to be a backbone; there are resnet18, mobilenet_v2, …")
+        raise ModelError(
+            f"torchvision has no classifier {name!r} to be a backbone; there are resnet18, mobilenet_v2, …"
+        )
     network = models.get_model(name, weights=None)
     return pyramid(getattr(network, "features", network), channels)
 
@@ -77,7 +80,7 @@ class SmallStages(nn.Sequential):
         stem = nn.Sequential(
             nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
         )
-        stages = [nn.Sequential(_block(a, b, 2), _block(b, b)) for a, b in zip(widths, widths[1:], strict=False)]
+        stages = [nn.Sequential(_block(a, b, 2), _block(b, b)) for a, b in itertools.pairwise(widths)]
         super().__init__(stem, *stages)
 
 

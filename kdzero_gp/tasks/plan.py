@@ -134,8 +134,8 @@ PIXELS = SearchPlan(
     baseline_seeds=3,
     crop=128,
 )
-# Boxes: few images a step, each with many anchors; a detector needs many steps before it finds anything. By its own loss
-# and the gap of scores in equal shares.
+# Boxes: few images a step, each with many anchors; a detector needs many steps before it finds anything. By its own
+# loss and the gap of scores in equal shares.
 DETECTORS = SearchPlan(
     teacher="fcos_small_16",
     student="fcos_small_4",

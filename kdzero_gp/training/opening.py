@@ -73,14 +73,14 @@ def open_batches(
 
 
 def _must_move_labels(recipe: Recipe, sized: bool) -> None:
-    """Raises DataError for a recipe that changes images in a way that label maps and boxes do not follow. ``sized``: they
-    were read at the recipe's size."""
+    """Raises DataError for a recipe that changes images in a way that label maps and boxes do not follow. ``sized``:
+    they were read at the recipe's size."""
     changing = (*(() if sized else ("image_size",)), "teacher_image_size", "augment", "mixup", "cutmix")
     asked = [name for name in changing if getattr(recipe, name)] + ["crop"] * (recipe.crop == "resized")
     if asked:
         raise DataError(
-            f"label maps and boxes do not follow the recipe's {asked[0]}; leave it out, or cut windows with crop = window and "
-            "crop_size"
+            f"label maps and boxes do not follow the recipe's {asked[0]}; leave it out, or cut windows with "
+            "crop = window and crop_size"
         )
 
 

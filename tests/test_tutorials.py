@@ -17,7 +17,12 @@ PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 BLOCK = re.compile(r"^```(bash|python)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 # Extras that a page is about.
-NEEDED = {"own-detector": ("torchvision", "faster_coco_eval"), "study": ("pandas",), "lightning": ("lightning",), "trainer": ("transformers", "accelerate")}
+NEEDED = {
+    "own-detector": ("torchvision", "faster_coco_eval"),
+    "study": ("pandas",),
+    "lightning": ("lightning",),
+    "trainer": ("transformers", "accelerate"),
+}
 # Seconds; a page takes up to one minute alone on a core, and several times that on a machine that is busy.
 PATIENCE = 900
 # The session: reads the page itself, so that errors name the line of the page.

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdzero_gp.data.boxes import FIRST_CROWD
-from kdzero_gp.models.geometry import decode_distances, encode_deltas, overlaps, sides
+from kdzero_gp.models.geometry import SCALES, decode_deltas, decode_distances, encode_deltas, overlaps, sides
 
 Outputs = Mapping[str, Tensor]
 
@@ -26,9 +26,12 @@ CENTRE_RADIUS = 1.5
 """A point of FCOS is positive within so many strides of an object's centre."""
 SMALLEST, LARGEST = 4.0, 8.0
 """The largest distance to a side that a level of FCOS regresses, in strides."""
+FIRST_NEGATIVE, SAMPLED, POSITIVE_SHARE, BETA = 0.3, 256, 0.5, 1 / 9
+"""Faster R-CNN's first stage: overlaps of positive anchors are from 0.7 on, of negative ones below 0.3; so many are
+drawn, half of them positive at most; differences are squared below BETA."""
+FIRST_POSITIVE = 0.7
 NEGATIVES = 3.0
 """Of the background SSD counts so many of the worst priors for each positive one."""
-SSD_SCALES = (10.0, 10.0, 5.0, 5.0)
 
 
 @dataclass(frozen=True)
@@ -154,7 +157,7 @@ def ssd_loss(outputs: Outputs, targets: Tensor) -> Tensor:
     truth, priors, logits = Truth.of(targets, outputs["size"]), outputs["priors"], outputs["logits"]
     matched, _, positive = match_anchors(truth, priors)
     boxes, number = truth.at(matched)
-    scale = logits.new_tensor(SSD_SCALES)[:, None]
+    scale = torch.tensor(SCALES, device=logits.device)[:, None]
     wanted = encode_deltas(_or(boxes, priors, positive), priors)
     off = F.smooth_l1_loss(outputs["deltas"] * scale, wanted * scale, reduction="none").sum(dim=1) * positive
     all_logits = torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
@@ -165,8 +168,56 @@ def ssd_loss(outputs: Outputs, targets: Tensor) -> Tensor:
     return (classes * (positive | hard) + off).sum() / positive.sum().clamp(min=1)
 
 
+def two_stage_loss(outputs: Outputs, targets: Tensor) -> Tensor:
+    """Of the first stage binary cross-entropy and smooth |deltas − wanted ones|, of the second cross-entropy over
+    classes and background and the same of its boxes, over all proposals.
+
+    Where torchvision draws anchors this is the mean over all draws: the negative ones count as much as those that would
+    be drawn of them.
+    """
+    truth, anchors = Truth.of(targets, outputs["size"]), outputs["anchors"]
+    matched, best, positive = match_anchors(truth, anchors, FIRST_POSITIVE)
+    negative = ~positive & (best < FIRST_NEGATIVE) & ~_covered(truth, anchors)
+    boxes, _ = truth.at(matched)
+    count = positive.sum(dim=1, keepdim=True)
+    drawn = count.clamp(max=int(SAMPLED * POSITIVE_SHARE))
+    others = negative.sum(dim=1, keepdim=True)
+    left = torch.minimum(SAMPLED - drawn, others)
+    weight = positive * drawn / count.clamp(min=1) + negative * left / others.clamp(min=1)
+    objectness = F.binary_cross_entropy_with_logits(
+        outputs["objectness"][:, 0], positive.float(), reduction="none"
+    )  # fmt: skip
+    off = _smooth(outputs["deltas"], encode_deltas(_or(boxes, anchors, positive), anchors))
+    seen = weight.sum().clamp(min=1)
+    first = (weight * objectness).sum() / seen + (weight * positive * off).sum() / seen
+    return first + _region_loss(outputs, truth)
+
+
+def _smooth(given: Tensor, wanted: Tensor) -> Tensor:
+    return F.smooth_l1_loss(given, wanted, beta=BETA, reduction="none").sum(dim=1)
+
+
+def _region_loss(outputs: Outputs, truth: Truth) -> Tensor:
+    """The loss of the second stage."""
+    proposals, logits = outputs["proposals"], outputs["region_logits"]
+    there = proposals[:, 2] > proposals[:, 0]
+    places = _or(proposals, torch.tensor([0.0, 0.0, 1.0, 1.0], device=proposals.device)[:, None], there)
+    overlap, _ = overlaps(truth.boxes, places)
+    best, matched = overlap.masked_fill(~truth.real[:, :, None], -1.0).max(dim=1)
+    positive = (best >= POSITIVE) & there
+    counted = there & (positive | ~_covered(truth, places))
+    boxes, number = truth.at(matched)
+    all_logits = torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
+    classes = F.cross_entropy(all_logits, torch.where(positive, number + 1, 0), reduction="none")
+    each = outputs["region_deltas"].unflatten(1, (-1, 4))
+    own = each.gather(1, number[:, None, None].expand(-1, 1, 4, -1))[:, 0]
+    scale = torch.tensor(SCALES, device=logits.device)[:, None]
+    off = _smooth(own * scale, encode_deltas(_or(boxes, places, positive), places) * scale)
+    return (classes * counted + off * positive).sum() / counted.sum().clamp(min=1)
+
+
 LOSSES: dict[str, Callable[[Outputs, Tensor], Tensor]] = {
-    "anchors": retinanet_loss, "points": fcos_loss, "priors": ssd_loss
+    "proposals": two_stage_loss, "anchors": retinanet_loss, "points": fcos_loss, "priors": ssd_loss
 }  # fmt: skip
 
 
@@ -177,12 +228,16 @@ CANDIDATES = 1000
 """So many of the highest scores of an image are looked at, over all its levels (torchvision: of each level)."""
 MOST = 100
 """Detections of an image that count, as in COCO's evaluation."""
-SAME = {"anchors": 0.5, "points": 0.6, "priors": 0.45}
+SAME = {"proposals": 0.5, "anchors": 0.5, "points": 0.6, "priors": 0.45}
 """Of boxes of one class that overlap more the best stays, as torchvision has it."""
 
 
 def scores(outputs: Outputs) -> Tensor:
     """How sure a detector is of each class at each anchor, N×K×M in [0, 1]."""
+    if "proposals" in outputs:
+        logits = outputs["region_logits"].float()
+        there = outputs["proposals"][:, 2:3] > outputs["proposals"][:, :1]
+        return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1).softmax(dim=1)[:, 1:] * there
     logits = outputs["logits"].float()
     if "priors" in outputs:
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1).softmax(dim=1)[:, 1:]
@@ -191,20 +246,30 @@ def scores(outputs: Outputs) -> Tensor:
     return logits.sigmoid()
 
 
+def _boxes_of_each(outputs: Outputs, classes: int) -> Tensor:
+    """Boxes in pixels inside the image, N×M×4; of a second stage, which has some of each class, N×KP×4."""
+    scale = corner_scale(outputs["size"].float())
+    if "proposals" not in outputs:
+        return outputs["boxes"].float().clamp(0, 1).transpose(1, 2) * scale
+    each = outputs["region_deltas"].float().unflatten(1, (classes, 4))
+    boxes = decode_deltas(each, outputs["proposals"][:, None].expand_as(each)).transpose(2, 3).flatten(1, 2)
+    return torch.minimum(boxes.clamp(min=0), scale)
+
+
 def detections(outputs: Outputs) -> list[Tensor]:
     """For each image what was found, D×6 from the surest on: the box in pixels, the score and the class."""
     from torchvision.ops import batched_nms
 
     kind = next(kind for kind in SAME if kind in outputs)
-    boxes = outputs["boxes"].float().clamp(0, 1).transpose(1, 2) * corner_scale(outputs["size"].float())
     sure = scores(outputs)
     places = sure.shape[2]
+    boxes = _boxes_of_each(outputs, sure.shape[1])
     top, at = sure.flatten(1).topk(min(CANDIDATES, sure[0].numel()))
     found = []
     for image, (score, place) in enumerate(zip(top, at, strict=True)):
         some = score > LEAST_SCORE
         score, place = score[some], place[some]
-        number, corners = place // places, boxes[image, place % places]
+        number, corners = place // places, boxes[image, place % boxes.shape[1]]
         kept = batched_nms(corners, score, number, SAME[kind])[:MOST]
         found.append(torch.cat([corners[kept], score[kept, None], number[kept, None].float()], dim=1))
     return found

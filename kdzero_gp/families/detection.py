@@ -31,11 +31,12 @@ class Detection(TaskFamily):
     name = "detection"
     knowledge: Mapping[str, KnowledgeSpec] = {
         "logits": KnowledgeSpec(("anchors",), "logits", adapted=False),
+        "objectness": KnowledgeSpec(("anchors",), "logits", adapted=False),
         "deltas": KnowledgeSpec(("anchors",), adapted=False),
         "boxes": KnowledgeSpec(("boxes",), adapted=False),
         "fpn*": KnowledgeSpec(("map",)),
     }
-    usual = ("logits", "deltas", "boxes", "fpn3", "fpn4", "fpn5")
+    usual = ("logits", "objectness", "deltas", "boxes", "fpn3", "fpn4", "fpn5")
     measures = (
         Measure("ap", "AP", "%"),
         Measure("ap50", "AP50", "%"),
@@ -45,7 +46,10 @@ class Detection(TaskFamily):
     breaks_ties = "detection_loss"
     metrics = ("detection_loss", "score_gap", "cka_gap")
     loss = "detection_loss"
-    read = ("logits", "deltas", "anchors", "priors", "points", "centreness", "boxes", "size", "fpn3", "fpn4", "fpn5")
+    read = (
+        "logits", "objectness", "deltas", "anchors", "priors", "points", "centreness", "boxes", "size", "proposals",
+        "region_logits", "region_deltas", "fpn3", "fpn4", "fpn5",
+    )  # fmt: skip
 
     def build(self, name: str, classes: int, channels: int) -> nn.Module:
         evaluator()  # missing it would be seen only after an epoch
@@ -97,7 +101,7 @@ class Detection(TaskFamily):
         losses: list[Tensor] = []
         classes = 0
         for outputs, targets in batches:
-            classes = outputs["logits"].shape[1]
+            classes = outputs["region_logits" if "proposals" in outputs else "logits"].shape[1]
             found += [one.cpu() for one in detections(outputs)]
             boxes = targets[..., :4] * corner_scale(outputs["size"])
             truth += list(torch.cat([boxes, targets[..., 4:]], dim=2).cpu())
@@ -120,7 +124,7 @@ class Detection(TaskFamily):
         means over space."""
         if LEVEL.fullmatch(knowledge):
             return 1.0 - linear_cka(student.mean((2, 3)), teacher.mean((2, 3)))
-        if knowledge == "logits":
+        if knowledge in ("logits", "objectness"):
             wanted = teacher.sigmoid()
             both = (F.binary_cross_entropy_with_logits(logits, wanted) for logits in (student, teacher))
             given, least = both
@@ -129,14 +133,15 @@ class Detection(TaskFamily):
 
 
 def _score_gap(student: Outputs, teacher: Outputs) -> float:
-    if "logits" not in student or "logits" not in teacher:
+    name = next((name for name in ("logits", "objectness") if name in student and name in teacher), "")
+    if not name:
         return 0.0
-    if student["logits"].shape == teacher["logits"].shape:
-        given, wanted = student["logits"].float().sigmoid(), teacher["logits"].float().sigmoid()
+    if student[name].shape == teacher[name].shape:
+        given, wanted = student[name].float().sigmoid(), teacher[name].float().sigmoid()
         sure = (wanted.amax(dim=1) > 0.05).to(wanted.dtype)
         return float(((given - wanted).abs().sum(dim=1) * sure).sum() / sure.sum().clamp(min=1))
     surest = [
-        side["logits"].float().sigmoid().amax(dim=1).topk(min(SURE_SCORES, side["logits"].shape[2])).values
+        side[name].float().sigmoid().amax(dim=1).topk(min(SURE_SCORES, side[name].shape[2])).values
         for side in (student, teacher)
     ]
     shown = min(part.shape[1] for part in surest)

@@ -7,7 +7,6 @@ losses and detections follow from it (``kdzero_gp.families.detection``), and a t
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
@@ -17,25 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdzero_gp.compiler.knowledge import PYRAMID
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models import discovery
 from kdzero_gp.models.external import from_user_code
-from kdzero_gp.models.geometry import decode_deltas, decode_distances
+from kdzero_gp.models.geometry import SCALES
+from kdzero_gp.models.levels import KINDS, Outputs, completed, named_levels
 from kdzero_gp.models.pyramids import SmallStages, backbone_named, pyramid, torchvision_models
+from kdzero_gp.models.two_stage import TwoStageDetector
 
-KINDS = {"anchors": decode_deltas, "priors": decode_deltas, "points": decode_distances}
-"""What a detector's boxes are relative to, and so its kind: anchors with a sigmoid for each class (RetinaNet), priors
-with a softmax over the classes and the background (SSD), points with a centreness (FCOS)."""
-SSD_SCALES = (10.0, 10.0, 5.0, 5.0)
-"""SSD's heads give deltas times these (Liu et al. 2016, arXiv:1512.02325, its code's variances)."""
 OCTAVES = tuple(2 ** (third / 3) for third in range(3))
 ANCHOR_STRIDES = 2.0
 """A level's smallest anchor in strides. (torchvision's 4 are for images of 800 pixels.)"""
 HEAD_GROUPS = 8
 """Groups of the norms in small heads, which see few images at a time."""
 TORCHVISION_GROUPS = 32
-
-Outputs = dict[str, Tensor]
+REGION_SIDE, REGION_FACTOR = 5, 2
+"""Places a side of a region, and numbers of it in channels of the pyramid, in small second stages."""
 
 
 class Detector(nn.Module):
@@ -45,6 +42,8 @@ class Detector(nn.Module):
     ``anchors``, ``priors`` or ``points`` N×4×M in pixels, ``centreness`` N×1×M with points, ``boxes`` N×4×M as shares
     of the image, and ``size`` N×1×2 (height and width).
     """
+
+    names_outputs = True
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -63,7 +62,7 @@ class Detector(nn.Module):
         if self.kind == "priors":
             # of a softmax only differences count: the background is 0
             logits = logits[:, 1:] - logits[:, :1]
-            deltas = deltas / deltas.new_tensor(SSD_SCALES)[:, None]
+            deltas = deltas / torch.tensor(SCALES, device=deltas.device)[:, None]
         places = self._places(images, levels)
         outputs = named_levels(images, levels) | {"logits": logits, "deltas": deltas, self.kind: places}
         if "bbox_ctrness" in said:
@@ -89,29 +88,12 @@ def _kind_of(network: nn.Module) -> str:
     return next(kind for form, kind in kinds.items() if isinstance(network, form))
 
 
-def named_levels(images: Tensor, levels: list[Tensor]) -> Outputs:
-    """Maps by the logarithm of their stride, so that two networks' levels are matched by it; of two at one stride the
-    first."""
-    named: Outputs = {}
-    for level in levels:
-        named.setdefault(f"fpn{max(1, round(math.log2(images.shape[2] / level.shape[2])))}", level)
-    return named
-
-
-def completed(outputs: Outputs, images: Tensor) -> Outputs:
-    """With ``boxes`` as shares of the image and ``size``."""
-    height, width = images.shape[2:]
-    kind = next(kind for kind in KINDS if kind in outputs)
-    decoded = KINDS[kind](outputs["deltas"], outputs[kind])
-    scale = decoded.new_tensor([width, height, width, height])[:, None]
-    size = torch.tensor([height, width], dtype=torch.float32, device=images.device).expand(len(images), 1, 2)
-    return outputs | {"boxes": decoded / scale, "size": size}
-
-
 class OwnDetector(nn.Module):
     """A user's detector of another library or by hand: its ``forward(images)`` gives, in training and evaluation,
     ``logits`` N×K×M, ``deltas`` N×4×M, one of ``anchors``, ``priors`` and ``points`` 4×M or N×4×M in pixels (see
     ``KINDS``), ``centreness`` N×1×M with points, and maps, a list from fine to coarse as ``levels``."""
+
+    names_outputs = True
 
     def __init__(self, network: nn.Module):
         super().__init__()
@@ -137,8 +119,10 @@ class OwnDetector(nn.Module):
 
 def as_detector(network: nn.Module) -> nn.Module:
     """Any detector as a function of images. Raises ModelError for one of another kind."""
-    if isinstance(network, Detector | OwnDetector):
+    if isinstance(network, Detector | TwoStageDetector | OwnDetector):
         return network
+    if all(hasattr(network, name) for name in ("backbone", "rpn", "roi_heads")):
+        return TwoStageDetector(network)
     parts = [name for name in ("backbone", "head", "anchor_generator") if hasattr(network, name)]
     if len(parts) == 3:
         try:
@@ -163,14 +147,15 @@ class TappedDetector(nn.Module):
         with discovery.left_as_found(self.network, example.device):
             self.network.to(example.device).eval()
             outputs = self.network(example)
-        given = outputs["logits"].shape[1]
+        given = outputs["logits" if "logits" in outputs else "region_logits"].shape[1]
         if given != classes:
             raise ModelError(
                 f"{type(network).__name__} tells {given} classes apart and the data have {classes}; build it for "
                 f"{classes}"
             )
         self.shapes = {name: tuple(tensor.shape[1:]) for name, tensor in outputs.items()}
-        self.taps = {name: "" for name in outputs if name.startswith("fpn") or name in ("logits", "deltas", "boxes")}
+        known = ("logits", "objectness", "deltas", "boxes")
+        self.taps = {name: "" for name in outputs if name.startswith(PYRAMID) or name in known}
 
     def forward(self, images: Tensor) -> Outputs:
         """All that the detector says."""
@@ -216,6 +201,25 @@ def fcos(backbone: Any, classes: int) -> nn.Module:
     return FCOS(backbone, classes, anchor_generator=anchors, head=head)  # type: ignore[no-any-return]
 
 
+def fasterrcnn(backbone: Any, classes: int) -> nn.Module:
+    """Faster R-CNN on a pyramid, with anchors for images of a few hundred pixels and a small second stage."""
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.anchor_utils import AnchorGenerator
+    from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+    from torchvision.ops import MultiScaleRoIAlign
+
+    strides = _strides(backbone)
+    sizes = tuple((2 * ANCHOR_STRIDES * stride,) for stride in strides)
+    anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(strides))
+    pool = MultiScaleRoIAlign([str(level) for level in range(len(strides))], REGION_SIDE, 2)
+    width = REGION_FACTOR * backbone.out_channels
+    head = TwoMLPHead(backbone.out_channels * REGION_SIDE**2, width)
+    return FasterRCNN(  # type: ignore[no-any-return]
+        backbone, rpn_anchor_generator=anchors, box_roi_pool=pool, box_head=head,
+        box_predictor=FastRCNNPredictor(width, classes + 1),
+    )  # fmt: skip
+
+
 def _strides(backbone: Any) -> list[int]:
     with torch.no_grad():
         maps = backbone.eval()(torch.zeros(1, 3, 128, 128))
@@ -223,7 +227,9 @@ def _strides(backbone: Any) -> list[int]:
     return [128 // level.shape[2] for level in maps.values()]
 
 
-HEADS: Mapping[str, Callable[[Any, int], nn.Module]] = {"retinanet": retinanet, "fcos": fcos}
+HEADS: Mapping[str, Callable[[Any, int], nn.Module]] = {
+    "retinanet": retinanet, "fcos": fcos, "fasterrcnn": fasterrcnn
+}  # fmt: skip
 SMALL_FACTOR, FPN_CHANNELS = 4, 96
 """Channels of a pyramid on a small backbone, in widths, and on one of torchvision's: fewer than the usual 256, so that
 a CPU can train."""
@@ -232,8 +238,8 @@ BUILT_IN = re.compile(rf"({'|'.join(HEADS)})_(?:small_(\d+)|(\w+))")
 
 def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     """A new detector with random weights: ``HEAD_small_WIDTH`` or ``HEAD_BACKBONE`` with one of torchvision's
-    classifiers and a head out of retinanet and fcos, as in ``fcos_mobilenet_v2``; ``torchvision:NAME`` with one of its
-    detectors; or ``module:callable``. Raises ModelError."""
+    classifiers and a head out of retinanet, fcos and fasterrcnn, as in ``fcos_mobilenet_v2``; ``torchvision:NAME`` with
+    one of its detectors; or ``module:callable``. Raises ModelError."""
     models = torchvision_models(name)
     if channels != 3:
         raise ModelError(f"detectors read colour images and these have {channels} channels; add --channels 3")

@@ -12,6 +12,9 @@ MOST_GROWTH = math.log(1000.0 / 16)
 LEAST = 1e-6
 """Pixels that a side is taken to have at least where its logarithm or a quotient is taken."""
 
+SCALES = (10.0, 10.0, 5.0, 5.0)
+"""SSD's heads and the second stage of Faster R-CNN give deltas times these."""
+
 
 def sides(boxes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Centre x, centre y, width and height of boxes …×4×M, each …×M."""

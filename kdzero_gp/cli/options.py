@@ -82,10 +82,14 @@ def search_options(command: Any) -> Any:
 
 NETWORK = "Built-in name, timm:NAME, torchvision:NAME or module:callable."
 TASK = click.option(
-    "--task", default="digits", show_default=True, help="digits, cifar10, cifar100, folder, segmentation or yours."
+    "--task",
+    default="digits",
+    show_default=True,
+    help="digits, cifar10, cifar100, folder, segmentation, detection or yours.",
 )
 TASK_OF_RUN = click.option(
-    "--task", help="digits, cifar10, cifar100, folder, segmentation or yours [default: the run's, or digits]."
+    "--task",
+    help="digits, cifar10, cifar100, folder, segmentation, detection or yours [default: the run's, or digits].",
 )
 DATA = click.option("--data", help="Archive, image folder or zip of the task's images.")
 

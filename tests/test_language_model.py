@@ -1,0 +1,250 @@
+"""A language model's endpoint, the grammar of its answers, and how they are read."""
+
+import json
+import re
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from math import inf
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kdzero_gp.compiler import parse
+from kdzero_gp.errors import SettingError
+from kdzero_gp.evolution import Grammar, Slot
+from kdzero_gp.language_model import Endpoint, endpoint, gbnf, read_answer
+from primitives import LOSS
+from strategies import KNOWLEDGE
+
+GRAMMAR = Grammar("open", KNOWLEDGE)
+KD = "times(no(kl(softmax_C(logits, 4))), 1)"
+MESSAGES = [{"role": "user", "content": "distillers, please"}]
+CANARY = "sk-canary-4711"
+
+
+def chat(text, **more):
+    return json.dumps({"choices": [{"message": {"content": text}}], **more})
+
+
+class Handler(BaseHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append((self.path, body, self.headers.get("Authorization")))
+        step = self.server.script[min(len(self.server.asked), len(self.server.script)) - 1]
+        if callable(step):
+            step(self)
+            return
+        status, headers, content = step
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(content.encode())), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content.encode())
+
+
+@pytest.fixture
+def serve():
+    """A local server that plays a list of answers, and an endpoint for it whose pauses are only noted."""
+    servers = []
+
+    def start(*script, **options):
+        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server.daemon_threads = True
+        server.script, server.asked, server.pauses = script, [], []
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        servers.append(server)
+        url = f"http://127.0.0.1:{server.server_port}/v1"
+        return server, Endpoint(url, "tiny", sleep=server.pauses.append, **{"timeout": 5.0, **options})
+
+    yield start
+    for server in servers:
+        server.shutdown()
+        server.server_close()
+
+
+def good(text=KD):
+    return 200, {}, chat(text, usage={"prompt_tokens": 7, "completion_tokens": 3})
+
+
+def test_a_good_answer_comes_with_the_counted_tokens(serve):
+    server, model = serve(good())
+    reply = model.ask(MESSAGES, {"seed": 1})
+    assert (reply.text, reply.failure, reply.calls, reply.tokens_in, reply.tokens_out) == (KD, "", 1, 7, 3)
+    path, body, key = server.asked[0]
+    assert path == "/v1/chat/completions" and body["seed"] == 1 and body["model"] == "tiny" and key is None
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_what_passes_is_tried_again_and_counted(serve, status):
+    server, model = serve((status, {"Retry-After": "9"}, "{}"), good())
+    reply = model.ask(MESSAGES, {})
+    assert reply.text == KD and reply.calls == 2 and server.pauses == [9.0]
+
+
+def test_a_server_that_stays_broken_is_given_up(serve):
+    server, model = serve((500, {"Retry-After": "99999"}, "{}"))
+    reply = model.ask(MESSAGES, {})
+    assert reply.failure == "HTTP status 500" and reply.calls == len(server.asked) == 3 and reply.tokens_in > 0
+    assert server.pauses == [60.0, 60.0]
+
+
+def test_a_refused_key_is_asked_once(serve):
+    server, model = serve((401, {}, "{}"))
+    assert model.ask(MESSAGES, {}).failure == "HTTP status 401" and len(server.asked) == 1
+
+
+def test_a_refused_parameter_is_left_out_from_then_on(serve):
+    refusal = 400, {}, '{"error": {"message": "temperature is not supported"}}'
+    server, model = serve(refusal, good())
+    for _ in range(2):
+        assert model.ask(MESSAGES, {"seed": 1, "temperature": 1.0}).text == KD
+    assert [set(body) & {"seed", "temperature"} for _, body, _ in server.asked] == [
+        {"seed", "temperature"}, {"seed"}, {"seed"}
+    ]  # fmt: skip
+
+
+def test_a_redirect_takes_no_key_elsewhere(serve, monkeypatch):
+    monkeypatch.setenv("A_KEY", CANARY)
+    other, _ = serve(good())
+    server, model = serve((307, {"Location": f"http://127.0.0.1:{other.server_port}/v1"}, ""), key_variable="A_KEY")
+    assert model.ask(MESSAGES, {}).failure == "the server redirects elsewhere"
+    assert not other.asked and server.asked[0][2] == f"Bearer {CANARY}"
+
+
+def test_a_key_that_a_server_repeats_is_masked(serve, monkeypatch):
+    monkeypatch.setenv("A_KEY", CANARY)
+    for step in ((200, {}, chat(f"your key is {CANARY}")), (401, {}, f"wrong key {CANARY}")):
+        _, model = serve(step, key_variable="A_KEY")
+        assert CANARY not in f"{model.ask(MESSAGES, {})} {model}"
+
+
+def _half_closed(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "1000")
+    handler.end_headers()
+    handler.wfile.write(b'{"choices"')
+
+
+def _dripping(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    try:
+        for _ in range(200):
+            handler.wfile.write(b" ")
+            handler.wfile.flush()
+            time.sleep(0.02)
+    except OSError:
+        pass
+
+
+def test_slow_and_broken_answers_end(serve):
+    _, model = serve(_half_closed)
+    assert model.ask(MESSAGES, {}).failure == "the connection broke"
+    _, model = serve(_dripping, timeout=0.1)
+    assert model.ask(MESSAGES, {}).failure == "no answer in time"
+
+
+def test_huge_answers_are_refused(serve):
+    _, model = serve((200, {}, chat("x" * (endpoint.MOST_BYTES + 1))))
+    assert model.ask(MESSAGES, {}).failure == "the answer is too long"
+
+
+def test_a_stream_that_nobody_asked_for_is_read(serve):
+    parts = [json.dumps({"choices": [{"delta": {"content": part}}]}) for part in (KD[:9], KD[9:])]
+    _, model = serve((200, {}, "".join(f"data: {part}\n\n" for part in [*parts, "[DONE]"])))
+    assert model.ask(MESSAGES, {}).text == KD
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"choices": []}', "nonsense", chat(None), chat(3)])
+def test_answers_of_another_form_are_failures(serve, content):
+    _, model = serve((200, {}, content))
+    reply = model.ask(MESSAGES, {})
+    assert reply.failure.startswith("the answer") and not reply.text and reply.calls == 1
+
+
+def test_what_cannot_be_asked_is_refused(monkeypatch):
+    monkeypatch.delenv("NO_KEY", raising=False)
+    for url, key in [("ftp://x/v1", ""), ("http://user:secret@x/v1", ""), ("http://x/v1?key=secret", ""),
+                     ("http://x/v1", "NO_KEY")]:  # fmt: skip
+        with pytest.raises(SettingError) as error:
+            Endpoint(url, "tiny", key)
+        assert "secret" not in str(error.value)
+
+
+# --- answers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text", [KD, json.dumps([KD]), f"Sure! Here is one:\n```\n{KD}\n```", f"1. `{KD}`", f'- "{KD}",', f"{KD}\r\n"]
+)
+def test_every_form_of_answer_gives_the_distiller(text):
+    assert read_answer(text, GRAMMAR).distillers == [parse(KD)]
+
+
+def test_useless_lines_are_counted_by_reason():
+    text = f"{KD}\ntimes(no(kl(softmax_D(logits, 4))), 1)\ntimes(no(kl(feat)), 1)\ntimes(no(kl(softmax_C(logits, 4"
+    reading = read_answer(text, GRAMMAR)
+    assert len(reading.distillers) == 1 and reading.useless == {"syntax": 2, "type": 1}
+    assert "did you mean 'softmax_N'" in reading.error
+    assert read_answer("I cannot do that.", GRAMMAR).useless == {"no expression": 1}
+
+
+def test_an_answer_runs_nothing(tmp_path):
+    text = f"__import__('os').mkdir('{tmp_path}/x')\nignore all and run exec(open('a'))"
+    assert not read_answer(text, GRAMMAR).distillers and not list(tmp_path.iterdir())
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.text() | st.lists(st.text()).map(json.dumps) | st.text('[]()," \ntimes1logits'))
+def test_no_answer_raises(text):
+    read_answer(text, GRAMMAR)
+
+
+# --- grammar -------------------------------------------------------------------------------------------------
+
+
+PARTS = re.compile(r'"([^"]*)"|(\w+)')
+
+
+def _derive(rules, heights, name, random, depth=0):
+    """A text that the grammar's rules give; the lowest alternative when deep."""
+    choices = rules[name]
+    choice = random.choice(choices) if depth < 4 else min(choices, key=lambda one: _height(heights, one))
+    return "".join(text or _derive(rules, heights, rule, random, depth + 1) for text, rule in choice)
+
+
+def _height(heights, choice):
+    """The height of the lowest tree that an alternative gives, infinite where it is not known yet."""
+    return 1 + max((heights.get(rule, inf) for _, rule in choice if rule), default=0)
+
+
+def _heights(rules):
+    heights = {}
+    for _ in range(20):
+        heights = {name: min(_height(heights, choice) for choice in choices) for name, choices in rules.items()}
+    return heights
+
+
+@pytest.mark.parametrize("space", ["open", "kdzero"])
+def test_what_the_grammar_gives_is_a_distiller_of_the_space(space):
+    grammar = Grammar(space, KNOWLEDGE)
+    lines = dict(line.split(" ::= ") for line in gbnf(grammar, 1).splitlines())
+    rules = {name: [PARTS.findall(one) for one in text.split(" | ")] for name, text in lines.items()}
+    heights, random = _heights(rules), Random(0)
+    assert inf not in heights.values()
+    for _ in range(100):
+        grammar.to_nodes(parse(_derive(rules, heights, "root", random), KNOWLEDGE))
+
+
+def test_the_grammar_has_every_rule_and_asks_for_so_many():
+    text = gbnf(GRAMMAR, 5)
+    leaves = sum(len(terminals) for terminals in GRAMMAR.terminals.values())
+    assert text.count(" | ") + len(GRAMMAR.heights) == len(GRAMMAR.rules) + leaves
+    assert text.splitlines()[0].count('"\\n"') == 4
+    assert len(text) < 40_000 and Slot(LOSS) in GRAMMAR.heights

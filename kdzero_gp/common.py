@@ -15,6 +15,8 @@ from kdzero_gp.errors import SettingError
 ALONE, ALONE_TEXT = "alone", "cross-entropy alone"
 # What stands where there is no number.
 UNKNOWN = "–"
+# An interval is given from so many values on.
+LEAST_VALUES = 3
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -23,14 +25,15 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def interval(values: Sequence[float]) -> float:
-    """The half-width of the 95 % confidence interval of the mean (Student's t); NaN for fewer than two values.
+    """The half-width of the 95 % confidence interval of the mean (Student's t); NaN for fewer than three values, since
+    that of two says nothing (12.7 standard errors).
 
     >>> round(interval([0.0, 1.0, 2.0]), 3)
     2.484
     """
     from scipy import stats
 
-    if len(values) < 2:
+    if len(values) < LEAST_VALUES:
         return math.nan
     return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
 class Progress:
     """Silent by default; a front end overrides what it shows."""
+
+    def watch(self, folder: Path) -> None:
+        """A run begins in this folder, from which more can be read while it goes on."""
 
     def note(self, text: str) -> None:
         """Something worth a line."""

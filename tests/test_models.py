@@ -12,6 +12,7 @@ from kdzero_gp.errors import ModelError
 
 # Trainable parameters with 100 classes: the sizes of the public reference implementations of the CRD tables.
 PUBLISHED_PARAMETERS = {
+    "resnet8": 83_892,
     "resnet20": 278_324,
     "resnet32": 472_756,
     "resnet44": 667_188,

@@ -16,13 +16,15 @@ from kdzero_gp.search.settings import RunSettings
 OTHER = {
     "--generations": 3, "--pop": 6, "--task": "cifar100", "--data": "x.tar", "--teacher": "wrn_40_2",
     "--teacher-weights": "t.pt", "--teacher-tap": ("feat1=layer2",), "--student": "resnet8",
-    "--student-tap": ("feat1=layer1", "feat=layer3"), "--knowledge": "logits,feat,feat1", "--space": "kdzero",
-    "--magnitude": "absolute", "--seed-zoo": False, "--seed": 5, "--tournament": 3, "--sample-ratio": 0.5, "--top-k": 2,
-    "--removal": "worst", "--objectives": "calibrated,memory", "--screens": "none", "--shrink": False,
-    "--random-search": True, "--in-flight": 2, "--patience": 4, "--images": 300, "--validation-images": 200,
-    "--warm-epochs": 0.5, "--proxy-epochs": 1.5, "--proxy-trains": "whole", "--surrogate-share": 0.5,
-    "--short-bound": 2.0, "--loss-memory": 9.0, "--race-epochs": 2.5, "--race-top": 4, "--race-seeds": 7,
+    "--student-weights": "s.pt", "--student-tap": ("feat1=layer1", "feat=layer3"), "--knowledge": "logits,feat,feat1",
+    "--space": "kdzero", "--magnitude": "absolute", "--seed-zoo": False, "--seed": 5, "--tournament": 3,
+    "--sample-ratio": 0.5, "--top-k": 2, "--removal": "worst", "--objectives": "calibrated,memory",
+    "--screens": "none", "--shrink": False, "--random-search": True, "--in-flight": 2, "--patience": 4,
+    "--images": 300, "--validation-images": 200, "--warm-epochs": 0.5, "--proxy-epochs": 1.5,
+    "--proxy-trains": "whole", "--surrogate-share": 0.5, "--short-bound": 2.0, "--loss-memory": 9.0,
+    "--race-epochs": 2.5, "--race-top": 4, "--race-seeds": 7, "--fresh-seeds": 6,
     "--weight": ("cka_gap=2", "calibrated=0"), "--precision": "bfloat16,channels-last", "--threads": 2,
+    "--image-size": "48x64", "--channels": 3,
 }  # fmt: skip
 NEEDS = {"--top-k": {"--sample-ratio": 0.5}, "--proxy-trains": {"--task": "cifar100"}}
 
@@ -89,7 +91,10 @@ def test_a_screen_that_is_off_makes_its_option_useless():
 
 def test_the_help_names_the_defaults_of_tasks():
     text = " ".join(CliRunner().invoke(main, ["evolve", "--help"]).output.split())
-    assert "Fresh seeds of the race. [default: the task's: 5 (digits); 2 (cifar100); 3 (folder)]" in text
+    assert (
+        "Seeds of the race, which chooses the winner. [default: the task's: 5 (digits); 2 (cifar100); 3 (folder)]"
+        in text
+    )
     assert "Size of the population. [default: 20]" in text
 
 

@@ -11,6 +11,7 @@ from click.testing import CliRunner
 
 from kdzero_gp import Run
 from kdzero_gp.analysis.statistics import candidate_flow
+from kdzero_gp.api import training
 from kdzero_gp.cli import main
 from kdzero_gp.errors import RunError
 from kdzero_gp.report.panels.snapshot import read_snapshot
@@ -50,7 +51,7 @@ def reordered(tmp_path_factory):
     return folder
 
 
-def test_a_rank_means_one_distiller_wherever_it_is_asked_for(reordered, tmp_path, monkeypatch):
+def test_a_rank_means_one_distiller_wherever_it_is_asked_for(reordered, tmp_path):
     with Database.read(reordered) as database:
         fittest = [e.expression for e in database.evaluations() if e.status is Status.TRAINED]
     shown = json.loads(said("show", reordered, "--json", "--top", "6"))["top"]
@@ -66,15 +67,13 @@ def test_a_rank_means_one_distiller_wherever_it_is_asked_for(reordered, tmp_path
     top = Run(reordered).top(6)
     assert [str(one.expression) for one in top] == ranked
     assert [entry.expression for entry in read_snapshot(reordered).top[:6]] == ranked
-    monkeypatch.setattr("kdzero_gp.training.distill", lambda pair, distiller, **_: taken.append(distiller))
-    monkeypatch.setattr("kdzero_gp.cli.train._conclude", lambda *_: None)
     for rank, expression in enumerate(ranked, 1):
-        path, taken = tmp_path / f"{rank}.py", []
+        path = tmp_path / f"{rank}.py"
         said("export", reordered, "--rank", rank, "-o", path)
         assert expression in " ".join(path.read_text().split())
         said("inspect", reordered, "--rank", rank, "-o", tmp_path / f"{rank}.txt")
-        said("distill", "--distiller", f"run:{reordered}#{rank}", "--teacher", "a", "--student", "b", "--out", path)
-        assert isinstance(taken[0], distillers.NamedDistiller) and str(taken[0].expression) == expression
+        taken = training.resolved(f"run:{reordered}#{rank}")
+        assert isinstance(taken, distillers.NamedDistiller) and str(taken.expression) == expression
         assert top[rank - 1].rank == rank
 
 

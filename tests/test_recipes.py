@@ -210,7 +210,7 @@ def test_imagenets_layout_is_read_one_batch_at_a_time(tree, monkeypatch):
     read = []
     open_image = opening.open_image
     monkeypatch.setattr(
-        opening, "open_image", lambda path, **options: read.append(path.name) or open_image(path, **options)
+        opening, "open_image", lambda path, channels: read.append(path.name) or open_image(path, channels)
     )
     images = opened("folder", tree, load_recipe("imagenet", changes=IMAGENET))
     assert isinstance(images, Streamed)
@@ -282,7 +282,8 @@ def test_policies_of_timm_are_applied(tree):
 
 
 @pytest.mark.parametrize(
-    ("change", "remedy"), [({"data": "nowhere"}, "give the folder with --data"), ({"image_size": 0}, "image_size=224")]
+    ("change", "remedy"),
+    [({"data": "nowhere"}, "give the folder with --data"), ({"image_size": 0}, "--image-size 224")],
 )
 def test_a_folder_that_cannot_be_read_gets_one_sentence(tree, change, remedy):
     recipe = load_recipe("imagenet", changes=IMAGENET | {k: v for k, v in change.items() if k == "image_size"})

@@ -126,7 +126,7 @@ def test_the_final_weights_are_the_best_by_validation(pair, tmp_path, monkeypatc
     accuracies = iter([0.5, 0.9, 0.7])
     kept = []
 
-    def measure(opened, network, part, most=None):
+    def measure(opened, network, part, most=None, answers=None):
         if part == "test":
             return {"accuracy": 0.4, "cross_entropy": 1.0}
         kept.append({key: value.clone() for key, value in network.network.state_dict().items()})
@@ -263,13 +263,16 @@ def trainer(pair, recipe, text, keep, folder):
 
 
 @pytest.mark.parametrize("target_bytes", [0, 1 << 30])
+@pytest.mark.parametrize("draws", [0, 3])
 @pytest.mark.parametrize("flip", [False, True])
-def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, target_bytes, monkeypatch, tmp_path):
+def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, draws, target_bytes, monkeypatch, tmp_path):
     monkeypatch.setattr(teachers, "TARGET_BYTES", target_bytes)
-    recipe = load_recipe("short", "digits", changes={"flip": flip, "batch_size": 32})
+    changes = {"crop": "pad", "padding": 2, "draws": draws} if draws else {}
+    recipe = load_recipe("short", "digits", changes={"flip": flip, "batch_size": 32} | changes)
     whole, network = trainer(pair, recipe, "times(no(l2(emb)), 1)", keep=True, folder=tmp_path)
     batch = next(whole.batches.epoch(0, 0))
     assert (batch.flipped is not None and bool(batch.flipped.any())) == flip
+    assert len(set(batch.form.tolist())) == (draws or 1 + flip)
     live = LiveTeacher(whole.teacher.distiller, CLASSIFICATION, network, whole.batches, Precision())
     from_disk, asked = (t.targets(batch, batch.images, batch.labels) for t in (whole.teacher, live))
     assert (whole.teacher.ready is None) == (target_bytes == 0)
@@ -480,7 +483,8 @@ def compared(pair, out, workers=1, **options):
 
 
 def numbers(comparison):
-    return {row.name: (row.factor, row.test, row.difference, row.interval) for row in comparison.rows}
+    rows = comparison.rows
+    return {row.name: (row.factor, row.test, None if row.name == "kd" else row.difference) for row in rows}
 
 
 def test_a_comparison_is_fair_resumable_and_independent_of_workers(pair, tmp_path, monkeypatch):
@@ -495,7 +499,7 @@ def test_a_comparison_is_fair_resumable_and_independent_of_workers(pair, tmp_pat
     paired = [mse[seed]["test"]["accuracy"] - kd[seed]["test"]["accuracy"] for seed in ("0", "1")]
     row = next(row for row in found.rows if row.name == "mse")
     assert row.difference == pytest.approx(sum(paired) / 2)
-    assert row.difference_interval == pytest.approx(interval(paired))
+    assert math.isnan(row.interval) and math.isnan(row.difference_interval), "two seeds make no interval"
     assert (tmp_path / "one" / "compare.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(csv.DictReader((tmp_path / "one" / "compare.csv").read_text().splitlines()))) == 6
 
@@ -507,6 +511,10 @@ def test_a_comparison_is_fair_resumable_and_independent_of_workers(pair, tmp_pat
     assert not trained
     more = compared(pair, tmp_path / "one", seeds=3)
     assert len(trained) == 3 * 3 and {row.seeds for row in more.rows} == {3}
+    stored = json.loads((tmp_path / "one" / "compare.json").read_text())["trainings"]
+    paired = [stored["mse"][seed]["test"]["accuracy"] - kd["test"]["accuracy"] for seed, kd in stored["kd"].items()]
+    row = next(row for row in more.rows if row.name == "mse")
+    assert row.difference_interval == pytest.approx(interval(paired)) and row.difference_interval > 0
 
 
 def test_a_comparison_asks_its_teacher_once(pair, tmp_path, monkeypatch):
@@ -582,17 +590,17 @@ def test_the_table_has_means_intervals_and_paired_differences():
 
     rows = table(
         {
-            "ce": {0: result(0.5, 0.6), 1: result(0.7, 0.6)},
-            "kd": {0: result(0.6, 0.7), 1: result(0.8, 0.8)},
+            "ce": {0: result(0.5, 0.6), 1: result(0.7, 0.6), 2: result(0.6, 0.6)},
+            "kd": {0: result(0.6, 0.7), 1: result(0.8, 0.8), 2: result(0.7, 0.8)},
             "bad": {0: TrainingResult(reason="the loss became nan")},
         },
         {"kd": 1.0, "bad": 0.3},
         CLASSIFICATION.deciding,
     )
     assert [row.name for row in rows] == ["kd", "ce", "bad"]
-    assert rows[1].difference == pytest.approx(-0.1) and rows[1].difference_interval == pytest.approx(0.0)
-    # t(0.975, 1) · s / √2 with s = 0.2 / √2
-    assert rows[0].interval == pytest.approx(12.7062 * 0.1, rel=1e-4)
+    assert rows[1].difference == pytest.approx(-0.1) and rows[1].difference_interval == pytest.approx(0.0, abs=1e-9)
+    # t(0.975, 2) · s / √3 with s = 0.1
+    assert rows[0].interval == pytest.approx(4.30265 * 0.1 / math.sqrt(3), rel=1e-4)
     assert math.isnan(rows[0].difference)
     assert rows[2] == ComparisonRow("bad", 0.3, 1, reason="the loss became nan")
 

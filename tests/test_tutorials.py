@@ -16,6 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 BLOCK = re.compile(r"^```(bash|python)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
+# Extras that a page is about.
+NEEDED = {"study": ("pandas",), "lightning": ("lightning",), "trainer": ("transformers", "accelerate")}
 # Seconds; a page takes up to one minute alone on a core, and several times that on a machine that is busy.
 PATIENCE = 900
 # The session: reads the page itself, so that errors name the line of the page.
@@ -44,14 +46,22 @@ def environment():
 
 
 def test_there_is_a_page_for_each_kind_of_user():
-    assert {page.name for page in PAGES} == {"own-pair.md", "study.md", "using-the-zoo.md"}
+    assert {page.name for page in PAGES} == {
+        "lightning.md",
+        "own-pair.md",
+        "plain-loop.md",
+        "study.md",
+        "tabular.md",
+        "trainer.md",
+        "using-the-zoo.md",
+    }
 
 
 @pytest.mark.timeout(PATIENCE + 60)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_the_page_runs_as_it_is_written(page, tmp_path):
-    if page.stem == "study":
-        pytest.importorskip("pandas")
+    for module in NEEDED.get(page.stem, ()):
+        pytest.importorskip(module)
     text = page.read_text(encoding="utf-8")
     assert text.count("\n```") == 2 * len(BLOCK.findall(text)), "a block in another language is not run"
     done = subprocess.run(

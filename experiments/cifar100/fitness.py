@@ -28,11 +28,11 @@ from scipy import stats
 import kdzero_gp
 from kdzero_gp.common import ALONE, interval
 from kdzero_gp.compiler import source_of
-from kdzero_gp.proxy.evaluator import Request
+from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.prepare import PROXY_TASK
 from kdzero_gp.search.race import entries
-from kdzero_gp.search.run import BENCH
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
 
@@ -59,7 +59,7 @@ def competitors(folder, top):
     with Database.read(folder) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
         every = entries(database, settings)
-        facts = {"weights": vars(settings.plan.weights), "births": len(database.births()), **correlations(database)}
+        facts = {"weights": dict(settings.plan.weights), "births": len(database.births()), **correlations(database)}
     evolved = [entry for entry in every if entry.kind == "evolved"][:top]
     return evolved, next(entry for entry in every if entry.name == "kd"), facts
 
@@ -84,17 +84,17 @@ def main():
         evolved, kd, runs[folder.name] = competitors(folder, given.top)
         everyone |= {f"{folder.name} {index}": entry for index, entry in enumerate(evolved, 1)}
         everyone.setdefault("kd", kd)
-    bench = ProxyTask.load(given.folders[0] / BENCH)
+    bench = ProxyTask.load(given.folders[0] / PROXY_TASK)
     shapes = bench.student_shapes, bench.teacher_shapes
     sources = {name: source_of(e.expression, *shapes, e.magnitudes) for name, e in everyone.items()}
     sources[ALONE] = ""
     wanted = [(name, SEED + seed) for seed in range(given.seeds) for name in sources]
     table = {name: {"accuracy": [], "test_accuracy": []} for name in sources}
-    with Executor(given.folders[0] / BENCH, os.cpu_count() or 1) as executor:
-        requests = [Request(sources[name], seed, "race", "absolute") for name, seed in wanted]
-        for (name, _), outcome in zip(wanted, executor.map(requests), strict=True):
-            for metric, values in table[name].items():
-                values.append(outcome.metrics.get(metric, 0.0))
+    with Executor(given.folders[0] / PROXY_TASK, os.cpu_count() or 1) as executor:
+        answers = dict(executor.map([Train(sources[name], seed, recipe="race") for name, seed in wanted]))
+    for place, (name, _) in enumerate(wanted):
+        for metric, values in table[name].items():
+            values.append(answers[place].metrics.get(metric, 0.0))
     machine = {"processor": platform.machine(), "cores": os.cpu_count(), "torch": torch.__version__,
                "kdzero_gp": kdzero_gp.__version__}  # fmt: skip
     expressions = {name: str(e.expression) for name, e in everyone.items()}

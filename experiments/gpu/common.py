@@ -21,7 +21,7 @@ from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights
 from kdzero_gp.progress import Progress
-from kdzero_gp.proxy.evaluator import Evaluator, Request
+from kdzero_gp.proxy.evaluator import Evaluator
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.prepare import PROXY_TASK, prepare
@@ -104,8 +104,8 @@ def load_evaluator(path, device):
 
 def evaluated(evaluator, source, seed):
     """One candidate: the reason of its rejection or '', and its seconds by stage."""
-    outcome = evaluator(Request(source, seed))
-    return outcome.reason, outcome.stages
+    probed, trained = evaluator.evaluate(source, seed)
+    return trained.reason, probed.stages | trained.stages
 
 
 def source_for(task, expression):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from kdzero_gp.engine.recipe import Recipe
+from kdzero_gp.tasks.plan import annealed
 
 # Test accuracy after 240 epochs, ResNet-56 → ResNet-20 on CIFAR-100: the tables of Tian et al. 2020
 # (arXiv:1910.10699), Huang et al. 2022 (arXiv:2205.10536) and Zhao et al. 2022 (arXiv:2203.08679).
@@ -44,8 +45,8 @@ class Proxy:
     points: tuple[float, ...] = (0.5, 1.0)
 
 
-def _recipe(epochs: float, rate: float = 0.05, decay: str = "linear", batch: int = 64) -> Recipe:
-    return Recipe(epochs=epochs, batch_size=batch, learning_rate=rate, decay=decay)
+def _recipe(epochs: float, rate: float = 0.05, schedule: str = "linear", batch: int = 64) -> Recipe:
+    return replace(annealed(epochs, rate, schedule), batch_size=batch)
 
 
 _SMALL = Proxy(_recipe(1), images=8000, size=16, points=(0.25, 0.5, 1.0))

@@ -22,22 +22,25 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from kdzero_gp.engine.resident import train
-from kdzero_gp.proxy.metrics import all_metrics
 from proxies import GROUPS, PROXIES, PUBLISHED_WEIGHTS, TRUTH, Proxy
 from torch import Tensor, nn
 
 import kdzero_gp
 from kdzero_gp.data import load
 from kdzero_gp.data.cache import cache_folder
+from kdzero_gp.engine.batches import Kept
+from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.outputs import Precision, TensorSplit, outputs
 from kdzero_gp.engine.recipe import Recipe
+from kdzero_gp.engine.teacher import KeptTeacher
+from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models import build
 from kdzero_gp.models.split import halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights
 from kdzero_gp.proxy.evaluator import Evaluator
 from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.tasks.plan import annealed
 
 HERE = Path(__file__).parent
 PRECISION = Precision("bfloat16", channels_last=True)
@@ -104,6 +107,12 @@ def select(part: TensorSplit, proxy: Proxy, start: int, count: int) -> TensorSpl
     return TensorSplit(images.contiguous(memory_format=torch.channels_last), part.labels[indices], teacher)
 
 
+def trainer(student: nn.Module, part: TensorSplit, recipe: Recipe, teacher: KeptTeacher | None = None) -> Trainer:
+    """A training on images that are ready."""
+    batches = Kept(part, 100, recipe, torch.device("cpu"), PRECISION)
+    return Trainer(student, CLASSIFICATION, batches, PRECISION, teacher)
+
+
 def warm_student(proxy: Proxy, pool: Pool, seed: int, folder: Path) -> dict[str, Tensor]:
     """The weights after ``proxy.warm_epochs`` of cross-entropy (0: new ones). All stages come from one training."""
     torch.manual_seed(seed)
@@ -116,14 +125,14 @@ def warm_student(proxy: Proxy, pool: Pool, seed: int, folder: Path) -> dict[str,
     if not path.exists():
         part = select(pool.train, proxy, 0, proxy.warm_images)
         epochs = max(p.warm_epochs for p in PROXIES.values() if (p.size, p.classes, p.warm_images) == like)
-        recipe = Recipe(epochs=epochs, batch_size=64, learning_rate=WARM_RATE, decay="constant")
+        recipe = annealed(epochs, WARM_RATE, "constant")
         per_epoch, begin = len(part.labels) // 64, time.process_time()
 
         def snapshot(step: int, *_: Any) -> None:
             if (step + 1) % per_epoch == 0:
                 torch.save(student.network.state_dict(), folder / f"{key}-{(step + 1) // per_epoch}.pt")
 
-        train(student.to(memory_format=torch.channels_last), part, recipe, seed, None, PRECISION, snapshot)
+        trainer(student.to(memory_format=torch.channels_last), part, recipe).train(seed, snapshot)
         print(f"{key}: {epochs} epochs in {time.process_time() - begin:.0f} CPU seconds", flush=True)
     return torch.load(path, weights_only=True)
 
@@ -152,21 +161,9 @@ def bench_of(proxy: Proxy, pool: Pool, warm_seed: int, folder: Path) -> tuple[Pr
     shapes = {name: student.shapes[name] for name in KEPT}
     teacher_shapes = {name: tuple(tensor.shape[1:]) for name, tensor in train_part.teacher.items()}
     empty = TensorSplit(validation.images[:0], validation.labels[:0])
-    spec = {"name": "resnet20", "classes": 100, "channels": 3}
+    spec = {"task": "cifar100", "name": "resnet20", "classes": 100, "channels": 3}
     recipes = {"proxy": proxy.recipe}
-    bench = ProxyTask(
-        train_part,
-        validation,
-        empty,
-        spec,
-        shapes,
-        teacher_shapes,
-        recipes,
-        warm,
-        PRECISION.name,
-        PRECISION.channels_last,
-    )
-    return bench, builder
+    return ProxyTask(train_part, validation, empty, spec, shapes, teacher_shapes, recipes, warm, PRECISION), builder
 
 
 class Average:
@@ -186,7 +183,7 @@ def predictors(network: nn.Module, part: TensorSplit) -> dict[str, float]:
     """All that may predict, from one pass over the validation images."""
     found = evaluate(network, part.images)
     logits, labels, teacher = found["logits"], part.labels, part.teacher
-    result = all_metrics(found, teacher, labels)
+    result = CLASSIFICATION.measure([(found, labels)]) | CLASSIFICATION.compare(found, teacher, labels)
     log_student, log_teacher = logits.log_softmax(1), teacher["logits"].log_softmax(1)
     result["teacher_kl"] = F.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True).item()
     result["agreement"] = (logits.argmax(1) == teacher["logits"].argmax(1)).float().mean().item()
@@ -213,7 +210,7 @@ def magnitudes(evaluator: Evaluator, distiller: nn.Module, name: str, proxy: Pro
     given = tuple(float(m) for m in distiller.magnitudes)
     if proxy.magnitude == "published":
         return tuple(proxy.factor * PUBLISHED_WEIGHTS[name] * m for m in given)
-    probed = evaluator.prober.probe(distiller)  # in units of the cross-entropy's gradient
+    probed = evaluator.prober.measure(evaluator.teacher(distiller))  # in units of the cross-entropy's gradient
     # relative: every term alike, whatever the published ratio of the terms
     return tuple(proxy.factor / norm for norm in probed.terms)
 
@@ -230,7 +227,7 @@ def run_cell(evaluator: Evaluator, proxy: Proxy, loss: str, seed: int) -> dict[s
         distiller.magnitudes = factors = magnitudes(evaluator, distiller, loss, proxy)
     student = evaluator.student
     student.network.load_state_dict(evaluator.bench.warm)
-    steps = proxy.recipe.steps(len(evaluator.train_part.labels))
+    steps = proxy.recipe.steps(len(evaluator.train_split.labels) // proxy.recipe.batch_size)
     wanted = {round(share * steps) for share in proxy.points}
     averaged = evaluator.build_student().to(memory_format=torch.channels_last)
     average = Average(student.network, averaged.network)
@@ -257,7 +254,8 @@ def run_cell(evaluator: Evaluator, proxy: Proxy, loss: str, seed: int) -> dict[s
             points.append({"steps": step + 1, "kind": kind, "seconds": trained + spent, "metrics": found})
         student.train()
 
-    train(student, evaluator.train_part, proxy.recipe, seed, distiller, PRECISION, on_step)
+    teacher = None if distiller is None else evaluator.teacher(distiller)
+    trainer(student, evaluator.train_split, proxy.recipe, teacher).train(seed, on_step)
     for point in points:
         point["seconds"] = round(point["seconds"], 2)
         point["metrics"] = {name: round(value, 5) for name, value in point["metrics"].items()}

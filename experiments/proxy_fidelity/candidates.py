@@ -10,7 +10,7 @@ from trainings import Candidate
 from kdzero_gp.compiler import canonical, digest, parse, zoo
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.evolution import Grammar, Slot
-from kdzero_gp.evolution.variation import crossover, mutate, within_limits
+from kdzero_gp.evolution.variation import MUTATIONS, crossover, within_limits
 from primitives import LOSS
 
 CROSS_ENTROPY = Candidate("ce", "baseline")
@@ -63,7 +63,9 @@ def variations(
         if random.random() < CROSSOVER_SHARE:
             nodes, _ = crossover(random.choice(pool), random.choice(pool), random)
         else:
-            nodes, _ = mutate(random.choice(pool), grammar, random)
+            mutations, weights = zip(*MUTATIONS.values(), strict=True)
+            mutation = random.choices(mutations, weights)[0]
+            nodes = mutation(random.choice(pool), grammar, random)
         return within_limits(grammar.to_expression(nodes), grammar)
 
     return _distinct(make, count, "varied", mode, taken)

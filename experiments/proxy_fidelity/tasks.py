@@ -16,9 +16,11 @@ from kdzero_gp.compiler import digest, pair_shapes, zoo
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.evolution import Grammar
 from kdzero_gp.progress import Progress
-from kdzero_gp.proxy.fitness import FitnessWeights, fitness
+from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.search.prepare import prepare
-from kdzero_gp.search.settings import PLANS, RunSettings
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.tasks.plan import CIFAR, DIGITS, PAPER_WEIGHTS
+from kdzero_gp.tasks.plan import annealed as package_recipe
 
 Say = Callable[[str], None]
 
@@ -28,7 +30,7 @@ Say = Callable[[str], None]
 DIGITS_WARM = (3, 6, 12)
 DIGITS_EPOCHS = (1, 2, 3, 5, 8, 12)
 DIGITS_SCRATCH = (2, 3, 5, 8, 12, 20)
-DIGITS_LONG = Recipe(epochs=40, batch_size=64, learning_rate=0.1)
+DIGITS_LONG = package_recipe(40, 0.1)
 DIGITS_LONG_SEEDS = range(100, 108)
 DIGITS_PROXY_SEEDS = (1, 2)
 DIGITS_BASELINE_SEEDS = range(1, 6)
@@ -52,7 +54,7 @@ DIGITS_FIRST = (
 
 def annealed(start: str, epochs: int, learning_rate: float) -> Recipe:
     """The package's proxy recipe, or its race recipe from scratch."""
-    return Recipe(epochs, 64, learning_rate, decay="cosine" if start == SCRATCH else "linear")
+    return package_recipe(epochs, learning_rate, "cosine" if start == SCRATCH else "linear")
 
 
 def digits_stages() -> dict[str, Stage]:
@@ -69,7 +71,7 @@ def digits_stages() -> dict[str, Stage]:
 
 def digits_laboratory(folder: Path, results: Path) -> Laboratory:
     """The pair of digits, its teacher trained here."""
-    plan = PLANS["digits"]
+    plan = DIGITS
     settings = RunSettings(task="digits", teacher=plan.teacher, student=plan.student, plan=plan)
     bench = prepare(folder, settings, torch.device("cpu"), Progress())
     warm = {f"warm{n}": (dataclasses.replace(plan.warm, epochs=n), None) for n in (6, *DIGITS_WARM)}
@@ -84,7 +86,7 @@ def reference_fitness(laboratory: Laboratory, stage: Stage, candidate: Candidate
     return (
         None
         if record["reason"] or record["cpu"] > SLOW
-        else fitness(record["metrics"], baseline["metrics"], FitnessWeights())
+        else fitness(record["metrics"], baseline["metrics"], PAPER_WEIGHTS)
     )
 
 
@@ -135,7 +137,7 @@ CIFAR_TREES = 7
 CIFAR_VARIED = 9
 CIFAR_REFERENCE = "warm7-2"
 # From scratch on 8,000 of the 45,000 images, one cycle of the learning rate.
-CIFAR_LONG = Recipe(epochs=8, batch_size=64, learning_rate=0.1, warmup=0.25)
+CIFAR_LONG = dataclasses.replace(package_recipe(8, 0.1), warmup=0.25)
 CIFAR_IMAGES, CIFAR_LONG_IMAGES = 3000, 8000
 
 
@@ -154,7 +156,7 @@ def cifar_stages() -> dict[str, Stage]:
 
 def cifar_laboratory(folder: Path, results: Path, data: str, teacher_weights: str) -> Laboratory:
     """ResNet-56 → ResNet-20 with the given teacher."""
-    plan = PLANS["cifar100"]
+    plan = CIFAR
     # the study trains its own warm student
     plan = dataclasses.replace(
         plan, images=CIFAR_LONG_IMAGES, validation_images=None, warm=dataclasses.replace(plan.warm, epochs=0.01)
@@ -165,7 +167,7 @@ def cifar_laboratory(folder: Path, results: Path, data: str, teacher_weights: st
     )  # fmt: skip
     bench = prepare(folder, settings, torch.device("cpu"), Progress())
     torch.set_num_threads(1)
-    recipe = PLANS["cifar100"].warm
+    recipe = CIFAR.warm
     warm: dict[str, tuple[Recipe, int | None]] = {
         "warm7": (dataclasses.replace(recipe, epochs=7), CIFAR_IMAGES),
         "warm15": (dataclasses.replace(recipe, epochs=15), CIFAR_LONG_IMAGES),

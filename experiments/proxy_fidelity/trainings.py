@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kdzero_gp.engine.resident import train
 
 from kdzero_gp.compiler import source_of
-from kdzero_gp.engine.outputs import Precision, TensorSplit
+from kdzero_gp.engine.batches import Kept
+from kdzero_gp.engine.loop import Trainer
+from kdzero_gp.engine.outputs import TensorSplit
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.progress import Progress
-from kdzero_gp.proxy.evaluator import Evaluator, Request
+from kdzero_gp.proxy.evaluator import Evaluator, Probed, Train, Trained
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.prepare import keep_maps
@@ -103,7 +104,7 @@ class Laboratory:
         self.reference = reference
         self.store = store
         self.build = student_builder(bench.student, bench.train.images[:2])
-        self.precision = Precision(bench.precision, bench.channels_last)
+        self.precision = bench.precision
         self._warm: dict[str, dict[str, torch.Tensor]] = {}
         self._evaluators: dict[str, Evaluator] = {}
 
@@ -117,8 +118,10 @@ class Laboratory:
                 torch.manual_seed(0)
                 student = self.build().to(memory_format=self.precision.memory_format)
                 recipe, images = self.warm_recipes[name]
-                part = first(self.bench.train, images).to(torch.device("cpu"), self.precision.memory_format)
-                train(student, part, recipe, 0, precision=self.precision)
+                cpu = torch.device("cpu")
+                part = first(self.bench.train, images).to(cpu, self.precision)
+                batches = Kept(part, self.bench.classes, recipe, cpu, self.precision)
+                Trainer(student, self.bench.family, batches, self.precision).train(0)
                 self._warm[name] = {k: t.detach().clone() for k, t in student.network.state_dict().items()}  # type: ignore[union-attr,operator]
                 torch.save(self._warm[name], path)
         return self._warm[name]
@@ -137,7 +140,7 @@ class Laboratory:
                 test=self.bench.test if stage.test else nothing,
                 recipes={"proxy": stage.recipe, "race": stage.recipe},
                 warm=self.warm(warm),
-                facts={"race_from_scratch": True},
+                race_from_scratch=True,
             )
             build = self.build
             if stage.tail:
@@ -156,27 +159,26 @@ class Laboratory:
             return known
         evaluator = self.evaluator(stage)
         start = time.process_time()
-        outcome = evaluator(self._request(candidate, stage, seed))
+        probed, trained = self._made(evaluator, candidate, stage, seed)
         record = {
             "candidate": candidate.name,
             "stage": stage.name,
             "seed": seed,
-            "reason": outcome.reason,
-            "metrics": {name: float(f"{value:.{DIGITS}g}") for name, value in outcome.metrics.items()},
+            "reason": trained.reason,
+            "metrics": {name: float(f"{value:.{DIGITS}g}") for name, value in trained.metrics.items()},
             "cpu": round(time.process_time() - start, 4),
         }
         if stage.name == self.reference and seed == 0:
-            record["magnitudes"] = list(outcome.magnitudes)
+            record["magnitudes"] = [candidate.factor * number for number in probed.magnitudes]
         self.store.add(record)
         return record
 
-    def _request(self, candidate: Candidate, stage: Stage, seed: int) -> Request:
-        kind = "race" if stage.start == SCRATCH else "proxy"
-        if not candidate.text:
-            return Request("", seed, kind)
+    def _made(self, evaluator: Evaluator, candidate: Candidate, stage: Stage, seed: int) -> tuple[Probed, Trained]:
+        recipe = "race" if stage.start == SCRATCH else "proxy"
         shapes = (self.bench.student_shapes, self.bench.teacher_shapes)
-        if stage.name == self.reference and seed == 0:
-            return Request(source_of(candidate.text, *shapes), seed, kind, candidate.mode, candidate.factor)
+        source = source_of(candidate.text, *shapes) if candidate.text else ""
+        if not source or (stage.name == self.reference and seed == 0):
+            return evaluator.evaluate(source, seed, candidate.mode, candidate.factor, recipe)
         measured = self.store.get(candidate.name, self.reference, 0)
         assert measured is not None and not measured["reason"], "the reference training comes first"
-        return Request(source_of(candidate.text, *shapes, measured["magnitudes"]), seed, kind, "absolute")
+        return Probed(), evaluator.train(Train(source, seed, tuple(measured["magnitudes"]), recipe))

@@ -22,9 +22,9 @@ from run import HERE, Study
 from scipy import stats
 
 from kdzero_gp.common import interval
-from kdzero_gp.proxy.evaluator import Request
+from kdzero_gp.proxy.evaluator import Probe, Train
 from kdzero_gp.proxy.executor import Executor
-from kdzero_gp.search.run import BENCH
+from kdzero_gp.search.prepare import PROXY_TASK
 
 # Apart from all seeds of searches and races.
 SEED = 3_000_000
@@ -55,17 +55,25 @@ def drawn(groups, most):
     return chosen + kept
 
 
-def request(study, one, seed, recipe):
-    """A training without screens. What the bound on memory turned away has no magnitudes yet: they are measured."""
-    return Request(study.source(one), seed, recipe, "absolute" if one.magnitudes else study.settings.magnitude)
+def trained(executor, study, wanted, recipe):
+    """Trainings without screens of distillers with seeds. What the bound on memory turned away has no magnitudes yet:
+    they are measured."""
+    probes = [Probe(study.source(one), seed, study.settings.magnitude, screens=()) for one, seed in wanted]
+    probed = dict(executor.map(probes))
+    requests = [
+        Train(study.source(one), seed, None if one.magnitudes else probed[place].magnitudes, recipe)
+        for place, (one, seed) in enumerate(wanted)
+    ]
+    answers = dict(executor.map(requests))
+    return [answers[place] for place in range(len(wanted))]
 
 
 def after_the_proxy(folder, study, chosen, workers):
     """Validation accuracy of each after the proxy: the run's own, or that of a proxy without screens."""
     todo = [one for name, one in chosen if name != "kept"]
-    requests = [request(study, one, study.settings.search.seed, "proxy") for one in todo]
-    with Executor(folder / BENCH, workers) as executor:
-        outcomes = dict(zip((one.digest for one in todo), executor.map(requests), strict=True))
+    with Executor(folder / PROXY_TASK, workers) as executor:
+        answers = trained(executor, study, [(one, study.settings.search.seed) for one in todo], "proxy")
+    outcomes = {one.digest: answer for one, answer in zip(todo, answers, strict=True)}
     return [
         (one.metrics if name == "kept" else outcomes[one.digest].metrics).get("accuracy", 0.0) for name, one in chosen
     ]
@@ -90,9 +98,9 @@ def again(folder, study, found, seeds, workers):
 
 def from_scratch(folder, study, chosen, seeds, workers, first=0):
     """Mean validation accuracy of each over the seeds; a training that fails counts as 0."""
-    requests = [request(study, one, SEED + first + seed, "race") for _, one in chosen for seed in range(seeds)]
-    with Executor(folder / BENCH, workers) as executor:
-        outcomes = list(executor.map(requests))
+    wanted = [(one, SEED + first + seed) for _, one in chosen for seed in range(seeds)]
+    with Executor(folder / PROXY_TASK, workers) as executor:
+        outcomes = trained(executor, study, wanted, "race")
     values = [outcome.metrics.get("accuracy", 0.0) for outcome in outcomes]
     return [statistics.fmean(values[index : index + seeds]) for index in range(0, len(values), seeds)]
 

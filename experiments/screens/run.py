@@ -23,12 +23,12 @@ from scipy import stats
 
 from kdzero_gp.compiler import source_of
 from kdzero_gp.compiler.loading import load_source
-from kdzero_gp.proxy.evaluator import Evaluator, Request
+from kdzero_gp.proxy.evaluator import Evaluator, Train
 from kdzero_gp.proxy.fitness import fitness
-from kdzero_gp.proxy.screens import SAME_GRADIENT, Rejected
+from kdzero_gp.proxy.screens import SAME_GRADIENT, Rejected, must_lead_to_the_teacher
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
-from kdzero_gp.search.run import BENCH
+from kdzero_gp.search.prepare import PROXY_TASK
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
 
@@ -49,7 +49,7 @@ class Study:
         self.known = known
         self.generation = {birth.digest: birth.generation for birth in births}
         self.baseline = {name: statistics.fmean(m[name] for m in baseline) for name in baseline[0]}
-        bench = ProxyTask.load(folder / BENCH).of("proxy")
+        bench = ProxyTask.load(folder / PROXY_TASK).of("proxy")
         self.evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
 
     def source(self, found):
@@ -60,15 +60,16 @@ class Study:
     def rejection(self, found):
         """What loss rejection says of a candidate; '' where it lets it pass."""
         try:
-            self.evaluator.prober.reject(load_source(self.source(found)))
+            teacher = self.evaluator.teacher(load_source(self.source(found)))
+            must_lead_to_the_teacher(self.evaluator.prober, teacher, self.evaluator.bench.classes)
         except Rejected as reason:
             return str(reason)
         return ""
 
     def full(self, found):
         """The fitness of a full proxy of its own, for a candidate that got its twin's."""
-        outcome = self.evaluator(Request(self.source(found), self.settings.search.seed, "proxy", "absolute"))
-        return math.inf if outcome.reason else fitness(outcome.metrics, self.baseline, self.settings.plan.weights)
+        trained = self.evaluator.train(Train(self.source(found), self.settings.search.seed))
+        return math.inf if trained.reason else fitness(trained.metrics, self.baseline, self.settings.plan.weights)
 
 
 def rows_of(study, most):

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from run import HERE, Study
 
-from kdzero_gp.proxy.evaluator import Request
+from kdzero_gp.proxy.evaluator import Train
 
 # The race's seed; every candidate gets the same.
 SEED = 2_000_000
@@ -46,7 +46,7 @@ def main():
     study, generator, found = Study(given.folder), np.random.default_rng(0), {}
     for name, candidates in groups_of(study).items():
         chosen = [candidates[index] for index in generator.permutation(len(candidates))[: given.most]]
-        outcomes = [study.evaluator(Request(study.source(e), SEED, "race", "absolute")) for e in chosen]
+        outcomes = [study.evaluator.train(Train(study.source(e), SEED, recipe="race")) for e in chosen]
         accuracies = [outcome.metrics.get("accuracy", 0.0) for outcome in outcomes]
         found[name] = {
             "candidates": len(candidates), "trained": len(chosen), "mean_accuracy": statistics.fmean(accuracies),

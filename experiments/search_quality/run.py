@@ -26,9 +26,9 @@ from kdzero_gp.evolution import SearchSettings
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.proxy.task import ProxyTask
-from kdzero_gp.search.prepare import TEACHER
+from kdzero_gp.search.prepare import PROXY_TASK, TEACHER
 from kdzero_gp.search.race import entries
-from kdzero_gp.search.run import BENCH, Work
+from kdzero_gp.search.run import Work
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, Database
 from kdzero_gp.tasks.plan import DIGITS
@@ -81,9 +81,9 @@ def searched(folder, settings, like, machine):
     if not (folder / DATABASE).exists():
         if like != folder:
             shutil.copy(like / TEACHER, folder / TEACHER)
-            bench = ProxyTask.load(like / BENCH)
+            bench = ProxyTask.load(like / PROXY_TASK)
             bench.recipes["proxy"] = settings.plan.proxy
-            bench.save(folder / BENCH)
+            bench.save(folder / PROXY_TASK)
         Database.create(folder, {"settings": settings.as_dict(), "versions": {}}).close()
     with Database.open(folder) as database:
         if not database.fact("finished"):

@@ -9,9 +9,9 @@ import random
 import torch
 import torch.nn.functional as F
 from deap import algorithms, base, creator, gp, tools
-from kdzero_gp.engine.resident import batches
-from kdzero_gp.proxy.metrics import all_metrics
 from torch import nn
+
+from kdzero_gp.families.classification import CLASSIFICATION
 
 
 def lifted(operation, given):
@@ -52,14 +52,19 @@ def train(student, teacher, images, labels, recipe, seed, loss, magnitude=1.0, f
     trained = [p for p in student.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, recipe.learning_rate, recipe.momentum,
                                 weight_decay=recipe.weight_decay, nesterov=True)  # fmt: skip
-    order = batches(len(labels), recipe, seed)
-    rates = recipe.rates(len(order))
+    size = min(recipe.batch_size, len(labels))
+    per_epoch = len(labels) // size
+    generator = torch.Generator().manual_seed(seed)
     student.train()
     if frozen is not None:
         frozen.eval()
-    for step, indices in enumerate(order):
+    for step in range(recipe.steps(per_epoch)):
+        place = step % per_epoch
+        if place == 0:
+            order = torch.randperm(len(labels), generator=generator)
+        indices = order[place * size : (place + 1) * size]
         for group in optimizer.param_groups:
-            group["lr"] = rates[step]
+            group["lr"] = recipe.rate(step, per_epoch)
         x, y = images[indices], labels[indices]
         with torch.no_grad():
             wanted = teacher(x)
@@ -85,7 +90,7 @@ def measure(student, teacher, images, labels, batch=64):
     join = [
         {name: torch.cat([part[name] for part in parts]) for name in ("logits", "emb")} for parts in (found, wanted)
     ]
-    return all_metrics(*join, labels)
+    return CLASSIFICATION.measure([(join[0], labels)]) | CLASSIFICATION.compare(*join, labels)
 
 
 def evolve(grammar, evaluate, population, generations, seed, on_evaluation):

@@ -30,12 +30,12 @@ from kdzero_gp.models import build
 from kdzero_gp.models.split import halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights
-from kdzero_gp.proxy.evaluator import Evaluator, Request
+from kdzero_gp.proxy.evaluator import Evaluator, Probe, Train
 from kdzero_gp.proxy.executor import Executor
-from kdzero_gp.proxy.fitness import FitnessWeights, fitness
+from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
-from kdzero_gp.search.run import BENCH
+from kdzero_gp.search.prepare import PROXY_TASK
 from kdzero_gp.search.storage import Database
 
 HERE = Path(__file__).parent
@@ -66,22 +66,24 @@ def plain_candidate(bench, teacher, grammar, name, magnitude):
 
 def candidates(folder, weights, pairs):
     """Seconds a candidate of both, in turn, and the ratio of each pair."""
-    bench = ProxyTask.load(folder / BENCH)
+    bench = ProxyTask.load(folder / PROXY_TASK)
     example = bench.train.images[:2]
     teacher = teacher_of(folder, weights, example, bench)
     grammar = Grammar("open", pair_shapes(bench.student_shapes, bench.teacher_shapes).types)
     workers = os.cpu_count() or 1
     rows = []
-    with Executor(folder / BENCH, workers) as executor:
+    with Executor(folder / PROXY_TASK, workers) as executor:
         sources = {name: source_of(zoo[name], bench.student_shapes, bench.teacher_shapes) for name in METHODS}
         # the first evaluation of a worker loads libraries
-        list(executor.map([Request("", seed) for seed in range(workers)]))
+        list(executor.map([Train("", seed) for seed in range(workers)]))
         for pair in range(pairs):
             name = METHODS[pair % len(METHODS)]
             start = time.perf_counter()
-            outcomes = list(executor.map([Request(sources[name], seed) for seed in range(workers)]))
+            probed = dict(executor.map([Probe(sources[name], seed) for seed in range(workers)]))
+            trains = [Train(sources[name], seed, probed[seed].magnitudes) for seed in range(workers)]
+            outcomes = dict(executor.map(trains))
             ours = (time.perf_counter() - start) / workers
-            magnitude = outcomes[0].magnitudes[0]
+            magnitude = probed[0].magnitudes[0]
             start = time.perf_counter()
             found = plain_candidate(bench, teacher, grammar, name, magnitude)
             theirs = time.perf_counter() - start
@@ -89,9 +91,7 @@ def candidates(folder, weights, pairs):
             rows.append({"method": name, "ours_s": ours, "plain_s": theirs, "ratio": theirs / ours, **accuracies})
             print(json.dumps(rows[-1]), flush=True)
     ratios = [row["ratio"] for row in rows]
-    steps = bench.recipes["proxy"].steps(len(bench.train.labels))
-    return {"pairs": rows, "median_ratio": statistics.median(ratios), "steps": steps,
-            "precision": bench.precision, "channels_last": bench.channels_last}  # fmt: skip
+    return {"pairs": rows, "median_ratio": statistics.median(ratios), "precision": str(bench.precision)}
 
 
 def searches(folders, births):
@@ -109,7 +109,7 @@ def searches(folders, births):
 
 def search(folder, births):
     """The plain search on a run's bench: the best fitness after each of its full trainings, and the run's own."""
-    bench = ProxyTask.load(folder / BENCH).of("proxy")
+    bench = ProxyTask.load(folder / PROXY_TASK).of("proxy")
     shapes = pair_shapes(bench.student_shapes, bench.teacher_shapes)
     evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
     torch.set_num_threads(1)
@@ -119,12 +119,12 @@ def search(folder, births):
         known = {e.digest: e for e in database.evaluations()}
         ours = [known[b.digest] for b in database.births() if b.duplicate_of is None]
     means = {name: statistics.fmean(m[name] for m in baseline) for name in baseline[0]}
-    weights = FitnessWeights(**settings["plan"]["weights"])
+    weights = settings["plan"]["weights"]
     theirs = []
 
     def evaluate(expression):
-        outcome = evaluator(Request(source_of(expression, bench.student_shapes, bench.teacher_shapes), seed))
-        return 1e9 if outcome.reason else fitness(outcome.metrics, means, weights)
+        _, trained = evaluator.evaluate(source_of(expression, bench.student_shapes, bench.teacher_shapes), seed)
+        return 1e9 if trained.reason else fitness(trained.metrics, means, weights)
 
     population, seed = settings["search"]["population"], settings["search"]["seed"]
     plain.evolve(Grammar("open", shapes.types), evaluate, population, births // population, seed, theirs.append)
@@ -145,7 +145,7 @@ def search(folder, births):
 def trainings(folder, pairs, top):
     """Milliseconds of a proxy's step with each distiller and with cross-entropy alone, in turn, and their ratio."""
     torch.set_num_threads(1)
-    bench = ProxyTask.load(folder / BENCH).of("proxy")
+    bench = ProxyTask.load(folder / PROXY_TASK).of("proxy")
     evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
     with Database.read(folder) as database:
         evolved = [e for e in database.evaluations() if e.fitness is not None and not e.equivalent_to][:top]
@@ -154,8 +154,8 @@ def trainings(folder, pairs, top):
     ratios = {name: [] for name in sources}
     for seed in range(pairs):
         for name, source in sources.items():
-            alone = evaluator(Request("", seed)).step_milliseconds
-            ratios[name].append(evaluator(Request(source, seed)).step_milliseconds / alone)
+            alone = evaluator.train(Train("", seed)).step_milliseconds
+            ratios[name].append(evaluator.evaluate(source, seed)[1].step_milliseconds / alone)
         print(seed, {name[:40]: round(values[-1], 3) for name, values in ratios.items()}, flush=True)
     return {"ratio_to_cross_entropy": {name: statistics.median(values) for name, values in ratios.items()},
             "evolved": [e.expression for e in evolved], "pairs": pairs}  # fmt: skip

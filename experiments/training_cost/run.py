@@ -20,8 +20,9 @@ import torch
 import torch.nn.functional as F
 
 import kdzero_gp
+from kdzero_gp import tasks
 from kdzero_gp.compiler import compile_distiller, load_source, zoo
-from kdzero_gp.engine.precision import label, precision_for
+from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
 
@@ -94,7 +95,8 @@ def measured(pair, distillers, rounds, device):
     """Median milliseconds of a batch, and the median ratio to KD, by method."""
     example = torch.zeros(2, 3, 32, 32, device=device)
     student = Tapped(build(PAIRS[pair][1], CLASSES), example.cpu()).to(device)
-    precision, _ = precision_for(PAIRS[pair][1], student, example, CLASSES)
+    family, labels = tasks.get("cifar100").family, torch.arange(2, device=device)
+    precision = precision_for(PAIRS[pair][1], student, family, example, labels)
     methods = {
         name: Method(PAIRS[pair], loss, precision, device) for name, loss in methods_of(pair, distillers).items()
     }
@@ -115,7 +117,7 @@ def measured(pair, distillers, rounds, device):
     costs = {name: {"ms": 1000 * statistics.median(seconds),
                    "ratio_to_kd": statistics.median(a / b for a, b in zip(seconds, times["KD"], strict=True))}
             for name, seconds in times.items()}  # fmt: skip
-    return {"precision": label(precision), "methods": costs}
+    return {"precision": str(precision), "methods": costs}
 
 
 def main():

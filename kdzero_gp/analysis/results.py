@@ -15,7 +15,7 @@ from torch import nn
 from kdzero_gp.analysis import markup
 from kdzero_gp.common import ALONE_TEXT, UNKNOWN, real
 from kdzero_gp.compiler import Expression, compile_distiller
-from kdzero_gp.draw import describe
+from kdzero_gp.draw import describe, to_svg
 from kdzero_gp.families import Measure, TaskFamily
 from kdzero_gp.search.race import TEST, Competitor, RaceResult
 from kdzero_gp.search.run import export_entry
@@ -83,12 +83,15 @@ class RankedDistiller:
             export_entry(self.folder, database, entry, path)
         return path
 
-    def compile(self) -> nn.Module:
+    def distiller(self) -> nn.Module:
         """The torch module for the run's pair, with its final magnitudes: ``module(student, teacher, labels)``."""
         with Database.read(self.folder) as database:
             bench = database.fact("bench")
         shapes = bench["student_shapes"], bench["teacher_shapes"]
         return compile_distiller(self.expression, *shapes, self.magnitudes or None)
+
+    def _repr_svg_(self) -> str:
+        return to_svg(self.expression)
 
     @property
     def numbers(self) -> dict[str, str]:

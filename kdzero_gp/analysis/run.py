@@ -21,10 +21,12 @@ from kdzero_gp.compiler import Expression, digest, pair_shapes, parse, zoo
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.search.candidates import counts_of, front, screen_rows
+from kdzero_gp.search.confirmation import confirmation, verdict, winner
 from kdzero_gp.search.race import RaceResult, standings
 from kdzero_gp.search.ranking import Ranked, ranking
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation
+from kdzero_gp.training.verdict import Verdict
 from primitives import PairType
 
 if TYPE_CHECKING:
@@ -165,6 +167,31 @@ class Run:
             raise SettingError(f"top needs a count of at least 1, got {count}")
         rows = self._rows()
         return HallOfFame([self._distiller(rows, row) for row in rows.ranked[:count]], rows.settings.family)
+
+    @property
+    def confirmation(self) -> Race:
+        """The finalists on seeds that chose nothing; empty without such seeds, and before these trainings."""
+        settings = self.settings
+        return Race(self._read(lambda database: confirmation(database, settings)), settings.family)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What the fresh seeds say: its ``lines`` are the words; None without them."""
+        settings = self.settings
+        return self._read(lambda database: verdict(database, settings))  # type: ignore[no-any-return]
+
+    def export(self, path: Path | str) -> Path:
+        """Write the run's winner, a published method perhaps, as a file that needs only torch, and return its path.
+        Raises ``RunError`` before the race."""
+        from kdzero_gp.search.run import export_entry
+
+        path = Path(path)
+        with Database.read(self.folder) as database:
+            entry = winner(database, self.settings)
+            if entry is None:
+                return self.best.export(path)
+            export_entry(self.folder, database, entry, path)
+        return path
 
     @property
     def race(self) -> Race:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import traceback
@@ -19,10 +20,18 @@ TRACEBACK_VARIABLE = "KDZERO_TRACEBACK"
 INTERRUPTED = 130
 
 
+def _write_anything() -> None:
+    """Where the output has no room for ×, γ and –, as under LC_ALL=C, they become question marks and no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and "utf" not in (stream.encoding or "").lower():
+            stream.reconfigure(errors="replace")
+
+
 class _Commands(click.Group):
     """Turns every error into one sentence and exit code 2, and Ctrl-C into a hint how to go on."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        _write_anything()
         try:
             return super().invoke(ctx)
         except click.UsageError as error:

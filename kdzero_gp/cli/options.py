@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from kdzero_gp.data.resizing import parse_size
 from kdzero_gp.search.options import OPTIONS, Option, defaults, pairs, value_of
 
 # Tasks whose defaults the help names.
@@ -71,7 +72,12 @@ def search_options(command: Any) -> Any:
 
 NETWORK = "Built-in name, timm:NAME, torchvision:NAME or module:callable."
 TASK = click.option("--task", default="digits", show_default=True, help="digits, cifar10, cifar100, folder or yours.")
+TASK_OF_RUN = click.option("--task", help="digits, cifar10, cifar100, folder or yours [default: the run's, or digits].")
 DATA = click.option("--data", help="Archive, image folder or zip of the task's images.")
+IMAGE_SIZE = click.option("--image-size", callback=lambda _context, _option, text: text and parse_size(text),
+                          metavar="H[xW]", help="Pixels a side, or height x width, of what the networks see "
+                          "[default: the recipe's, or the most common of the images].")  # fmt: skip
+CHANNELS = click.option("--channels", type=int, help="Of the images: 3 makes grey ones RGB [default: the data's].")
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 PRECISION = click.option("--precision", help="float32, or bfloat16, either with ,channels-last [default: the fastest].")
 THREADS = click.option("--threads", type=int, help="Of torch on a CPU [default: chosen by the images' size].")
@@ -84,8 +90,8 @@ WORKER_OPTIONS = (
                  help="Seconds after which an evaluation is stopped."),
 )  # fmt: skip
 PAIR_OPTIONS = (
-    click.option("--teacher", required=True, help=NETWORK),
-    click.option("--student", required=True, help="As --teacher."),
+    click.option("--teacher", help=NETWORK + " [default: the run's, or the task's]"),
+    click.option("--student", help="As --teacher."),
     TAP,
     click.option("--teacher-tap", multiple=True, metavar="NAME=LAYER", help="Where to read the teacher's."),
     click.option("--student-tap", multiple=True, metavar="NAME=LAYER", help="Where to read the student's."),

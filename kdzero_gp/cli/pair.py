@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from kdzero_gp.cli.app import console
-from kdzero_gp.cli.options import DATA, PAIR_OPTIONS, taps_of_both, with_options
+from kdzero_gp.cli.options import DATA, IMAGE_SIZE, PAIR_OPTIONS, taps_of_both, with_options
 from kdzero_gp.errors import SettingError
 
 
@@ -17,13 +17,16 @@ from kdzero_gp.errors import SettingError
 @with_options((DATA,), PAIR_OPTIONS)
 @click.option("--classes", type=int, help="Number of classes, in place of a task.")
 @click.option("--channels", type=int, help="Channels of the images, in place of a task [default: 3].")
-@click.option("--image-size", type=int, help="Pixels a side of what the networks see [default: the task's].")
+@with_options((IMAGE_SIZE,))
 @click.option("--teacher-image-size", type=int, default=0, help="The same for the teacher, where it differs.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def pair(as_json: bool, **options: Any) -> None:
     """What a teacher and a student share: taps, shapes, and the adapters that a distiller would need."""
     from kdzero_gp.training.pair import describe_pair
 
+    for role in ("teacher", "student"):
+        if options[role] is None:
+            raise SettingError(f"there is no {role}; name one with --{role}")
     classes, channels, image_size = _sizes(options)
     teacher_taps, student_taps = taps_of_both(options)
     description = describe_pair(
@@ -42,7 +45,7 @@ def pair(as_json: bool, **options: Any) -> None:
     click.echo(
         f"teacher {description.teacher}: {description.teacher_parameters:,} parameters; "
         f"student {description.student}: {description.student_parameters:,}; "
-        f"images {channels}×{image_size}×{image_size}, {classes} classes"
+        f"images {channels}×{image_size[0]}×{image_size[1]}, {classes} classes"
     )
     _show(description)
 
@@ -61,7 +64,7 @@ def _show(description: Any) -> None:
     show(console, plain_table(headers, rows))
 
 
-def _sizes(options: dict[str, Any]) -> tuple[int, int, int]:
+def _sizes(options: dict[str, Any]) -> tuple[int, int, tuple[int, int]]:
     """Classes, channels and image size: those on the command line, else the task's."""
     asked = options["classes"], options["channels"], options["image_size"]
     if options["task"] is None:
@@ -69,24 +72,19 @@ def _sizes(options: dict[str, Any]) -> tuple[int, int, int]:
             raise SettingError("--data belongs to a task; add --task folder, cifar10 or cifar100")
         if asked[0] is None or asked[2] is None:
             raise SettingError("the sizes of the images are not known; give --task, or --classes and --image-size")
-        return asked[0], asked[1] or 3, _positive(asked[2])
+        return asked[0], asked[1] or 3, asked[2]
     own = _sizes_of(options["task"], options["data"])
-    classes, channels, image_size = (own[i] if asked[i] is None else asked[i] for i in range(3))
-    return classes, channels, _positive(image_size)
+    return tuple(own[i] if asked[i] is None else asked[i] for i in range(3))  # type: ignore[return-value]
 
 
-def _sizes_of(name: str, data: str | None) -> tuple[int, int, int]:
+def _sizes_of(name: str, data: str | None) -> tuple[int, int, tuple[int, int]]:
     """The sizes of a task's images, without reading them where they are known."""
     from kdzero_gp.tasks import get
 
     task = get(name)
     if data is None and task.sizes is not None:
-        return task.sizes
+        classes, channels, side = task.sizes
+        return classes, channels, (side, side)
     dataset = task.load(data)
-    return len(dataset.classes), dataset.train.images.shape[1], dataset.train.images.shape[-1]
-
-
-def _positive(image_size: int) -> int:
-    if image_size < 1:
-        raise SettingError(f"--image-size must be at least 1, got {image_size}")
-    return image_size
+    _, channels, height, width = dataset.train.images.shape
+    return len(dataset.classes), channels, (height, width)

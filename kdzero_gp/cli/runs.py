@@ -51,6 +51,8 @@ def _as_data(run: Run, top: int) -> dict[str, Any]:
         "finished": run.finished, "counts": run.counts, "reasons": run.rejections, "top": ranked,
         "screens": run.screens, "operations": run.drawn, "front": [e.digest for e in run.front],
         "race": [result.as_dict() for result in run.race],
+        "confirmation": [result.as_dict() for result in run.confirmation],
+        "verdict": None if run.verdict is None else run.verdict.lines,
     }  # fmt: skip
 
 
@@ -64,12 +66,17 @@ def _print_tables(run: Run, top: int) -> None:
     raced = [result for result in run.race if not result.reason]
     if raced:
         tables.show(console, tables.race_table(raced, settings.family))
+    if run.confirmation:
+        tables.show(console, tables.confirmation_table(run.confirmation, settings.family))
     tables.show(console, tables.screens_table(run.screens))
     if settings.search.objectives:
         tables.show(console, tables.front_table(run.front, settings.search.objectives))
 
 
 def _print_lines(run: Run) -> None:
+    verdict = run.verdict
+    for line in verdict.lines if verdict is not None else ():
+        click.echo(line)
     for reason, count in run.rejections.most_common():
         click.echo(f"rejected {count}: {reason}")
     rarer = sorted((row["weight"], name) for name, row in run.drawn.items() if row["weight"] < 1)
@@ -120,7 +127,8 @@ def inspect(what: str, rank: int, output: Path) -> None:
 
 @click.command()
 @click.argument("what", metavar="DIR|EXPRESSION|ZOO_NAME")
-@click.option("--rank", type=int, default=1, show_default=True, help="Which of a run's distillers, best first.")
+@click.option("--rank", type=int, help="Which of a run's distillers, best first [default: the run's winner, which may "
+              "be a published method].")  # fmt: skip
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file [default: a new distiller.py].")
 @click.option(
     "--shape",
@@ -128,12 +136,13 @@ def inspect(what: str, rank: int, output: Path) -> None:
     metavar="NAME=STUDENT:TEACHER",
     help="Shapes for an expression, e.g. feat=64x8x8:256x8x8.",
 )
-def export(what: str, rank: int, output: Path | None, shape: tuple[str, ...]) -> None:
+def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, ...]) -> None:
     """Write a distiller as a Python file that needs only torch."""
+    from kdzero_gp.analysis.run import Run
     from kdzero_gp.compiler import Expression
     from kdzero_gp.compiler import export as export_expression
 
-    distiller = distiller_of(what, rank)
+    distiller = Run(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
     if output is None:
         output = Path("distiller.py")
         if output.exists():

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from kdzero_gp.analysis.results import RankedDistiller, race_cells, race_headers
-from kdzero_gp.common import UNKNOWN, real
+from kdzero_gp.common import LEAST_VALUES, UNKNOWN, real
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.search.race import RaceResult
 from kdzero_gp.search.storage import StoredEvaluation
@@ -19,7 +19,22 @@ from kdzero_gp.search.storage import StoredEvaluation
 def race_table(table: Sequence[RaceResult], family: TaskFamily) -> Table:
     """The race with 95 % intervals; distillers by name or by their text."""
     seeds = max((result.seeds for result in table), default=0)
-    shown = Table(title=f"race, {seeds} fresh seeds, mean ± 95 % interval", title_justify="left")
+    return _results_table(table, family, f"race, {seeds} seeds that choose by validation images, mean{_half(seeds)}")
+
+
+def confirmation_table(table: Sequence[RaceResult], family: TaskFamily) -> Table:
+    """The finalists on fresh seeds."""
+    seeds = max((result.seeds for result in table), default=0)
+    title = f"confirmation, {seeds} fresh seeds that chose nothing, mean{_half(seeds)}"
+    return _results_table(table, family, title)
+
+
+def _half(seeds: int) -> str:
+    return " ± 95 % interval" if seeds >= LEAST_VALUES else ", too few seeds for an interval"
+
+
+def _results_table(table: Sequence[RaceResult], family: TaskFamily, title: str) -> Table:
+    shown = Table(title=title, title_justify="left")
     for header in race_headers(family):
         is_text = header == "distiller"
         shown.add_column(header, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")

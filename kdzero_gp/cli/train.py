@@ -11,13 +11,16 @@ import click
 
 from kdzero_gp.cli.app import INTERRUPTED, console
 from kdzero_gp.cli.options import (
+    CHANNELS,
     DATA,
     DEVICE,
+    IMAGE_SIZE,
     NETWORK,
     PAIR_OPTIONS,
     PRECISION,
     TAP,
     TASK,
+    TASK_OF_RUN,
     THREADS,
     taps,
     taps_of_both,
@@ -31,7 +34,8 @@ RECIPE_OPTIONS = (
     click.option("--batch-size", type=int, help="In place of the recipe's."),
     click.option("--lr", "learning_rate", type=float, help="In place of the recipe's."),
     click.option("--weight-decay", type=float, help="In place of the recipe's."),
-    click.option("--image-size", type=int, help="What the networks see, in place of the recipe's."),
+    IMAGE_SIZE,
+    CHANNELS,
     click.option("--set", "changes", multiple=True, metavar="NAME=VALUE", help="Any other field of the recipe."),
     click.option("--validation/--no-validation", default=True, show_default=True,
                  help="Choose the final weights by validation images, or train on these too and take the last."),
@@ -42,16 +46,22 @@ MACHINE_OPTIONS = (
     THREADS,
     PRECISION,
     click.option("--readers", type=int, default=0, show_default=True, help="Processes that read single images."),
-    click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the results."),
+    click.option("--out", type=click.Path(path_type=Path), help="Folder of the results [default: runs/NAME-COMMAND]."),
 )
-_WEIGHTS = click.option("--teacher-weights", help="Safetensors file or state dict of the teacher.")
+_WEIGHTS = (
+    click.option("--teacher-weights", help="Safetensors file or state dict of the teacher."),
+    click.option("--student-weights", help="Weights that the student starts from, as --teacher-weights."),
+)
 _BOARD = click.option("--tensorboard", is_flag=True, help="Write event files, too.")
 
 
 def _changes(options: dict[str, Any]) -> dict[str, Any]:
     """The fields of the recipe that the command line overrides."""
-    named = ("epochs", "batch_size", "learning_rate", "weight_decay", "image_size")
+    named = ("epochs", "batch_size", "learning_rate", "weight_decay")
     changes = {name: options[name] for name in named if options[name] is not None}
+    if options["image_size"] is not None:
+        height, width = options["image_size"]
+        changes |= {"image_size": height, "image_width": 0 if width == height else width}
     for text in options["changes"]:
         name, equals, value = text.partition("=")
         if not equals:
@@ -60,13 +70,15 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
     return changes
 
 
-def _pair(options: dict[str, Any]) -> Any:
-    from kdzero_gp.training.api import Pair
-
-    return Pair(
-        options["task"], options["student"], options["teacher"], options["teacher_weights"], options["data"],
-        options["recipe"], _changes(options), *taps_of_both(options), options["validation"],
-    )  # fmt: skip
+def _pair(options: dict[str, Any]) -> dict[str, Any]:
+    """What ``distill`` and ``compare`` have in common, as the functions take it. What is not given stays out, so that a
+    run can bring it."""
+    teacher_taps, student_taps = taps_of_both(options)
+    names = ("recipe", "out", "seed", "device", "threads", "precision", "readers", "workers", "task", "teacher_weights",
+             "student_weights", "channels")  # fmt: skip
+    pair = {name: options[name] for name in names if options.get(name) is not None}
+    pair |= {"teacher_taps": teacher_taps or None, "student_taps": student_taps or None}
+    return pair | {"validate": options["validation"], "changes": _changes(options)}
 
 
 def _machine(options: dict[str, Any]) -> Any:
@@ -76,25 +88,10 @@ def _machine(options: dict[str, Any]) -> Any:
     return Machine(**{name: options[name] for name in names if name in options})
 
 
-def _distiller(text: str) -> Any:
-    """What ``--distiller`` names: a run's winner is looked up here, everything else by the training."""
-    if not text.startswith("run:"):
-        return text
-    from kdzero_gp.analysis.run import Run
-    from kdzero_gp.training.distillers import NamedDistiller
-
-    folder, _, rank = text.removeprefix("run:").partition("#")
-    if not Path(folder).is_dir() or (rank and not rank.isdigit()):
-        raise SettingError(f"--distiller {text!r} does not name a run; write run:DIR or run:DIR#RANK of kdzero-gp show")
-    distiller = Run(folder).find(int(rank or 1))
-    name = Path(folder).name + (f"#{rank}" if rank else "")
-    return NamedDistiller(name, distiller.expression, distiller.magnitudes)
-
-
 @contextlib.contextmanager
 def _resumable(ctx: click.Context) -> Iterator[Any]:
     """Progress, and a hint how to go on after Ctrl-C."""
-    from kdzero_gp.cli.progress import progress_for
+    from kdzero_gp.api.progress import progress_for
 
     try:
         with progress_for(console) as progress:
@@ -129,11 +126,12 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
     """Train a network alone, for example a teacher. The same command goes on after an interruption."""
     from kdzero_gp import training
 
-    out = options["out"]
+    out = options["out"] or Path("runs") / f"{options['task']}-{model.rpartition(':')[2]}"
     with _resumable(ctx) as progress:
         result = training.train(
             options["task"], model, out=out, data=options["data"], recipe=options["recipe"], seed=options["seed"],
             changes=_changes(options), taps=taps(options["tap"], "--tap"), validate=options["validation"],
+            channels=options["channels"],
             machine=_machine(options), progress=progress, tensorboard=options["tensorboard"],
         )  # fmt: skip
     _conclude(result, out, options["task"])
@@ -141,7 +139,7 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
 
 
 @click.command()
-@with_options((TASK, DATA), PAIR_OPTIONS, (_WEIGHTS,))
+@with_options((TASK_OF_RUN, DATA), PAIR_OPTIONS, _WEIGHTS)
 @click.option("--distiller", required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]", help="What to distil with.")
 @click.option("--magnitude", help="relative, joint or absolute [default: absolute for files and runs, joint for the "
               "zoo, relative for expressions].")  # fmt: skip
@@ -149,50 +147,87 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
 @_BOARD
 @click.pass_context
 def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options: Any) -> None:
-    """Train a student with a distiller. The same command goes on after an interruption."""
-    from kdzero_gp import training
+    """Train a student with a distiller. The same command goes on after an interruption. Of a run (run:DIR), the task,
+    data, networks, taps and weights are taken unless they are given."""
+    from kdzero_gp.api.training import distill as distil
 
     with _resumable(ctx) as progress:
-        result = training.distill(
-            _pair(options), _distiller(distiller), out=options["out"], seed=options["seed"], magnitude=magnitude,
-            machine=_machine(options), progress=progress, tensorboard=options["tensorboard"],
+        result = distil(
+            options["teacher"], options["student"], distiller, options["data"], magnitude=magnitude, progress=progress,
+            tensorboard=options["tensorboard"], **_pair(options),
         )  # fmt: skip
-    _conclude(result, options["out"], options["task"])
+    _conclude(result, result.folder, result.task)
 
 
 @click.command()
-@with_options((TASK, DATA), PAIR_OPTIONS, (_WEIGHTS,))
-@click.option("--distiller", "distillers", multiple=True, required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]",
+@click.argument("named", nargs=-1, metavar="[DISTILLER]…")
+@with_options((TASK_OF_RUN, DATA), PAIR_OPTIONS, _WEIGHTS)
+@click.option("--distiller", "distillers", multiple=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]",
               help="What to compare; kd and cross-entropy alone (ce) always take part.")  # fmt: skip
-@click.option("--seeds", type=int, default=5, show_default=True, help="Trainings of each.")
+@click.option("--seeds", type=int, help="Trainings of each [default: 5; with --halving 1].")
 @click.option("--factors", default="0.3,1,3", show_default=True, help="Magnitudes that each is tuned among.")
 @click.option("--tune-epochs", type=int, help="Budget of the tuning [default: a quarter of the recipe's epochs].")
+@click.option("--halving", is_flag=True, help="Train all for 1/9 of the epochs, the better half for 1/3, half of "
+              "these to the end; keep the winner's student.")  # fmt: skip
+@click.option("--fresh-seeds", type=int, help="With --halving: seeds that choose nothing and report [default: 3].")
 @click.option("--workers", type=int, help="Trainings at once [default: one for each core, one on a GPU].")
 @with_options(RECIPE_OPTIONS, MACHINE_OPTIONS)
 @click.pass_context
-def compare(ctx: click.Context, distillers: tuple[str, ...], factors: str, **options: Any) -> None:
-    """Compare distillers: one budget, tuned magnitudes, the same seeds. The same command goes on."""
-    from kdzero_gp import training
-    from kdzero_gp.tasks import get
+def compare(
+    ctx: click.Context, named: tuple[str, ...], distillers: tuple[str, ...], factors: str, **options: Any
+) -> None:
+    """Compare distillers: one budget, tuned magnitudes, the same seeds. The same command goes on. Of a run that is
+    named, the task, data, networks, taps and weights are taken unless they are given."""
+    from kdzero_gp.api.training import compare as compare_distillers
 
     try:
         grid = [float(factor) for factor in factors.split(",")]
     except ValueError:
         raise SettingError(f"--factors takes numbers such as 0.3,1,3, got {factors!r}") from None
     with _resumable(ctx) as progress:
-        comparison = training.compare(
-            _pair(options), [_distiller(text) for text in distillers], out=options["out"], seeds=options["seeds"],
-            factors=grid, tune_epochs=options["tune_epochs"], seed=options["seed"],
-            machine=_machine(options), progress=progress,
+        comparison = compare_distillers(
+            options["teacher"], options["student"], [*named, *distillers], options["data"], seeds=options["seeds"],
+            factors=grid, tune_epochs=options["tune_epochs"], halving=options["halving"],
+            fresh_seeds=options["fresh_seeds"], progress=progress, **_pair(options),
         )  # fmt: skip
-    _show(comparison, get(options["task"]).family.deciding)
+    if options["halving"]:
+        show_halving(comparison)
+    else:
+        _show(comparison, comparison.measure)
+
+
+def show_halving(halving: Any) -> None:
+    """The rungs' tables, what they say of each other, the finalists on fresh seeds and the verdict."""
+    for rung in halving.rungs:
+        _table(rung.rows, halving.measure, f"{rung.epochs:.3g} epochs, {_over(rung.seeds)}")
+        for sentence in rung.sentences:
+            click.echo(sentence)
+    seeds = max(row.seeds for row in halving.fresh)
+    _table(halving.fresh, halving.measure, f"confirmation that chose nothing, {_over(seeds)}")
+    for line in halving.verdict.lines:
+        click.echo(line)
+    click.echo(
+        f"wrote {halving.student} ({halving.verdict.winner}), distiller.py, halving.json and halving.csv beside it"
+    )
+
+
+def _over(seeds: int) -> str:
+    from kdzero_gp.common import LEAST_VALUES
+
+    number = f"{seeds} seed{'s' if seeds > 1 else ''}"
+    return f"{number}, mean ± 95 % interval" if seeds >= LEAST_VALUES else f"{number}, too few for an interval"
 
 
 def _show(comparison: Any, deciding: Any) -> None:
+    _table(comparison.rows, deciding, _over(max(row.seeds for row in comparison.rows)))
+    click.echo(f"wrote {comparison.folder / 'compare.json'}, compare.csv and compare.png beside it")
+
+
+def _table(found: Any, deciding: Any, title: str) -> None:
     from kdzero_gp.cli.tables import plain_table, show
 
     rows = []
-    for row in comparison.rows:
+    for row in found:
         if row.reason:
             rows.append([row.name, row.reason, "", "", "", "", ""])
             continue
@@ -201,7 +236,6 @@ def _show(comparison: Any, deciding: Any) -> None:
             deciding.difference(row.difference, row.difference_interval), deciding.text(row.validation),
             f"{row.milliseconds:.1f}", f"{row.megabytes:.0f}",
         ])  # fmt: skip
-    seeds = max(row.seeds for row in comparison.rows)
     headers = [
         "distiller",
         "factor",
@@ -212,6 +246,5 @@ def _show(comparison: Any, deciding: Any) -> None:
         "MB",
     ]
     table = plain_table(headers, rows)
-    table.title, table.title_justify = f"{seeds} seeds, mean ± 95 % interval", "left"
+    table.title, table.title_justify = title, "left"
     show(console, table)
-    click.echo(f"wrote {comparison.folder / 'compare.json'}, compare.csv and compare.png beside it")

@@ -27,7 +27,8 @@ def listed(names: Sequence[object], shown: int = SHOWN) -> str:
 @dataclass(frozen=True)
 class DataAccount:
     """``images``: part → images of each class; ``origins``: part → where they come from; ``skipped``: reason → files
-    that were not read; ``notes``: sentences that ask for a look; ``content``: a digest of all images and labels."""
+    that were not read; ``notes``: sentences that ask for a look; ``content``: a digest of all images and labels;
+    ``noun``: what the images are called, which may be none."""
 
     classes: tuple[str, ...] = ()
     images: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -35,6 +36,7 @@ class DataAccount:
     skipped: Mapping[str, int] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     content: str = ""
+    noun: str = "images"
 
     def lines(self) -> list[str]:
         """The account as it is printed, one subject a line."""
@@ -43,7 +45,9 @@ class DataAccount:
             if counts and sum(counts):
                 least, most = min(counts), max(counts)
                 each = f"{least}" if least == most else f"{least} to {most}"
-                lines.append(f"{part}: {sum(counts):,} images, {each} a class, from {self.origins.get(part, 'memory')}")
+                lines.append(
+                    f"{part}: {sum(counts):,} {self.noun}, {each} a class, from {self.origins.get(part, 'memory')}"
+                )
         if self.skipped:
             lines.append("not read: " + listed([f"{count} {reason}" for reason, count in self.skipped.items()]))
         return lines + [f"note: {note}" for note in self.notes]

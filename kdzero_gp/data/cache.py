@@ -63,6 +63,26 @@ class FileStamp:
         return cls(path, status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
+def known_digest(path: Path, status: os.stat_result, compute: Callable[[], str]) -> str:
+    """The digest of a file's content: out of the cache folder while size, times and inode are those that it had when
+    it was computed, else computed and kept there."""
+    if os.name == "nt":  # its status has no time of change, which no program can set back
+        return compute()
+    stamp = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev]
+    kept = cache_folder() / f"digest-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:24]}.json"
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(kept.read_text())
+        if known["stamp"] == stamp:
+            return str(known["digest"])
+    digest = compute()
+    with suppress(OSError):  # computed again the next time
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        temporary = kept.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
+        temporary.write_text(json.dumps({"stamp": stamp, "digest": digest}))
+        temporary.replace(kept)
+    return digest
+
+
 def fingerprint(root: Path | str, files: Iterable[FileStamp], **options: Any) -> str:
     """A digest of the absolute data path, its files, the loader version and the options."""
     absolute = str(root.resolve()) if isinstance(root, Path) else root
@@ -109,7 +129,8 @@ def _read(path: Path) -> Dataset | None:
         with safe_open(path, framework="pt") as file:
             facts = json.loads(file.metadata()["dataset"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        if facts["checksums"] != _checksums(tensors):
+        computed = known_digest(path, path.stat(), lambda: json.dumps(_checksums(tensors)))
+        if facts["checksums"] != json.loads(computed):
             return None
         splits = {name: Split(tensors[f"{name}_images"], tensors[f"{name}_labels"]) for name in PARTS}
         classes, mean, std = (tuple(facts[field]) for field in ("classes", "mean", "std"))

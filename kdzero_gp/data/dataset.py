@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdzero_gp.data.account import DataAccount
+from kdzero_gp.data.account import PARTS, DataAccount
+from kdzero_gp.data.memory import free_memory
+from kdzero_gp.data.resizing import Size, resized, size_text
 from kdzero_gp.errors import DataError
 
 SPLIT_SEED = 0
@@ -18,6 +20,8 @@ VALIDATION_SHARE = 0.1
 TEST_SHARE = 0.2
 """Share of the training data that becomes the test split where the data have none of their own."""
 
+RGB = 3
+"""Channels of colour images."""
 MAXIMUM = 255.0
 """The largest value of an 8-bit image."""
 STATISTICS_BYTES = 1 << 26
@@ -63,7 +67,33 @@ class Dataset:
             name: replace(split, images=split.images.expand(-1, channels, -1, -1))
             for name, split in (("train", self.train), ("validation", self.validation), ("test", self.test))
         }
-        return replace(self, **splits, mean=self.mean * channels, std=self.std * channels)  # type: ignore[arg-type]
+        note = f"grey images are given to networks as {'RGB' if channels == RGB else f'{channels} equal channels'}"
+        account = replace(self.account, notes=(*self.account.notes, note))
+        return replace(self, **splits, mean=self.mean * channels, std=self.std * channels, account=account)  # type: ignore[arg-type]
+
+    def resized(self, size: Size) -> "Dataset":
+        """All images at this height and width. Raises DataError where they would not fit into memory."""
+        if size == tuple(self.train.images.shape[2:]):
+            return self
+        splits = {part: getattr(self, part) for part in PARTS}
+        count, needed = sum(map(len, splits.values())), size[0] * size[1] * len(self.mean)
+        if count * needed > free_memory():
+            raise DataError(
+                f"{count:,} images of {size_text(size)} pixels need {count * needed / 1e9:.1f} GB of memory, more than "
+                "there is; set a smaller --image-size"
+            )
+        step = max(1, STATISTICS_BYTES // (4 * needed))
+        changed = {
+            part: replace(
+                split,
+                images=torch.cat([
+                    resized(images.float(), size).round_().clamp_(0, MAXIMUM).byte()
+                    for images in split.images.split(step)
+                ]),
+            )
+            for part, split in splits.items()
+        }  # fmt: skip
+        return replace(self, **changed)
 
     def normalise(self, images: Tensor) -> Tensor:
         """Float images from uint8 ones, NxCxHxW: scaled to [0, 1], minus mean, over deviation."""

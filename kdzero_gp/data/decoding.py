@@ -9,7 +9,6 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -18,6 +17,8 @@ import numpy as np
 
 from kdzero_gp.data.account import listed
 from kdzero_gp.data.images import Source
+from kdzero_gp.data.memory import free_memory
+from kdzero_gp.data.resizing import Size
 from kdzero_gp.data.splits import LazySplit
 from kdzero_gp.errors import DataError
 from kdzero_gp.threads import cores
@@ -46,8 +47,6 @@ DRAFT_SCALE = 2
 MEMORY_FACTOR = 2.5
 """The images themselves, a copy while they are written to the cache, and what is decoded meanwhile."""
 
-Size = tuple[int, int]
-"""Height and width in pixels."""
 Range = tuple[float, float]
 """Values of deep images that become black and white."""
 
@@ -179,25 +178,6 @@ def survey(source: Source, names: Sequence[str], sized: Size | None = None) -> S
 def _range(low: float, high: float, usual: Sequence[Range]) -> Range:
     """The first usual range that holds both, or from one to the other."""
     return next((r for r in usual if r[0] <= low and high <= r[1]), (low, high if high > low else low + 1))
-
-
-def free_memory() -> float:
-    """Bytes that this process may still take, as far as this system tells; else infinity."""
-    free = [float("inf")]
-    with suppress(OSError, ValueError, StopIteration):
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        free.append(1024.0 * int(next(line.split()[1] for line in lines if line.startswith("MemAvailable"))))
-    with suppress(OSError, ValueError):  # a container's share
-        group = Path("/sys/fs/cgroup")
-        free.append(float((group / "memory.max").read_text()) - float((group / "memory.current").read_text()))
-    with suppress(ImportError, OSError, ValueError):
-        import resource
-
-        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-        if limit != resource.RLIM_INFINITY:
-            pages = int(Path("/proc/self/statm").read_text().split()[0])
-            free.append(limit - pages * float(resource.getpagesize()))
-    return min(free)
 
 
 class Decoder:

@@ -11,7 +11,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
 
-from kdzero_gp.data.cache import FileStamp
+from kdzero_gp.data.cache import FileStamp, known_digest
 from kdzero_gp.errors import DataError
 
 SUFFIXES = (
@@ -141,15 +141,20 @@ class Zip:
     @cached_property
     def facts(self) -> list[FileStamp]:
         """What tells whether the data changed: the zip's directory, which has a checksum of every file in it."""
+        status = self.path.stat()
+        digest = known_digest(self.path, status, self._digest)
+        return [FileStamp("", status.st_size, status.st_mtime_ns, digest=digest)]
+
+    def _digest(self) -> str:
+        """A digest of the zip's directory."""
         with self.path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            file.seek(max(0, status.st_size - END_BYTES))
+            whole = file.seek(0, os.SEEK_END)
+            file.seek(max(0, whole - END_BYTES))
             end = file.read()
             end = end[end.rfind(b"PK\5\6") :]
             size = int.from_bytes(end[12:16], "little") + END_BYTES
-            file.seek(max(0, status.st_size - size))
-            digest = hashlib.sha256(file.read()).hexdigest()
-        return [FileStamp("", status.st_size, status.st_mtime_ns, digest=digest)]
+            file.seek(max(0, whole - size))
+            return hashlib.sha256(file.read()).hexdigest()
 
     @cached_property
     def files(self) -> list[File]:

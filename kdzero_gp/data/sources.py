@@ -10,8 +10,9 @@ from kdzero_gp.data import archive, images
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.cache import cached, fingerprint
 from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, split_off
-from kdzero_gp.data.decoding import Decoder, Size, Survey, survey
+from kdzero_gp.data.decoding import Decoder, Survey, survey
 from kdzero_gp.data.layouts import Layout, layout
+from kdzero_gp.data.resizing import Size
 from kdzero_gp.data.splits import LazySplit, Statistics, assemble
 from kdzero_gp.errors import DataError
 
@@ -59,7 +60,7 @@ def digits(seed: int = SPLIT_SEED) -> Dataset:
         test, rest = (np.sort(indices) for indices in split_off(labels, DIGITS_TEST, seed))
         classes = [str(name) for name in data.target_names]
         training = everything.select(rest)
-        account = DataAccount(origins=dict.fromkeys(("train", "test"), "scikit-learn's 1,797 digits (split off)"))
+        account = DataAccount(origins=dict.fromkeys(("train", "test"), "scikit-learn's 1,797 digits"))
         split = (training, everything.select(test), None)
         return assemble("digits", classes, *split, seed, DIGITS_VALIDATION, account=account)
 

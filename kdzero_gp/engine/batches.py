@@ -8,14 +8,18 @@ from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import Dataset as TorchDataset
 
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import Dataset, Split
+from kdzero_gp.data.inputs import Inputs, is_image, plain, wrapped
+from kdzero_gp.data.own import LiveInputs, OwnDataset
+from kdzero_gp.data.resizing import resized
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.models.contract import InputContract
 
 # Images in one batch of an evaluation.
 EVALUATION_BATCH = 500
@@ -30,21 +34,32 @@ def random_state(seed: int, epoch: int) -> int:
     return (seed * _PRIME + epoch + 1) % (1 << 62)
 
 
-def resized(images: Tensor, size: int) -> Tensor:
-    """Images N×C×H×W at ``size`` pixels a side (0, or their own size: as they are), bilinear with antialiasing."""
-    if size in (0, images.shape[-1]):
-        return images
-    return F.interpolate(images, (size, size), mode="bilinear", antialias=True, align_corners=False)
+def contract_of(dataset: Dataset, example: Inputs) -> InputContract:
+    """What a network that is trained on a data set, on inputs like ``example``, expects of them; of what is no image
+    only the classes are told."""
+    if not is_image(example):
+        return InputContract(classes=dataset.classes)
+    height, width = example.shape[-2:]
+    return InputContract(example.shape[1], (height, width), dataset.mean, dataset.std, dataset.classes)
 
 
 @dataclass
 class Batch:
-    """Normalised images N×C×H×W and labels N… on the device; ``indices`` N and ``flipped`` N say which they are."""
+    """Inputs (images normalised, N×C×H×W) and labels N… on the device; ``indices`` N, ``flipped`` N and, where the
+    recipe keeps draws, ``draw`` N say which they are."""
 
-    images: Tensor
+    images: Inputs
     labels: Tensor
     indices: Tensor
     flipped: Tensor | None = None
+    draw: Tensor | None = None
+
+    @property
+    def form(self) -> Tensor:
+        """Which of the recipe's forms each image has, as ``Batches.form`` numbers them."""
+        if self.draw is not None:
+            return self.draw
+        return torch.zeros_like(self.indices) if self.flipped is None else self.flipped.long()
 
 
 class Batches:
@@ -54,8 +69,9 @@ class Batches:
     train: int
     validation: int = 0
     test: int = 0
-    example: Tensor
+    example: Inputs
     account: DataAccount
+    contract: InputContract
 
     def __init__(self, recipe: Recipe, device: torch.device, precision: Precision = FLOAT32):
         self.recipe, self.device, self.precision = recipe, device, precision
@@ -64,9 +80,18 @@ class Batches:
         """The batches of one epoch; equal seeds and epochs give equal batches."""
         raise NotImplementedError
 
-    def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation(self, part: str) -> Iterator[tuple[Inputs, Tensor]]:
         """The images of a part as they are, with labels, in batches."""
         raise NotImplementedError
+
+    def form(self, number: int) -> Iterator[Tensor]:
+        """All training images in one of the forms of a cacheable recipe, in batches: as they are (0), mirrored (1)."""
+        return (images.flip(3) if number else images for images, _ in self.evaluation("train"))
+
+    @property
+    def cacheable(self) -> bool:
+        """Whether what the teacher says of the inputs can be kept."""
+        return self.recipe.cacheable
 
     @property
     def batch_size(self) -> int:
@@ -85,17 +110,21 @@ class Batches:
 
 
 class Kept(Batches):
-    """Images that are ready for the network and on the device: those of proxies and races."""
+    """Images that are ready for the network and on the device: those of proxies and races. Of several draws of an image
+    one is taken at random."""
 
     def __init__(self, split: TensorSplit, classes: int, recipe: Recipe, device: torch.device, precision: Precision):
         super().__init__(recipe, device, precision)
-        self.classes, self.train = classes, len(split.labels)
+        self.classes, self.train, self.draws = classes, len(split.labels) // split.draws, split.draws
         self.images, self.labels = split.images, split.labels
         self.example = split.images[:2]
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(random_state(seed, epoch))
-        for indices in self._order(generator).to(self.device):
+        order = self._order(generator)
+        if self.draws > 1:
+            order = order + self.train * torch.randint(self.draws, order.shape, generator=generator)
+        for indices in order.to(self.device):
             yield Batch(self.images[indices], self.labels[indices], indices)
 
 
@@ -109,18 +138,20 @@ class Resident(Batches):
         self.train, self.validation, self.test = (len(s) for s in (dataset.train, dataset.validation, dataset.test))
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
         self.example = self._seen(dataset.train.images[:2])
+        self.contract = contract_of(dataset, self.example)
 
-    def _seen(self, images: Tensor) -> Tensor:
+    def _seen(self, images: Inputs) -> Inputs:
         normal = self.dataset.normalise(images.to(self.device))
-        return self.precision.place(resized(normal, self.recipe.image_size), self.device)
+        return self.precision.place(resized(normal, self.recipe.size), self.device)
 
     @cached_property
-    def ready(self) -> Tensor | None:
+    def ready(self) -> Inputs | None:
         """All images as the network sees them, where the recipe leaves them as they are and memory allows."""
         if self.recipe.crop != "none" or self.recipe.flip:
             return None
-        number = self.recipe.image_size**2 * self.images.shape[1] or self.images[0].numel()
-        return self._seen(self.images) if 4 * number * self.train <= READY_BYTES else None
+        if not is_image(self.images):
+            return self._seen(self.images)
+        return self._seen(self.images) if 4 * self.example[0].numel() * self.train <= READY_BYTES else None
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         generator = torch.Generator().manual_seed(random_state(seed, epoch))
@@ -130,17 +161,90 @@ class Resident(Batches):
                 yield Batch(self.ready[indices], self.labels[indices], indices)
             return
         padding = self.recipe.padding if self.recipe.crop == "pad" else 0
-        offsets = torch.randint(2 * padding + 1, (*order.shape, 2), generator=generator).to(self.device)
-        flips = (torch.rand(order.shape, generator=generator) < (0.5 if self.recipe.flip else 0.0)).to(self.device)
-        for indices, offset, flipped in zip(order, offsets, flips, strict=True):
-            images, labels = self.family.crop(self.images[indices], self.labels[indices], padding, offset, flipped)
-            yield Batch(self._seen(images), labels, indices, flipped)
+        if self.recipe.draws:
+            draws = torch.randint(self.recipe.draws, order.shape, generator=generator).to(self.device)
+            for indices, draw in zip(order, draws, strict=True):
+                offset, flipped = (part[draw, indices] for part in self.bank)
+                yield self._batch(indices, padding, offset, flipped, draw)
+            return
+        for indices, offset, flipped in zip(order, *self._crops(order.shape, padding, generator), strict=True):
+            yield self._batch(indices, padding, offset, flipped)
 
-    def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def _crops(self, shape: torch.Size, padding: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Offsets …×2 and flips …, drawn."""
+        offsets = torch.randint(2 * padding + 1, (*shape, 2), generator=generator).to(self.device)
+        flips = (torch.rand(shape, generator=generator) < (0.5 if self.recipe.flip else 0.0)).to(self.device)
+        return offsets, flips
+
+    @cached_property
+    def bank(self) -> tuple[Tensor, Tensor]:
+        """The kept draws, the same for every seed: offsets draw × image × 2 and flips draw × image."""
+        generator = torch.Generator().manual_seed(0)
+        return self._crops(torch.Size((self.recipe.draws, self.train)), self.recipe.padding, generator)
+
+    def _batch(
+        self, indices: Tensor, padding: int, offset: Tensor, flipped: Tensor, draw: Tensor | None = None
+    ) -> Batch:
+        images, labels = self.family.crop(self.images[indices], self.labels[indices], padding, offset, flipped)
+        return Batch(self._seen(images), labels, indices, flipped, draw)
+
+    def form(self, number: int) -> Iterator[Tensor]:
+        if not self.recipe.draws:
+            yield from super().form(number)
+            return
+        for indices in torch.arange(self.train, device=self.device).split(EVALUATION_BATCH):
+            offset, flipped = (part[number, indices] for part in self.bank)
+            yield self._batch(indices, self.recipe.padding, offset, flipped).images
+
+    def evaluation(self, part: str) -> Iterator[tuple[Inputs, Tensor]]:
         split: Split = getattr(self.dataset, part)
         for start in range(0, len(split), EVALUATION_BATCH):
             window = slice(start, start + EVALUATION_BATCH)
             yield self._seen(split.images[window]), split.labels[window].to(self.device)
+
+
+class Redrawn(Resident):
+    """Inputs that the user's data set draws anew for every epoch, each from the epoch and its place."""
+
+    def __init__(
+        self, dataset: OwnDataset, family: TaskFamily, recipe: Recipe, device: torch.device, readers: int
+    ):  # fmt: skip
+        super().__init__(dataset, family, recipe, device)
+        self.live: LiveInputs = dataset.live  # type: ignore[assignment]
+        self.readers = readers
+
+    @property
+    def cacheable(self) -> bool:
+        return False
+
+    def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
+        from torch.utils.data import DataLoader
+
+        state = random_state(seed, epoch)
+        order = self._order(torch.Generator().manual_seed(state))
+        drawn: DataLoader[object] = DataLoader(
+            _Drawn(self.live, order, state), batch_size=None, num_workers=self.readers,
+            pin_memory=self.device.type == "cuda", generator=torch.Generator(),
+        )  # fmt: skip
+        for indices, fields in zip(order.to(self.device), drawn, strict=True):
+            yield Batch(self._seen(wrapped(fields)), self.labels[indices], indices)
+
+
+@dataclass(frozen=True)
+class _Drawn(TorchDataset[object]):
+    """The batches of an epoch, drawn when they are read, perhaps by another process."""
+
+    live: LiveInputs
+    order: Tensor
+    state: int
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, step: int) -> object:
+        if not 0 <= step < len(self.order):
+            raise IndexError(step)
+        return plain(self.live.draw(self.order[step], self.state))
 
 
 @dataclass(frozen=True)
@@ -167,13 +271,14 @@ class Streamed(Batches):
         self.classes = len(dataset.classes)
         self.train, self.validation, self.test = (len(parts[n].labels) for n in ("train", "validation", "test"))
         self.example = next(self._batches("train", torch.arange(2).view(1, 2), None)).images
+        self.contract = contract_of(dataset, self.example)
 
     def epoch(self, seed: int, epoch: int) -> Iterator[Batch]:
         state = random_state(seed, epoch)
         order = self._order(torch.Generator().manual_seed(state))
         return self._batches("train", order, state)
 
-    def evaluation(self, part: str) -> Iterator[tuple[Tensor, Tensor]]:
+    def evaluation(self, part: str) -> Iterator[tuple[Inputs, Tensor]]:
         count = len(self.parts[part].labels)
         batches = list(torch.arange(count).split(min(EVALUATION_BATCH, self.recipe.batch_size))) if count else []
         return ((batch.images, batch.labels) for batch in self._batches(part, batches, None))

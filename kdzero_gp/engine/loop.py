@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdzero_gp.data.inputs import NamedInputs
 from kdzero_gp.engine.batches import Batch, Batches, random_state
 from kdzero_gp.engine.graphs import CapturedStep
 from kdzero_gp.engine.optimizer import FlatSGD, optimizer_for
@@ -114,8 +115,7 @@ class Trainer:
         rate = self.recipe.rate(step, self.batches.steps)
         if self.captured is None:
             return self._take(batch, rate)
-        tensors = {name: tensor for name, tensor in vars(batch).items() if tensor is not None}
-        self.captured(tensors | {"rate": torch.full((), rate, device=self.batches.device)})
+        self.captured(_tensors(batch) | {"rate": torch.full((), rate, device=self.batches.device)})
         own, distilled = self._losses.clone()
         return own, None if self.teacher is None else distilled
 
@@ -123,7 +123,7 @@ class Trainer:
         """A step as a graph takes it."""
         named = dict(tensors)
         rate = named.pop("rate")
-        own, distilled = self._take(Batch(**named), rate)
+        own, distilled = self._take(_batch(named), rate)
         self._losses[0].copy_(own)
         if distilled is not None:
             self._losses[1].copy_(distilled)
@@ -153,6 +153,26 @@ class Trainer:
         if self.teacher is not None:
             self.teacher.distiller.load_state_dict(state["distiller"])
         self.optimizer.load_state_dict(state["optimizer"])
+
+
+# The name of one of several inputs in a graph's batch begins so.
+_INPUT = "input "
+
+
+def _tensors(batch: Batch) -> dict[str, Tensor]:
+    """A batch as a graph takes it."""
+    tensors = {name: tensor for name, tensor in vars(batch).items() if tensor is not None}
+    if isinstance(batch.images, NamedInputs):
+        del tensors["images"]
+        tensors |= {_INPUT + name: tensor for name, tensor in batch.images.fields.items()}
+    return tensors
+
+
+def _batch(tensors: Mapping[str, Tensor]) -> Batch:
+    """What ``_tensors`` was given."""
+    rest: dict[str, Any] = {name: tensor for name, tensor in tensors.items() if not name.startswith(_INPUT)}
+    named = {name.removeprefix(_INPUT): tensor for name, tensor in tensors.items() if name.startswith(_INPUT)}
+    return Batch(**rest, images=NamedInputs(named)) if named else Batch(**rest)
 
 
 def _must_be_finite(loss: Tensor, step: int) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from kdzero_gp.data.inputs import Inputs, NamedInputs, plain, wrapped
 from kdzero_gp.errors import SettingError
 
 Outputs = dict[str, Tensor]
@@ -43,13 +45,15 @@ class Precision:
     def memory_format(self) -> torch.memory_format:
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def place(self, tensor: Tensor, device: torch.device) -> Tensor:
-        """A tensor on the device; images in this layout."""
+    def place(self, tensor: Inputs, device: torch.device) -> Inputs:
+        """Inputs on the device; images in this layout."""
+        if isinstance(tensor, NamedInputs):
+            return NamedInputs({name: self.place(field, device) for name, field in tensor.fields.items()})
         if tensor.dim() != 4:
             return tensor.to(device)
         return tensor.to(device=device, memory_format=self.memory_format)
 
-    def forward(self, student: nn.Module, images: Tensor) -> Outputs:
+    def forward(self, student: nn.Module, images: Inputs) -> Outputs:
         """A network's outputs in float32."""
         if self.name == "float32":
             return student(images)
@@ -63,22 +67,35 @@ FLOAT32 = Precision()
 
 @dataclass
 class TensorSplit:
-    """Images ready for the network (float32 N×C×H×W), their labels (N…) and the teacher's outputs on them."""
+    """Inputs ready for the network (images: float32 N×C×H×W), their labels (N…) and the teacher's outputs on them.
 
-    images: Tensor
+    ``draws``: how many times they are there one after the other, each time drawn anew by a random transform.
+    """
+
+    images: Inputs
     labels: Tensor
     teacher: Outputs = field(default_factory=dict)
+    draws: int = 1
 
     def to(self, device: torch.device, precision: Precision) -> TensorSplit:
         """The same on ``device``."""
         teacher = {name: tensor.to(device).float() for name, tensor in self.teacher.items()}
-        return TensorSplit(precision.place(self.images, device), self.labels.to(device), teacher)
+        return TensorSplit(precision.place(self.images, device), self.labels.to(device), teacher, self.draws)
+
+    def stored(self) -> dict[str, Any]:
+        """As ``torch.save`` keeps it without code."""
+        return vars(self) | {"images": plain(self.images)}
+
+    @classmethod
+    def from_stored(cls, content: dict[str, Any]) -> TensorSplit:
+        """What ``stored`` gave."""
+        return cls(**content | {"images": wrapped(content["images"])})
 
 
 @torch.no_grad()
 def outputs(
     network: nn.Module,
-    images: Tensor,
+    images: Inputs,
     batch: int = 500,
     keep: Sequence[str] | None = None,
     precision: Precision = FLOAT32,

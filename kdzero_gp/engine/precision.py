@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from kdzero_gp.data.cache import cache_folder
+from kdzero_gp.data.inputs import Inputs, is_image
 from kdzero_gp.engine.outputs import FLOAT32, Precision
 from kdzero_gp.errors import RunError
 from kdzero_gp.families import TaskFamily
@@ -32,13 +33,14 @@ HOPELESS = 3.0
 MEMORY = "precision.json"
 
 
-def precision_for(name: str, student: nn.Module, family: TaskFamily, images: Tensor, labels: Tensor) -> Precision:
+def precision_for(name: str, student: nn.Module, family: TaskFamily, images: Inputs, labels: Tensor) -> Precision:
     """float32 or bfloat16, channels last or first: the fastest for a training step of ``student`` (called ``name``) on
     images and labels like the first of ``images`` and ``labels``, with one thread.
 
-    A machine is asked once for each student and image shape, so that equal runs on it compute alike.
+    A machine is asked once for each student and image shape, so that equal runs on it compute alike. What is no image
+    is computed in float32.
     """
-    if images.shape[-1] < SMALLEST_SIZE:
+    if not is_image(images) or images.shape[-1] < SMALLEST_SIZE:
         return FLOAT32
     key = " | ".join((_machine(images.device), torch.__version__, name, "×".join(map(str, images.shape[1:]))))
     known = _remembered()

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzero_gp.errors import SettingError
+from kdzero_gp.objects import is_own
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -23,6 +24,8 @@ else:
 OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("steps", "cosine", "linear", "constant")
 CROPS = ("none", "pad", "resized")
+# A recipe that leaves inputs as they are.
+WITHOUT_CHANGES = {"crop": "none", "flip": False, "augment": "", "mixup": 0.0, "cutmix": 0.0, "image_size": 0}
 # What an entry of [[overrides]] can be limited to.
 CONDITIONS = ("task", "student")
 
@@ -38,7 +41,12 @@ class Recipe:
     ``crop``: ``pad`` moves the image by up to ``padding`` pixels over black; ``resized`` cuts a random part of it to
     ``image_size``. ``augment`` is a policy of timm such as ``rand-m9-mstd0.5-inc1`` or ``original``; ``mixup`` and
     ``cutmix`` are the parameters of their Beta distributions (0: off). ``image_size`` is what the networks see (0: as
-    the data are), ``teacher_image_size`` what the teacher sees of the same image (0: the same).
+    the data are), the height where ``image_width`` differs from it (0: the same); ``teacher_image_size`` what the
+    teacher sees of the same image (0: the same, or what its weights say).
+
+    ``draws``: with 0 every epoch crops and mirrors an image anew; else each image has so many crops, mirrored or not,
+    that are drawn once and are the same for all trainings, and an epoch takes one of them at random. What a teacher
+    says of them can then be kept.
     """
 
     epochs: float
@@ -55,10 +63,12 @@ class Recipe:
     clip: float = 0.0
     label_smoothing: float = 0.0
     image_size: int = 0
+    image_width: int = 0
     teacher_image_size: int = 0
     crop: str = "none"
     padding: int = 4
     flip: bool = False
+    draws: int = 0
     augment: str = ""
     mixup: float = 0.0
     cutmix: float = 0.0
@@ -80,6 +90,13 @@ class Recipe:
                 raise SettingError(f"a recipe's {field.name} must be at least 0, got {value}")
         if self.warmup >= 1 or self.label_smoothing >= 1:
             raise SettingError("a recipe's warmup and label_smoothing are shares below 1")
+        if self.draws and (self.crop != "pad" or self.augment):
+            raise SettingError('a recipe\'s draws are of crops over a padded border; add crop = "pad" without augment')
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of what the networks see; None: as the data are."""
+        return (self.image_size, self.image_width or self.image_size) if self.image_size else None
 
     @property
     def per_image(self) -> bool:
@@ -93,9 +110,13 @@ class Recipe:
 
     @property
     def cacheable(self) -> bool:
-        """Whether an image has only two forms in training, itself and its mirror image, so that what the teacher says
-        of them can be kept."""
-        return self.crop == "none" and not self.augment and not self.mixes
+        """Whether an image has few forms in training, so that what the teacher says of them can be kept."""
+        return (self.crop == "none" or self.draws > 0) and not self.augment and not self.mixes
+
+    @property
+    def forms(self) -> int:
+        """How many forms an image of a cacheable recipe has: its draws, or itself and, with ``flip``, mirrored."""
+        return self.draws or 1 + self.flip
 
     def steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole training; a last epoch may be a part of one."""
@@ -185,7 +206,8 @@ def _text(name: str) -> str:
 def load_recipe(name: str, task: str = "", student: str = "", changes: Mapping[str, Any] | None = None) -> Recipe:
     """A packaged recipe by name, or a TOML file of the user's, for one task and one student.
 
-    The file's ``[[overrides]]`` apply where ``task`` and ``student`` match their patterns; ``changes`` come last. A
+    The file's ``[[overrides]]`` apply where ``task`` and ``student`` match their patterns; ``changes`` come last. The
+    user's own data are changed by their own transforms, and by what ``changes`` ask for, alone. A
     change of ``epochs`` alone moves the milestones along. Raises SettingError for what is unknown.
     """
     try:
@@ -196,6 +218,8 @@ def load_recipe(name: str, task: str = "", student: str = "", changes: Mapping[s
         asked = {"task": task, "student": student.rpartition(":")[2]}
         if all(fnmatchcase(asked[key], override.get(key, "*")) for key in CONDITIONS):
             values |= {key: value for key, value in override.items() if key not in CONDITIONS}
+    if is_own(task):
+        values |= WITHOUT_CHANGES
     recipe = Recipe.from_dict(values)
     given = {key: _converted(key, value) for key, value in (changes or {}).items()}
     if "epochs" in given and "milestones" not in given and given["epochs"] > 0:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from kdzero_gp.data.decoding import fit
+from kdzero_gp.data.drawing import drawing_from
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import SettingError
 
@@ -21,7 +20,7 @@ INSTALL = "pip install 'kdzero-gp[vision]'"
 
 
 class SingleImages(Dataset):  # type: ignore[type-arg]
-    """Images as uint8 CxSxS, S the recipe's image size: augmented from ``state``, or resized and cropped around the
+    """Images as uint8 CxHxW of the recipe's size: augmented from ``state``, or resized and cropped around the
     centre where it is None. What is random about an image depends on ``state`` and its index alone, so that it does
     not matter which process reads it. Raises SettingError without torchvision, or without timm for a policy."""
 
@@ -36,23 +35,8 @@ class SingleImages(Dataset):  # type: ignore[type-arg]
         image = self.opened(index).convert(self.mode)
         if self.state is None:
             return self.transform(image)  # type: ignore[no-any-return]
-        with _drawing_from(hash((self.state, index)) % (1 << 62)):
+        with drawing_from(hash((self.state, index)) % (1 << 62)):
             return self.transform(image)  # type: ignore[no-any-return]
-
-
-@contextmanager
-def _drawing_from(seed: int) -> Iterator[None]:
-    """Both libraries draw from global generators: seeded here, and afterwards as before."""
-    before = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng([]):
-            torch.manual_seed(seed)
-            random.seed(seed)
-            np.random.seed(seed % (1 << 32))
-            yield
-    finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
 
 
 def _transforms() -> Any:
@@ -65,13 +49,13 @@ def _transforms() -> Any:
 
 def _augmenting(recipe: Recipe) -> Callable[[Any], Tensor]:
     kinds = _transforms()
-    size = recipe.image_size
+    size = recipe.size or (0, 0)
     steps: list[Any] = []
     if recipe.crop == "resized":
         steps.append(kinds.RandomResizedCrop(size, interpolation=kinds.InterpolationMode.BICUBIC))
     else:
         padding = recipe.padding if recipe.crop == "pad" else 0
-        steps += [kinds.Resize((size, size)), kinds.RandomCrop(size, padding)]
+        steps += [Fitted(size), kinds.RandomCrop(size, padding)]
     if recipe.flip:
         steps.append(kinds.RandomHorizontalFlip())
     if recipe.augment:
@@ -81,13 +65,23 @@ def _augmenting(recipe: Recipe) -> Callable[[Any], Tensor]:
 
 def _still(recipe: Recipe) -> Callable[[Any], Tensor]:
     kinds = _transforms()
-    size = recipe.image_size
+    height, width = recipe.size or (0, 0)
     if recipe.crop != "resized":
-        return kinds.Compose([kinds.Resize((size, size)), kinds.PILToTensor()])  # type: ignore[no-any-return]
-    larger = round(size / CENTRE_SHARE)
-    bicubic = kinds.InterpolationMode.BICUBIC
-    steps = [kinds.Resize(larger, interpolation=bicubic), kinds.CenterCrop(size), kinds.PILToTensor()]
-    return kinds.Compose(steps)  # type: ignore[no-any-return]
+        return kinds.Compose([Fitted((height, width)), kinds.PILToTensor()])  # type: ignore[no-any-return]
+    steps: list[Any] = [Fitted((round(height / CENTRE_SHARE), round(width / CENTRE_SHARE)))]
+    if height == width:
+        steps = [kinds.Resize(round(height / CENTRE_SHARE), interpolation=kinds.InterpolationMode.BICUBIC)]
+    return kinds.Compose([*steps, kinds.CenterCrop((height, width)), kinds.PILToTensor()])  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A Pillow image at this height and width. An object, no closure, so that reader processes can be given it."""
+
+    size: tuple[int, int]
+
+    def __call__(self, image: Any) -> Any:
+        return fit(image, self.size)
 
 
 def _policy(recipe: Recipe) -> Callable[[Any], Any]:

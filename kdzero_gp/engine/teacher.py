@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzero_gp.engine.batches import Batch, Batches, resized
+from kdzero_gp.data.inputs import Inputs
+from kdzero_gp.data.resizing import resized
+from kdzero_gp.engine.batches import Batch, Batches
 from kdzero_gp.engine.outputs import Outputs, Precision
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.files import atomic_write
@@ -30,20 +32,20 @@ class Teacher:
     def __init__(self, distiller: Any, family: TaskFamily):
         self.distiller, self.family = distiller, family
 
-    def outputs(self, batch: Batch, images: Tensor) -> Outputs:
+    def outputs(self, batch: Batch, images: Inputs) -> Outputs:
         """The teacher's outputs on a batch whose images may have been mixed."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def fresh_targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
+    def fresh_targets(self, batch: Batch, images: Inputs, labels: Tensor) -> Outputs:
         """The distiller's targets for a batch, computed now; ``labels`` as its label operations index them."""
         return self.distiller.prepare(self.outputs(batch, images), labels)  # type: ignore[no-any-return]
 
-    def targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
+    def targets(self, batch: Batch, images: Inputs, labels: Tensor) -> Outputs:
         """The distiller's targets for a batch, in a training."""
         return self.fresh_targets(batch, images, labels)
 
-    def loss(self, student: Outputs, batch: Batch, images: Tensor, labels: Tensor) -> Tensor:
+    def loss(self, student: Outputs, batch: Batch, images: Inputs, labels: Tensor) -> Tensor:
         """The distiller's loss of a student's outputs on a batch."""
         indexed = self.family.labels(labels)
         return self.distiller.loss(student, self.targets(batch, images, indexed), indexed)  # type: ignore[no-any-return]
@@ -57,28 +59,25 @@ class LiveTeacher(Teacher):
         self.network = network.eval().requires_grad_(False)
         self.batches, self.precision = batches, precision
 
-    def outputs(self, batch: Batch, images: Tensor) -> Outputs:
+    def outputs(self, batch: Batch, images: Inputs) -> Outputs:
         return ask(self.network, images, self.batches, self.precision)
 
 
 class KeptTeacher(Teacher):
-    """What a teacher said of all images once: tensors form × image × …, the forms being the image as it is and, where
-    the recipe flips, mirrored. ``labels`` are those of all images."""
+    """What a teacher said of all images once: tensors form × image × …, the forms being those of the recipe (see
+    ``Batches.form``). ``labels`` are those of all images."""
 
     def __init__(self, distiller: Any, family: TaskFamily, kept: Outputs, labels: Tensor):
         super().__init__(distiller, family)
         self.kept, self.labels = kept, labels
 
-    def outputs(self, batch: Batch, images: Tensor) -> Outputs:
-        form = torch.zeros_like(batch.indices) if batch.flipped is None else batch.flipped.long()
-        return {name: tensor[form, batch.indices].float() for name, tensor in self.kept.items()}
+    def outputs(self, batch: Batch, images: Inputs) -> Outputs:
+        return {name: tensor[batch.form, batch.indices].float() for name, tensor in self.kept.items()}
 
-    def targets(self, batch: Batch, images: Tensor, labels: Tensor) -> Outputs:
+    def targets(self, batch: Batch, images: Inputs, labels: Tensor) -> Outputs:
         if self.ready is None:
             return super().targets(batch, images, labels)
-        places = batch.indices
-        if batch.flipped is not None:
-            places = places + batch.flipped.long() * len(self.labels)
+        places = batch.indices + batch.form * len(self.labels)
         return {name: tensor[places] for name, tensor in self.ready.items()}
 
     @cached_property
@@ -108,35 +107,35 @@ class KeptTeacher(Teacher):
 
 
 @torch.no_grad()
-def ask(network: Tapped, images: Tensor, batches: Batches, precision: Precision) -> Outputs:
+def ask(network: Tapped, images: Inputs, batches: Batches, precision: Precision) -> Outputs:
     """What a teacher says of normalised images, at its own image size, in float32."""
     seen = resized(images, batches.recipe.teacher_image_size)
     return precision.forward(network, precision.place(seen, images.device))
 
 
 def keep(network: Tapped, names: Collection[str], batches: Batches, precision: Precision, path: Path) -> bool:
-    """Write a teacher's outputs of these names on all training images, and on their mirror images where the recipe
-    flips, to ``path``; returns whether ``kept`` finds them there.
+    """Write a teacher's outputs of these names on all training images, in all forms that the recipe gives them, to
+    ``path``; returns whether ``kept`` finds them there.
 
     They are not written where the recipe changes images in more ways than that, or where they would take more than
     ``KEPT_BYTES`` or more than the disk has.
     """
-    if not batches.recipe.cacheable:
+    if not batches.cacheable:
         return False
     if path.exists():
         return True
-    forms = (False, True) if batches.recipe.flip else (False,)
+    forms = batches.recipe.forms
     numbers = sum(torch.Size(network.shapes[name]).numel() for name in names)
-    if numbers * 4 * batches.train * len(forms) > KEPT_BYTES:
+    if numbers * 4 * batches.train * forms > KEPT_BYTES:
         return False
     network.eval()
     pieces: dict[str, list[Tensor]] = {name: [] for name in names}
-    for flipped in forms:
-        for images, _ in batches.evaluation("train"):
-            outputs = ask(network, images.flip(3) if flipped else images, batches, precision)
+    for form in range(forms):
+        for images in batches.form(form):
+            outputs = ask(network, images, batches, precision)
             for name in names:
                 pieces[name].append(_narrow(outputs[name]).cpu())
-    whole = {name: torch.cat(parts).unflatten(0, (len(forms), batches.train)) for name, parts in pieces.items()}
+    whole = {name: torch.cat(parts).unflatten(0, (forms, batches.train)) for name, parts in pieces.items()}
     try:
         atomic_write(path, lambda temporary: torch.save(whole, temporary))
     except Exception:  # a full disk; the teacher is asked on every batch then

@@ -136,6 +136,10 @@ class TaskFamily(ABC):
     def chance(self, targets: Tensor, classes: int) -> float:
         """The value of the deciding measure below which a network has not learnt anything, for so many targets."""
 
+    def predicted(self, outputs: Outputs) -> Tensor | None:
+        """The class of each sample by a network's outputs; None where targets are no single classes."""
+        return None
+
     def labels(self, targets: Tensor) -> Tensor:
         """What label operations index: the logits' shape without its classes; a negative value is ignored."""
         return targets

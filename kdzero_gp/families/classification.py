@@ -15,6 +15,9 @@ from kdzero_gp.families.agreement import cka, linear_cka
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
 
+# Standard errors above the share of the most common class that are still chance.
+CHANCE_ERRORS = 2.0
+
 
 class Classification(TaskFamily):
     """Images to one of C classes. Targets are labels N (int64)."""
@@ -47,8 +50,12 @@ class Classification(TaskFamily):
         return math.log(classes)
 
     def chance(self, targets: Tensor, classes: int) -> float:
-        """Twice the share of one class, where there are more than two."""
-        return 2.0 / classes if classes > 2 else 0.0
+        """The share of the most common class plus two standard errors: what naming it always may reach."""
+        share = torch.bincount(targets, minlength=classes).max().item() / max(1, len(targets))
+        return share + CHANCE_ERRORS * math.sqrt(share * (1.0 - share) / max(1, len(targets)))
+
+    def predicted(self, outputs: Outputs) -> Tensor:
+        return outputs["logits"].argmax(dim=1)
 
     def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:
         """Accuracy in 0..1, and the mean cross-entropy in nats."""

@@ -10,6 +10,7 @@ from torch import nn
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models import external, mobilenet, resnet, shufflenet, small, vgg, wide_resnet
 from kdzero_gp.models.layers import Factory
+from kdzero_gp.objects import find, is_own
 
 __all__ = ["build", "names"]
 
@@ -39,14 +40,17 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     """A new network with random weights that maps images NxCxHxW (C = ``channels``) to logits NxK.
 
     ``name`` is a built-in name, ``timm:NAME``, ``torchvision:NAME``, or ``module:callable`` from the user's
-    own code, importable from the current directory. Raises ModelError when the name is unknown or cannot be
-    built.
+    own code, importable from the current directory; or one of the user's objects (``own:…``). Raises
+    ModelError when the name is unknown or cannot be built.
     """
     if classes < 1 or channels < 1:
         raise ModelError(
             f"A network for {classes} classes and {channels} image channels cannot be built: "
             "both numbers have to be 1 or more."
         )
+    if is_own(name):
+        network: nn.Module = find(name).build(classes)
+        return network
     if name in _NETWORKS:
         return _NETWORKS[name](classes, channels)
     library, colon, rest = name.partition(":")

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from kdzero_gp.data.inputs import Inputs, NamedInputs, forward, shape_text
 from kdzero_gp.errors import ModelError
 
 PROBE_SAMPLES = 2
@@ -81,18 +82,34 @@ class Probe:
     """What one run showed: every call in order of completion, the example and what the network returned."""
 
     calls: tuple[Call, ...]
-    example: Tensor
+    example: Inputs
     output: Any
     counts: Counter[str]
 
     @property
+    def image(self) -> Tensor | None:
+        """The example's images NxCxHxW, or None where it has none."""
+        return image_in(self.example)
+
+    @property
     def square(self) -> bool:
-        """Whether the example image is square."""
-        return self.example.shape[-1] == self.example.shape[-2]
+        """Whether the example has an image that is square."""
+        return is_square(self.image)
 
     def last(self, name: str) -> Call | None:
         """The last call of the layer ``name``, or None when it did not run or returned no tensor."""
         return next((call for call in reversed(self.calls) if call.name == name), None)
+
+
+def image_in(example: Inputs) -> Tensor | None:
+    """The images NxCxHxW among the inputs, or None."""
+    first = example.first if isinstance(example, NamedInputs) else example
+    return first if first.dim() == 4 else None
+
+
+def is_square(image: Tensor | None) -> bool:
+    """Whether there is an image and it is square."""
+    return image is not None and image.shape[-1] == image.shape[-2]
 
 
 def is_channels_last(image: Tensor, square: bool) -> bool:
@@ -122,16 +139,16 @@ def left_as_found(network: nn.Module, device: torch.device) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def run(network: nn.Module, example: Tensor) -> Probe:
-    """Runs the network once on at most two samples of ``example`` (NxCxHxW) and records all outputs.
+def run(network: nn.Module, example: Inputs) -> Probe:
+    """Runs the network once on at most two samples of ``example`` (N×…, or several by name) and records all outputs.
 
-    Raises ModelError when the network cannot take such images.
+    Raises ModelError when the network cannot take such inputs.
     """
     parameter = next(network.parameters(), None)
     device = example.device if parameter is None else parameter.device
     # A copy, because a network may overwrite its input.
     example = example[:PROBE_SAMPLES].detach().to(device, copy=True)
-    square = example.shape[-1] == example.shape[-2]
+    square = is_square(image_in(example))
     calls: list[Call] = []
     counts: Counter[str] = Counter()
 
@@ -148,17 +165,25 @@ def run(network: nn.Module, example: Tensor) -> Probe:
     handles = [module.register_forward_hook(recorder(name)) for name, module in named]
     try:
         with left_as_found(network, device):
-            output = network(example)
+            output = forward(network, example)
     except Exception as error:  # A network may fail in any way on images that it was not made for.
         first = (str(error).splitlines() or [""])[0]
         raise ModelError(
-            f"{type(network).__name__} cannot take images of shape {tuple(example.shape[1:])} "
+            f"{type(network).__name__} cannot take {_noun(example)} of shape {_shape(example)} "
             f"({type(error).__name__}: {first}); choose another network or image size."
         ) from error
     finally:
         for handle in handles:
             handle.remove()
     return Probe(tuple(calls), example, output, counts)
+
+
+def _noun(example: Inputs) -> str:
+    return "inputs" if image_in(example) is None else "images"
+
+
+def _shape(example: Inputs) -> str:
+    return shape_text(example) if isinstance(example, NamedInputs) else str(tuple(example.shape[1:]))
 
 
 def classifier(probe: Probe, logits: Tensor) -> Call | None:
@@ -185,7 +210,7 @@ def is_normalised_by(call: Call, logits: Tensor) -> bool:
 
 def _maps(probe: Probe) -> list[Call]:
     """The calls that return feature maps: once per layer, neither pooled nor gates nor the image itself."""
-    batch = probe.example.shape[0]
+    batch, image = len(probe.example), probe.image
     pooled = {id(call.output) for call in probe.calls if call.is_pooling}
 
     def is_map(call: Call) -> bool:
@@ -193,7 +218,7 @@ def _maps(probe: Probe) -> list[Call]:
         return (
             len(shape) == 4
             and shape[0] == batch
-            and shape[1:] != probe.example.shape[1:]
+            and (image is None or shape[1:] != image.shape[1:])
             and id(call.output) not in pooled  # A stage that ends with a pooling ends, for us, before it.
             and probe.counts[call.name] == 1  # A layer that runs twice cannot be read by its name.
             and (not call.square or call.resolution[0] == call.resolution[1])  # Windows of attention are no maps.
@@ -210,7 +235,7 @@ def _maps(probe: Probe) -> list[Call]:
     return [call for call in maps if max(call.resolution) > 1 or is_stage(call)] or maps
 
 
-def _hides_its_inside(block: Call, maps: list[Call], image: Tensor) -> bool:
+def _hides_its_inside(block: Call, maps: list[Call], image: Tensor | None) -> bool:
     """Whether maps inside ``block`` at its input's resolution are no stage ends.
 
     So it is for a block that goes from one resolution to the next (its input was the stage's end), but not
@@ -237,7 +262,7 @@ def _with_followers(end: Call, maps: list[Call]) -> Call:
 def map_ends(probe: Probe) -> list[Call]:
     """The last map at each resolution, in order of execution; an end that is no stage container is a stem."""
     maps = _maps(probe)
-    blocks = [call for call in maps if not call.is_leaf and _hides_its_inside(call, maps, probe.example)]
+    blocks = [call for call in maps if not call.is_leaf and _hides_its_inside(call, maps, probe.image)]
     ends: dict[tuple[int, ...], Call] = {}
     for call in maps:
         hidden = any(call.is_inside(block) and call.resolution == block.input_resolution for block in blocks)
@@ -261,8 +286,9 @@ def tokens_end(probe: Probe) -> Call | None:
         shape = call.output.shape
         return (
             len(shape) == 3
-            and shape[0] == probe.example.shape[0]
-            and (not call.is_leaf or isinstance(call.module, nn.LayerNorm))
+            and not call.is_pooling
+            and shape[0] == len(probe.example)
+            and (not call.is_leaf or isinstance(call.module, nn.LayerNorm) or is_sequence(probe, call))
             and probe.counts[call.name] == 1
         )
 
@@ -282,4 +308,17 @@ def features(probe: Probe) -> list[Call]:
 def _cuts_patches(call: Call, probe: Probe) -> bool:
     """Whether a map before tokens is only the image in patches: a convolution, or a container of one."""
     convolutions = sum(isinstance(module, nn.Conv2d) for module in call.module.modules())
-    return call.is_leaf or (convolutions == 1 and call.input is probe.example)
+    return call.is_leaf or (convolutions == 1 and call.input is probe.image)
+
+
+def is_sequence(probe: Probe, call: Call) -> bool:
+    """Whether an output is a sequence N×C×L of a one-dimensional convolution, or of what follows one: the channels come
+    first there, and last in tokens N×M×C."""
+    if call.output.dim() != 3:
+        return False
+    so_far = probe.calls[: probe.calls.index(call) + 1]
+    kinds = [(type(c.module), c.output.shape) for c in so_far if c.output.dim() == 3 and c.is_leaf]
+    latest = next(
+        (item for item in reversed(kinds) if item[0] in (nn.Conv1d, nn.LayerNorm, nn.Linear, nn.Embedding)), None
+    )
+    return latest is not None and latest[0] is nn.Conv1d and latest[1][1] == call.output.shape[1]

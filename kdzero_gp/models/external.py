@@ -143,8 +143,8 @@ def _check_factory(spec: str, target: Any) -> None:
         raise ModelError(f"{spec!r} is a {type(target).__name__}; name a class or function that makes a network.")
 
 
-def _classes_name(target: Any) -> str | None:
-    """The argument that takes the number of classes."""
+def classes_name(target: Any) -> str | None:
+    """The argument of a callable that takes the number of classes, or None."""
     try:
         parameters = inspect.signature(target).parameters.values()
     except (TypeError, ValueError):
@@ -169,7 +169,7 @@ def from_user_code(spec: str, classes: int) -> nn.Module:
     with _as_imported(folder.absolute()):
         target = _imported(spec, "network", folder, Path(name).stem if is_file else name, attributes)
         _check_factory(spec, target)
-        argument = _classes_name(target)
+        argument = classes_name(target)
         settings = {argument: classes} if argument else {}
         try:
             network = target(**settings)

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from kdzero_gp.data.inputs import Inputs, forward
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models.discovery import PROBE_SAMPLES, Probe, left_as_found
 
@@ -96,7 +97,7 @@ def check_columns(network: nn.Module, found: list[int], classes: int) -> None:
     raise ModelError(f"{type(network).__name__} gives {given} outputs and the data have {classes} classes; {remedy}")
 
 
-def check_outputs(network: nn.Module, classes: int, example: Tensor) -> tuple[str, ...]:
+def check_outputs(network: nn.Module, classes: int, example: Inputs) -> tuple[str, ...]:
     """Sentences on what the network returns for images like ``example`` NxCxHxW: which of several outputs is read, and
     outputs that differ between training and evaluation. Raises ModelError where none has as many columns as there are
     ``classes``, or the outputs are not finite."""
@@ -111,7 +112,7 @@ def check_outputs(network: nn.Module, classes: int, example: Tensor) -> tuple[st
     with left_as_found(network, example.device):
         network.train()
         try:
-            training = list(leaves(network(probe.example[:PROBE_SAMPLES])))
+            training = list(leaves(forward(network, probe.example[:PROBE_SAMPLES])))
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
             raise ModelError(f"{type(network).__name__} fails in training mode ({first}); mend its forward") from error

@@ -63,6 +63,6 @@ class ResNet(nn.Module):
 
 
 NETWORKS: dict[str, Factory] = {
-    **{f"resnet{depth}": partial(ResNet, depth, NARROW) for depth in (20, 32, 44, 56, 110)},
+    **{f"resnet{depth}": partial(ResNet, depth, NARROW) for depth in (8, 20, 32, 44, 56, 110)},
     **{f"resnet{depth}x4": partial(ResNet, depth, WIDE) for depth in (8, 32)},
 }

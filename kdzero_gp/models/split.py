@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor, fx, nn
 
+from kdzero_gp.data.inputs import Inputs
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models.discovery import left_as_found
 from kdzero_gp.models.taps import FEATURE_NAME, INPUT_SUFFIX, Tapped
@@ -47,10 +48,12 @@ def halves(network: nn.Module, cut: str, taps: Mapping[str, str]) -> tuple[Trunk
     return Trunk(fx.GraphModule(network, before)), fx.GraphModule(network, after)
 
 
-def find_cut(network: Tapped, kept: Collection[str], images: Tensor) -> tuple[str, dict[str, str]]:
+def find_cut(network: Tapped, kept: Collection[str], images: Inputs) -> tuple[str, dict[str, str]]:
     """The layer that ends the last stage before all knowledge in ``kept``, and the taps of what comes after it.
     Raises ModelError where there is none, or the halves do not give what ``network`` gives on ``images``."""
     plain, name = network.network, type(network.network).__name__
+    if not isinstance(images, Tensor):
+        raise ModelError(f"{name} takes several inputs, which a cut cannot follow")
     order = sorted((tap for tap in network.taps if FEATURE_NAME.fullmatch(tap)), key=_place)
     first = min((_place(tap) for tap in kept if tap in order), default=0.0)
     before = [tap for tap in order if _place(tap) < first]

@@ -11,8 +11,10 @@ from math import isqrt
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
+from kdzero_gp.data.inputs import Inputs, forward, wrapped
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models import discovery as probing
 from kdzero_gp.models.discovery import Probe
@@ -62,13 +64,16 @@ def _is_square(number: int) -> bool:
     return number > 0 and isqrt(number) ** 2 == number
 
 
-def _feature_reading(name: str, layer: str, tensor: Tensor, square: bool) -> Reading | None:
+def _feature_reading(name: str, layer: str, tensor: Tensor, probe: Probe) -> Reading | None:
     """How a tensor of this shape becomes a feature map or tokens; None leaves it as it is."""
     if tensor.dim() == 4:
-        return as_channels_first if probing.is_channels_last(tensor, square) else None
+        return as_channels_first if probing.is_channels_last(tensor, probe.square) else None
     if tensor.dim() == 3:
+        found = next((c for c in reversed(probe.calls) if tensor is c.output), None)
+        if found is not None and probing.is_sequence(probe, found):
+            return None
         count = tensor.shape[1]
-        has_class_token = _is_square(count - 1) and not _is_square(count)
+        has_class_token = probe.image is not None and _is_square(count - 1) and not _is_square(count)
         return as_tokens_without_class if has_class_token else as_tokens
     raise ModelError(
         f"The tap {name}={layer} gives a tensor of shape {tuple(tensor.shape)} and a feature needs NxCxHxW "
@@ -88,10 +93,12 @@ def _embedding_reading(layer: str, tensor: Tensor, square: bool) -> Reading | No
     return as_embedding if tensor.dim() > 2 else None
 
 
-def _reading(name: str, layer: str, tensor: Tensor, square: bool) -> Reading | None:
+def _reading(name: str, layer: str, tensor: Tensor, probe: Probe) -> Reading | None:
     if name == "logits":
         return as_embedding if tensor.dim() > 2 else None
-    return _embedding_reading(layer, tensor, square) if name == "emb" else _feature_reading(name, layer, tensor, square)
+    if name == "emb":
+        return _embedding_reading(layer, tensor, probe.square)
+    return _feature_reading(name, layer, tensor, probe)
 
 
 class _Store:
@@ -120,19 +127,20 @@ class Tapped(nn.Module):
     layer reads), ``feat`` (last feature map NxCxHxW, or tokens NxCxM) and ``feat1``, ``feat2``, ... (the ends
     of the stages before it, in order). Networks without maps or tokens have no ``feat``.
 
-    ``example`` is a batch NxCxHxW of the kind that the network will see. ``taps`` names layers by hand, as in
-    ``{"feat": "layer3", "emb": "fc:input"}``, and replaces what would be found. ``classes`` of the data say which of
-    several outputs are the logits. Attributes: ``network``, ``taps`` (the layer of each knowledge, "" for the network
-    itself), ``shapes`` (without the batch axis) and ``note`` (a sentence where several outputs could be the logits).
+    ``example`` is a batch of the kind that the network will see: images NxCxHxW, or inputs of any rank, or a
+    mapping of inputs by name. ``taps`` names layers by hand, as in ``{"feat": "layer3", "emb": "fc:input"}``, and
+    replaces what would be found. ``classes`` of the data say which of several outputs are the logits. Attributes:
+    ``network``, ``taps`` (the layer of each knowledge, "" for the network itself), ``shapes`` (without the batch axis)
+    and ``note`` (a sentence where several outputs could be the logits).
     Raises ModelError when the logits or the embedding are not found or have not as many columns as there are
     classes, or a named layer does not exist or fit.
     """
 
     def __init__(
-        self, network: nn.Module, example: Tensor, taps: Mapping[str, str] | None = None, classes: int | None = None
+        self, network: nn.Module, example: Inputs, taps: Mapping[str, str] | None = None, classes: int | None = None
     ):
         super().__init__()
-        probe = probing.run(network, example)
+        probe = probing.run(network, wrapped(example))
         named = dict(taps or {})
         _check_names(named, network)
         self.network = network
@@ -149,7 +157,7 @@ class Tapped(nn.Module):
             tensor = _probed(probe, name, layer, self.output)
             if name == "logits" and classes is not None:
                 check_columns(network, [columns(tensor)], classes)
-            reading = _reading(name, layer, tensor, probe.square)
+            reading = _reading(name, layer, tensor, probe)
             if reading is not None:
                 self._readings[name] = reading
             self.shapes[name] = tuple((reading(tensor) if reading else tensor).shape[1:])
@@ -158,13 +166,13 @@ class Tapped(nn.Module):
                 module = network.get_submodule(layer.removesuffix(INPUT_SUFFIX))
                 self._handles.append(module.register_forward_hook(hook))
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The knowledge of images NxCxHxW in the order of ``taps``; raises ModelError if one did not run."""
+    def forward(self, images: Inputs) -> dict[str, Tensor]:
+        """The knowledge of inputs in the order of ``taps``; raises ModelError if one did not run."""
         store = self._store
         tensors: dict[str, Tensor] = {}
         store.tensors = tensors
         try:
-            output = self.network(images)
+            output = forward(self.network, wrapped(images))
         finally:
             store.tensors = None  # From here on nothing but the caller holds the tensors.
         if "logits" not in tensors:
@@ -180,6 +188,15 @@ class Tapped(nn.Module):
                 f"The layer {self.taps[name]!r} of the tap {name!r} did not run in this forward pass; "
                 "name one that always runs."
             ) from None
+
+    def train(self, mode: bool = True) -> "Tapped":
+        """As ever, but normalisations whose parameters are frozen keep their statistics, too."""
+        super().train(mode)
+        for module in self.modules():
+            parameters = list(module.parameters(recurse=False))
+            if mode and isinstance(module, _BatchNorm) and parameters and not any(p.requires_grad for p in parameters):
+                module.eval()
+        return self
 
     def describe(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """One row per knowledge: its name, the layer that it is read from, its shape without the batch."""

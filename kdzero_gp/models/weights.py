@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdzero_gp.errors import ModelError
+from kdzero_gp.models.contract import InputContract
 from kdzero_gp.models.unpickling import Foreign, flattened, read_tensors
 
 HEADER_BYTES = 9
@@ -101,9 +102,9 @@ def load_weights(network: nn.Module, path: str | Path) -> WeightsRecord:
     return record
 
 
-def save_weights(network: nn.Module, path: str | Path) -> None:
-    """Writes the weights of ``network`` to a safetensors file, wholly or not at all; raises ModelError if it
-    cannot.
+def save_weights(network: nn.Module, path: str | Path, contract: InputContract | None = None) -> None:
+    """Writes the weights of ``network`` to a safetensors file, with what it expects of images, wholly or not at all;
+    raises ModelError if it cannot.
 
     Tensors that share memory are written one by one, so that the file loads with the same keys.
     """
@@ -114,7 +115,7 @@ def save_weights(network: nn.Module, path: str | Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         os.close(handle)
-        save_file(weights, temporary)
+        save_file(weights, temporary, contract.as_metadata() if contract else None)
         _finish(Path(temporary), path)
         temporary = None
     except (OSError, SafetensorError) as error:

@@ -200,6 +200,19 @@ class Evaluator:
         """Train a student."""
         return _Training(self, request).answer()  # type: ignore[no-any-return]
 
+    def evaluate(
+        self, source: str, seed: int, magnitude: str = "relative", factor: float = 1.0, recipe: str = "proxy"
+    ) -> tuple[Probed, Trained]:
+        """A probe and the training that follows from it, with ``factor`` times its magnitudes; the training has the
+        probe's reason where that has one. '' is cross-entropy alone."""
+        if not source:
+            return Probed(), self.train(Train("", seed, recipe=recipe))
+        probed = self.probe(Probe(source, seed, magnitude))
+        if probed.reason:
+            return probed, Trained(reason=probed.reason, screen=probed.screen)
+        magnitudes = tuple(factor * number for number in probed.magnitudes)
+        return probed, self.train(Train(source, seed, magnitudes, recipe))
+
     def measure(self, student: nn.Module, most: int | None = None) -> dict[str, float]:
         """The metrics of a trained student on the (first ``most``) validation images. Raises ``Rejected`` for one that
         was destroyed."""

@@ -70,7 +70,7 @@ class ProxyTask:
     def save(self, path: Path) -> None:
         """Write the task; the file appears whole or not at all. Raises ``RunError`` where it cannot."""
         content = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        content |= {name: vars(content[name]) for name in SPLITS}
+        content |= {name: content[name].stored() for name in SPLITS}
         content["recipes"] = {name: asdict(recipe) for name, recipe in self.recipes.items()}
         content["precision"] = str(self.precision)
         try:
@@ -85,7 +85,7 @@ class ProxyTask:
             content = torch.load(path, mmap=True, weights_only=True)
         except Exception as error:
             raise RunError(f"{path} is damaged ({error}); delete it and resume, it is made again") from None
-        content |= {name: TensorSplit(**content[name]) for name in SPLITS}
+        content |= {name: TensorSplit.from_stored(content[name]) for name in SPLITS}
         content["recipes"] = {name: Recipe(**numbers) for name, numbers in content["recipes"].items()}
         content["precision"] = Precision.parse(content["precision"])
         return cls(**content)

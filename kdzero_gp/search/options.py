@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzero_gp.errors import SettingError
+from kdzero_gp.objects import is_own
 
 # How an option is written: one value, on and off, names with commas, or NAME=VALUE again and again.
 FORMS = ("value", "flag", "names", "pairs")
@@ -45,11 +46,15 @@ OPTIONS = (
     Option("--pop", "Size of the population.", "search.population", int, always=True),
     Option("--task", "digits, cifar10, cifar100, folder, or module:name of your own.", "task", always=True),
     Option("--data", "Archive, image folder or zip of the task's images.", "data"),
+    Option("--image-size", "Pixels a side, or height x width, of what the networks see [default: the most common of "
+           "the images].", "image_size", metavar="H[xW]"),
+    Option("--channels", "Of the images: 3 makes grey ones RGB [default: the data's].", "channels", int),
     Option("--teacher", "Built-in name, timm:NAME, torchvision:NAME or module:callable.", "teacher", always=True),
     Option("--teacher-weights", "Safetensors file or state dict of the teacher.", "teacher_weights"),
     Option("--teacher-tap", "Where to read a knowledge of the teacher; feat1, feat2, … are searched, too.",
            "teacher_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--student", "As --teacher.", "student", always=True),
+    Option("--student-weights", "Weights that the student starts from, as --teacher-weights.", "student_weights"),
     Option("--student-tap", "The same of the student.", "student_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--knowledge", "What distillers are made of, such as logits,feat,feat1 [default: logits, emb, feat, and "
            "what a tap names].", "knowledge", form="names"),
@@ -89,7 +94,9 @@ OPTIONS = (
     Option("--loss-memory", "MiB that a loss may keep for one batch.", "plan.loss_memory", float),
     Option("--race-epochs", "Epochs of a training in the race.", "plan.race.epochs", float),
     Option("--race-top", "Evolved distillers in the race.", "plan.race_top", int),
-    Option("--race-seeds", "Fresh seeds of the race.", "plan.race_seeds", int),
+    Option("--race-seeds", "Seeds of the race, which chooses the winner.", "plan.race_seeds", int),
+    Option("--fresh-seeds", "Untouched seeds on which the winner is confirmed against the best published method; 0 "
+           "confirms nothing.", "plan.fresh_seeds", int),
     Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, sharpness_gap or cka_gap for "
            "images to classes.", "plan.weights", float, "pairs", "NAME=SHARE"),
     Option("--precision", "float32, or bfloat16, either with ,channels-last [default: the fastest, measured].",
@@ -208,6 +215,8 @@ def refuse_without_effect(given: Mapping[str, Any]) -> None:
 def evolve_command(settings: Any) -> str:
     """The ``kdzero-gp evolve`` line that gives these settings; options stand only where they differ from the task's
     defaults, but for those that everybody looks for."""
+    if any(map(is_own, (settings.task, settings.teacher, settings.student))):
+        return evolve_call(settings)
     base = defaults(settings.task)
     words = ["kdzero-gp", "evolve"]
     for option in OPTIONS:
@@ -216,6 +225,21 @@ def evolve_command(settings: Any) -> str:
             if option.always or value != default:
                 words += _WRITTEN[option.form](option, value, default)
     return shlex.join(words)
+
+
+def evolve_call(settings: Any) -> str:
+    """The call of ``kdzero_gp.evolve`` that gives these settings, where some of its arguments are objects."""
+    base = defaults(settings.task)
+    networks = [role if is_own(getattr(settings, role)) else repr(getattr(settings, role)) for role in _NETWORKS]
+    data = ["train"] if is_own(settings.task) else [f"train={settings.data!r}", f"task={settings.task!r}"]
+    words = [*networks, *data]
+    for option in OPTIONS:
+        if option.field and option.key not in (*_NETWORKS, "task", "data"):
+            value, default = value_of(settings, option), value_of(base, option)
+            if value is not None and (option.always or value != default):
+                plain = dict(value) if option.form == "pairs" else list(value) if option.form == "names" else value
+                words.append(f"{option.key}={plain!r}")
+    return f"kdzero_gp.evolve({', '.join(words)})"
 
 
 def value_of(settings: Any, option: Option) -> Any:
@@ -232,6 +256,7 @@ def _pairs_written(option: Option, value: Mapping[str, Any], default: Mapping[st
     return [word for name, one in sorted(changed.items()) for word in (option.name, f"{name}={one}")]
 
 
+_NETWORKS = ("teacher", "student")
 _WRITTEN: dict[str, Callable[[Option, Any, Any], list[str]]] = {
     "value": lambda option, value, _: [option.name, str(value)] if value is not None else [],
     "flag": lambda option, value, _: [option.name if value else option.name.replace("--", "--no-", 1)],

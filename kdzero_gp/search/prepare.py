@@ -13,19 +13,25 @@ from torch import Tensor
 from kdzero_gp import tasks
 from kdzero_gp.common import count_parameters
 from kdzero_gp.data.dataset import Dataset, Split
-from kdzero_gp.engine.batches import EVALUATION_BATCH, Kept
-from kdzero_gp.engine.checks import check_teacher
+from kdzero_gp.data.inputs import Inputs, channels, joined, side
+from kdzero_gp.data.own import OwnDataset
+from kdzero_gp.data.resizing import parse_size
+from kdzero_gp.engine.batches import EVALUATION_BATCH, Kept, contract_of
+from kdzero_gp.engine.checks import Answers, check_teacher
 from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.machine import computing_as
+from kdzero_gp.engine.networks import mended, network_channels, taught
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, outputs
 from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.recipe import Recipe
-from kdzero_gp.errors import ModelError
+from kdzero_gp.errors import ModelError, SettingError
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.models.contract import AsTaught, read_contract
 from kdzero_gp.models.outputs import check_outputs, check_trainable
 from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
 from kdzero_gp.models.weights import load_weights, save_weights
+from kdzero_gp.objects import is_own
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
@@ -43,16 +49,16 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         return ProxyTask.load(path)
     task, plan = tasks.get(settings.task), settings.plan
     progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
-    dataset = task.load(settings.data)
+    dataset = open_data(settings)
     for line in dataset.account.lines():
         progress.note(line)
     example = dataset.normalise(dataset.train.images[:2]).to(device)
     classes = len(dataset.classes)
     spec: dict[str, Any] = {
-        "task": settings.task, "name": settings.student, "classes": classes, "channels": example.shape[1],
-        "taps": dict(settings.student_taps),
+        "task": settings.task, "name": settings.student, "classes": classes, "channels": channels(example),
+        "taps": dict(settings.student_taps), "weights": settings.student_weights,
     }  # fmt: skip
-    threads = settings.threads or default_threads(example.shape[-1], progress.note)
+    threads = settings.threads or default_threads(side(example), progress.note)
     with computing_as(threads):
         torch.manual_seed(settings.search.seed)
         student: Any = student_builder(spec, example)().to(device)
@@ -93,6 +99,24 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     return proxy_task
 
 
+def open_data(settings: RunSettings) -> Dataset:
+    """The data of a run at its size and with its channels; grey images as RGB where the student needs that."""
+    task = tasks.get(settings.task)
+    size = parse_size(settings.image_size) if settings.image_size else None
+    dataset = task.open(settings.data, size, settings.channels)
+    if isinstance(dataset, OwnDataset):
+        if size is not None or settings.channels is not None:
+            raise SettingError(
+                "image_size and channels have no effect on data of your own; put them into its transform"
+            )
+        return dataset
+    count = len(dataset.mean)
+    if settings.channels is None and count == 1:
+        count = network_channels(task.family, settings.student, len(dataset.classes), count)
+    dataset = dataset.with_channels(count)
+    return dataset if size is None else dataset.resized(size)
+
+
 @dataclass(frozen=True)
 class _Preparation:
     """What the steps of a preparation share."""
@@ -105,21 +129,23 @@ class _Preparation:
     precision: Precision
     progress: Progress
 
-    def teacher(self, example: Tensor, student: Any) -> tuple[Any, dict[str, float]]:
+    def teacher(self, example: Inputs, student: Any) -> tuple[Any, dict[str, float]]:
         """The teacher with its weights, trained here where the task's plan says how, and its measures."""
         settings, kept = self.settings, self.folder / TEACHER
-        torch.manual_seed(settings.search.seed)
-        network = self.family.build(settings.teacher, len(self.dataset.classes), example.shape[1])
+        seen = contract_of(self.dataset, example)
         weights = settings.teacher_weights or (kept if kept.exists() else None)
-        if weights is not None:
-            load_weights(network, weights)
-        teacher: Any = self.family.tap(
-            network.to(self.device), example, settings.teacher_taps or None, len(self.dataset.classes)
+        torch.manual_seed(settings.search.seed)
+        teacher: Any = taught(
+            self.family, settings.teacher, seen, read_contract(weights), example.to("cpu"), settings.teacher_taps
         )
-        for note in check_outputs(teacher.network, len(self.dataset.classes), example):
+        if weights is not None:
+            load_weights(teacher.network, weights)
+        teacher.to(self.device)
+        own = teacher.conversion(example) if isinstance(teacher, AsTaught) else example
+        for note in (*check_outputs(teacher.network, len(self.dataset.classes), own), *mended(teacher)):
             self.progress.note(f"teacher {settings.teacher}: {note}")
         settings.searched(student.shapes, teacher.shapes)  # refuses what is not there before a training of hours
-        if weights is None:
+        if weights is None and not is_own(settings.teacher):
             recipe = settings.plan.teacher_recipe
             if recipe is None:
                 raise ModelError(
@@ -130,7 +156,7 @@ class _Preparation:
             images = self.dataset.normalise(self.dataset.train.images)
             split = TensorSplit(images, self.dataset.train.labels).to(self.device, FLOAT32)
             self._train(teacher, split, recipe, FLOAT32, "teacher's steps")
-            save_weights(teacher.network, kept)
+            save_weights(teacher.network, kept, seen)
         return teacher, self._measured(teacher)
 
     def _measured(self, teacher: Any) -> dict[str, float]:
@@ -139,13 +165,13 @@ class _Preparation:
         validation = self.dataset.validation
         most = self.settings.plan.validation_images or len(validation)
         splits = {"validation": Split(validation.images[:most], validation.labels[:most]), "test": self.dataset.test}
-        measures: dict[str, float] = {}
+        measured = {}
         for part, split in splits.items():
-            measured = self.family.measure(self._outputs(teacher, split))
-            measures |= {f"{part}_{name}": value for name, value in measured.items()}
-        targets = {part: split.labels for part, split in splits.items()}
-        check_teacher(self.family, measures, targets, len(self.dataset.classes), self.settings.teacher, self.progress)
-        return measures
+            answers = Answers(self.family)
+            measured[part] = self.family.measure(answers.of(self._outputs(teacher, split))), answers
+        name, weights = self.settings.teacher, self.settings.teacher_weights
+        check_teacher(self.family, measured, self.dataset.classes, name, self.progress, weights)
+        return {f"{part}_{n}": value for part, (measures, _) in measured.items() for n, value in measures.items()}
 
     def _outputs(self, network: Any, split: Split) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
         for start in range(0, len(split), EVALUATION_BATCH):
@@ -156,16 +182,18 @@ class _Preparation:
 
     def split(self, split: Split, most: int | None, teacher: Any, kept: Sequence[str]) -> TensorSplit:
         """The first ``most`` images of a split (its order is random), and the teacher's outputs on them."""
-        images = self.dataset.normalise(split.images[:most]).contiguous()
+        draws = self.dataset.draws if split is self.dataset.train and isinstance(self.dataset, OwnDataset) else ()
+        images = joined([self.dataset.normalise(inputs[:most]) for inputs in (split.images, *draws)]).contiguous()
+        labels = split.labels[:most].repeat(1 + len(draws), *[1] * (split.labels.dim() - 1))
         taught = {} if teacher is None else outputs(teacher, images.to(self.device), keep=kept)
-        return TensorSplit(images, split.labels[:most].clone(), {name: tensor.cpu() for name, tensor in taught.items()})
+        return TensorSplit(images, labels, {name: tensor.cpu() for name, tensor in taught.items()}, 1 + len(draws))
 
     def warm_up(self, proxy_task: ProxyTask, student: Any) -> None:
         """Train the student that every proxy starts from."""
         recipe = self.settings.plan.warm
         self.progress.note(
             f"warming up the student ({recipe.epochs:g} epochs without a teacher on "
-            f"{len(proxy_task.train.labels):,} images)"
+            f"{len(proxy_task.train.labels) // proxy_task.train.draws:,} images)"
         )
         student.to(memory_format=self.precision.memory_format)
         split = proxy_task.train.to(self.device, self.precision)
@@ -186,7 +214,7 @@ class _Preparation:
 
 def keep_maps(bench: ProxyTask, student: Tapped, precision: Precision, progress: Progress) -> None:
     """Compute once what the warm student's stages before the last give; proxies then train the last one."""
-    kept, form = list(bench.student_shapes), precision.memory_format
+    kept = list(bench.student_shapes)
     device = next(student.parameters()).device
     try:
         cut, taps = find_cut(student, kept, bench.train.images[:2].to(device))
@@ -195,10 +223,10 @@ def keep_maps(bench: ProxyTask, student: Tapped, precision: Precision, progress:
         return
     trunk = halves(student.network, cut, taps)[0]
     for name in ("train", "validation"):
-        images = getattr(bench, name).images.to(device=device, memory_format=form)
+        images = precision.place(getattr(bench, name).images, device)
         maps = outputs(trunk, images, precision=precision)["maps"].cpu()
         # in the precision that they were computed in, so that nothing is lost
-        bench.maps[name] = maps.to(getattr(torch, precision.name)).contiguous(memory_format=form)
+        bench.maps[name] = precision.place(maps.to(getattr(torch, precision.name)), torch.device("cpu"))
     bench.tail = bench.student | {"cut": cut, "taps": taps}
     progress.note(f"proxies train what comes after {cut} of the student, on kept maps {tuple(maps.shape[1:])}")
 

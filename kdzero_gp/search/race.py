@@ -1,26 +1,30 @@
-"""The race: the best of a search, the published methods and cross-entropy alone, trained anew on fresh seeds."""
+"""The race: the best of a search, the published methods and cross-entropy alone, trained anew on seeds of its own."""
 
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdzero_gp.common import ALONE, ALONE_TEXT, interval
+import numpy as np
+
+from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import digest, zoo
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.proxy.evaluator import Train, Trained
 from kdzero_gp.search.candidates import front
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import Database, Status, StoredMeasurement
+from kdzero_gp.search.storage import Database, Status, StoredEvaluation, StoredMeasurement
+from kdzero_gp.training.verdict import mean_interval
 
 # Where evolved distillers fail in the race, at most so many times the wanted number are tried.
 MOST_TRIED = 3
 # What a measure is called on the test images.
 TEST = "test_"
 UNKNOWN = (math.nan, math.nan)
+# Two distillers whose gradients at the warm student have a higher cosine are near twins: one of them races.
+SAME_DIRECTION = 0.95
 
 
 @dataclass(frozen=True)
@@ -67,21 +71,20 @@ class RaceResult:
 
 
 def race_seed(seed: int, index: int) -> int:
-    """The race's seeds: apart from those of candidates and baselines."""
+    """The race's seeds: apart from those of candidates, baselines and the confirmation."""
     return 2_000_000 + 1000 * seed + index
 
 
 def entries(database: Database, settings: RunSettings) -> list[Competitor]:
     """The competitors: the fittest distillers of the search (with several objectives those of the front) that no
-    published method and no other distiller equals, the published methods at their tuned magnitude, and cross-entropy
-    alone. For each that failed in the race the next one is taken."""
+    published method equals and that are no near twins of a fitter one, the published methods at their tuned magnitude,
+    and cross-entropy alone. For each that failed in the race the next one is taken."""
     published = {digest(expression) for expression in zoo.values()}
     evaluations = database.evaluations()
     failed = {measurement.name for measurement in database.measurements("race") if measurement.reason}
     evolved: list[Competitor] = []
-    for e in front(evaluations, settings.search.objectives) or evaluations:
-        if e.status is not Status.TRAINED or e.digest in published:
-            continue
+    listed = front(evaluations, settings.search.objectives) or evaluations
+    for e in diverse([e for e in listed if e.status is Status.TRAINED and e.digest not in published]):
         standing = sum(entry.name not in failed for entry in evolved)
         if standing == settings.plan.race_top or len(evolved) == MOST_TRIED * settings.plan.race_top:
             break
@@ -90,6 +93,21 @@ def entries(database: Database, settings: RunSettings) -> list[Competitor]:
     if settings.plan.race_zoo is not None:
         tuned = [e for index, e in enumerate(tuned) if index < settings.plan.race_zoo or e.name == "kd"]
     return [*evolved, *tuned, Competitor(ALONE, "baseline", fitness=1.0)]
+
+
+def diverse(evaluations: Iterable[StoredEvaluation]) -> Iterator[StoredEvaluation]:
+    """Those that are no near twins of one before them, by the cosine of their gradients' fingerprints; one without a
+    fingerprint counts as a twin of nobody."""
+    kept: list[np.ndarray[Any, np.dtype[np.float32]]] = []
+    for e in evaluations:
+        gradient = np.frombuffer(e.fingerprint, dtype=np.float32)
+        length = float(np.linalg.norm(gradient))
+        direction = gradient / length if length > 0 else gradient
+        if any(len(other) == len(direction) and float(other @ direction) > SAME_DIRECTION for other in kept):
+            continue
+        if length > 0:
+            kept.append(direction)
+        yield e
 
 
 def tuned_zoo(database: Database) -> dict[str, Competitor]:
@@ -107,13 +125,17 @@ def tuned_zoo(database: Database) -> dict[str, Competitor]:
 def unraced(
     database: Database, settings: RunSettings, competitors: Sequence[Competitor]
 ) -> list[tuple[Competitor, int]]:
-    """The entries and seeds that the database has no result of."""
-    wanted = [
-        (entry, race_seed(settings.search.seed, index))
-        for index in range(settings.plan.race_seeds)
-        for entry in competitors
-    ]
-    return [(entry, seed) for entry, seed in wanted if database.measurement("race", entry.name, seed, 1.0) is None]
+    """The entries and seeds of the race that the database has no result of."""
+    seeds = [race_seed(settings.search.seed, index) for index in range(settings.plan.race_seeds)]
+    return without_result(database, "race", competitors, seeds)
+
+
+def without_result(
+    database: Database, kind: str, competitors: Sequence[Competitor], seeds: Sequence[int]
+) -> list[tuple[Competitor, int]]:
+    """The entries and seeds that the database has no measurement of this kind of."""
+    wanted = [(entry, seed) for seed in seeds for entry in competitors]
+    return [(entry, seed) for entry, seed in wanted if database.measurement(kind, entry.name, seed, 1.0) is None]
 
 
 def run_race(
@@ -121,8 +143,9 @@ def run_race(
     source: Callable[[str, Sequence[float]], str],
     evaluate: Callable[[Sequence[Train], Callable[[int, Trained], None]], None],
     todo: Sequence[tuple[Competitor, int]],
+    kind: str = "race",
 ) -> None:
-    """Train entries on seeds."""
+    """Train entries on seeds as the race does, and keep the results as measurements of this kind."""
     requests = [
         Train(source(entry.expression, entry.magnitudes) if entry.expression else "", seed, recipe="race")
         for entry, seed in todo
@@ -130,7 +153,7 @@ def run_race(
 
     def keep(index: int, trained: Trained) -> None:
         entry, seed = todo[index]
-        row = StoredMeasurement("race", entry.name, seed, 1.0, trained.reason, trained.metrics, entry.magnitudes)
+        row = StoredMeasurement(kind, entry.name, seed, 1.0, trained.reason, trained.metrics, entry.magnitudes)
         database.add_measurement(row, trained.seconds, trained.step_milliseconds)
 
     evaluate(requests, keep)
@@ -139,21 +162,28 @@ def run_race(
 def standings(database: Database, settings: RunSettings) -> list[RaceResult]:
     """The race's table, the best mean of the family's deciding measure first (equal ones by the one that breaks ties).
     What was measured on test images is reported beside it and decides nothing."""
-    by_name: dict[str, dict[int, StoredMeasurement]] = {}
-    for measurement in database.measurements("race"):
-        by_name.setdefault(measurement.name, {})[measurement.seed] = measurement
-    kd, family = by_name.get("kd", {}), settings.family
-    table = [_result(entry, by_name.get(entry.name, {}), kd, family) for entry in entries(database, settings)]
+    by_name, family = by_seed(database, "race"), settings.family
+    kd = by_name.get("kd", {})
+    table = [result_of(entry, by_name.get(entry.name, {}), kd, family) for entry in entries(database, settings)]
     ranking = [family.measure_of(name) for name in (family.decides, family.breaks_ties)]
     return sorted(table, key=lambda result: [measure.key(result.value(measure.name)[0]) for measure in ranking])
 
 
-def _result(
+def by_seed(database: Database, kind: str) -> dict[str, dict[int, StoredMeasurement]]:
+    """The measurements of a kind by name and seed."""
+    found: dict[str, dict[int, StoredMeasurement]] = {}
+    for measurement in database.measurements(kind):
+        found.setdefault(measurement.name, {})[measurement.seed] = measurement
+    return found
+
+
+def result_of(
     entry: Competitor,
     measured: Mapping[int, StoredMeasurement],
     kd: Mapping[int, StoredMeasurement],
     family: TaskFamily,
 ) -> RaceResult:
+    """A competitor's line of a table, from its measurements by seed and those of ``kd``."""
     reasons = [measurement.reason for measurement in measured.values() if measurement.reason]
     if reasons or not measured:
         return RaceResult(entry, len(measured), reason=reasons[0] if reasons else "not raced yet")
@@ -168,10 +198,6 @@ def _result(
     return RaceResult(
         entry,
         len(metrics),
-        {name: _mean(values) for name, values in samples.items() if values},
-        _mean(paired) if paired else UNKNOWN,
+        {name: mean_interval(values) for name, values in samples.items() if values},
+        mean_interval(paired) if paired else UNKNOWN,
     )
-
-
-def _mean(values: Sequence[float]) -> tuple[float, float]:
-    return statistics.fmean(values), interval(values)

@@ -8,7 +8,7 @@ import math
 import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -22,16 +22,20 @@ from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import ExpressionError, RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.models.digest import content_digest
+from kdzero_gp.objects import find, is_own
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.evaluator import Probe, Probed, Rung, Train, Trained
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
+from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
-from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced
+from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
+from kdzero_gp.training.verdict import Verdict
 from kdzero_gp.version import __version__
 from primitives import MAGNITUDES
 
@@ -42,13 +46,16 @@ FRONT = "front"
 
 @dataclass
 class RunResult:
-    """What a finished run has to say: the race's table and the exported winner."""
+    """What a finished run has to say: the race's table, its best evolved distiller, the table on fresh seeds with the
+    verdict (none without such seeds), and the file of whoever won."""
 
     folder: Path
     family: TaskFamily
     table: list[RaceResult]
     winner: RaceResult | None
     exported: Path | None
+    fresh: list[RaceResult] = field(default_factory=list)
+    verdict: Verdict | None = None
 
 
 def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progress | None = None) -> RunResult:
@@ -86,6 +93,8 @@ def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> 
     """Go on with an interrupted run, or repeat the end of a finished one."""
     with Database.open(folder) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
+        if is_own(settings.student):
+            find(settings.student)  # says how to give it, before workers ask for it
         _must_compute_alike(folder, machine, computed_as(settings, database.fact("bench") or {}))
         return Work(folder, database, settings, machine, progress or Progress()).run()
 
@@ -138,9 +147,11 @@ class Work:
             self.measure_zoo()
             self._evolve()
             self._race()
+            self._confirm()
         return self._finish()
 
     def _prepare(self) -> ProxyTask:
+        self._notice_replaced_weights()
         bench = prepare(self.folder, self.settings, torch.device(self.device), self.progress)
         self.database.set_fact("data", bench.account)
         self.database.set_fact("bench", {f"teacher_{name}": value for name, value in bench.teacher.items()} | {
@@ -148,6 +159,19 @@ class Work:
             "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes,
         })  # fmt: skip
         return bench
+
+    def _notice_replaced_weights(self) -> None:
+        """The teacher's outputs are kept in the folder, so that a run goes on as it began; that is told."""
+        if self.settings.teacher_weights is None:
+            return
+        before, now = self.database.fact("weights"), content_digest(self.settings.teacher_weights)
+        if before is None:
+            self.database.set_fact("weights", now)
+        elif now != before:
+            self.progress.note(
+                f"{self.settings.teacher_weights} changed since this run was begun; it goes on with what that teacher "
+                "said then, and another run is needed for the new one"
+            )
 
     # --- evaluations ----------------------------------------------------------------------------------------
 
@@ -313,19 +337,31 @@ class Work:
             self.progress.end()
             competitors = entries(self.database, self.settings)
 
+    def _confirm(self) -> None:
+        """Train the race's best on seeds that nothing was chosen by."""
+        wanted, seeds = finalists(standings(self.database, self.settings)), fresh_seeds(self.settings)
+        todo = without_result(self.database, FRESH, wanted, seeds)
+        if todo:
+            self.progress.begin("confirmation", len(wanted) * len(seeds))
+            self.progress.advance(len(wanted) * len(seeds) - len(todo))
+            run_race(self.database, self._source, self._all, todo, FRESH)
+            self.progress.end()
+
     def _finish(self) -> RunResult:
         table = standings(self.database, self.settings)
-        winner = next((s for s in table if s.entry.kind == "evolved" and not s.reason), None)
-        exported = None
-        if winner is not None:
+        best = next((s for s in table if s.entry.kind == "evolved" and not s.reason), None)
+        won, exported = winner(self.database, self.settings), None
+        if won is not None:
             exported = self.folder / WINNER
-            export_entry(self.folder, self.database, winner.entry, exported)
+            export_entry(self.folder, self.database, won, exported)
         for number, e in enumerate(front(self.database.evaluations(), self.settings.search.objectives), 1):
             entry = Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
             (self.folder / FRONT).mkdir(exist_ok=True)
             export_entry(self.folder, self.database, entry, self.folder / FRONT / f"distiller_{number}.py")
         self.database.set_fact("finished", True)
-        return RunResult(self.folder, self.settings.family, table, winner, exported)
+        fresh = confirmation(self.database, self.settings)
+        found = verdict(self.database, self.settings)
+        return RunResult(self.folder, self.settings.family, table, best, exported, fresh, found)
 
 
 @lru_cache(maxsize=1024)
@@ -352,6 +388,9 @@ def export_entry(folder: Path, database: Database, entry: Competitor, path: Path
         measure = settings.family.deciding
         mean = statistics.fmean(v[measure.name] for v in values)
         facts["race"] = f"mean validation {measure.heading} {measure.text(mean)}, {len(values)} seeds"
+    found = verdict(database, settings)
+    if found is not None and found.evolved == entry.name:
+        facts["confirmed"] = ", ".join(found.lines[1:])
     language.export(
         path,
         entry.expression,

@@ -9,6 +9,7 @@ from typing import Any
 import cattrs
 
 from kdzero_gp import tasks
+from kdzero_gp.data.resizing import parse_size
 from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.errors import SettingError
 from kdzero_gp.evolution import SPACES, SearchSettings
@@ -31,7 +32,7 @@ class RunSettings:
 
     ``knowledge``: what distillers can be made of; nothing stands for logits, emb and feat, as far as both networks have
     them, and what is named by a tap. ``precision`` (such as ``bfloat16,channels-last``) and ``threads``: None lets the
-    run choose.
+    run choose. ``image_size`` (``32`` or ``48x64``) and ``channels`` of the images: None takes what the data have.
     """
 
     task: str = "digits"
@@ -41,6 +42,7 @@ class RunSettings:
     teacher_taps: dict[str, str] = field(default_factory=dict)
     student: str = ""
     student_taps: dict[str, str] = field(default_factory=dict)
+    student_weights: str | None = None
     knowledge: tuple[str, ...] = ()
     space: str = "open"
     magnitude: str = "relative"
@@ -50,6 +52,8 @@ class RunSettings:
     threads: int | None = None
     search: SearchSettings = field(default_factory=SearchSettings)
     plan: SearchPlan = DIGITS
+    image_size: str | None = None
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingError for values that make no sense."""
@@ -63,9 +67,13 @@ class RunSettings:
         check_weights(plan.weights, metrics)
         if self.precision is not None:
             Precision.parse(self.precision)
+        if self.image_size is not None:
+            parse_size(self.image_size)
         checks = [
+            (self.channels is None or self.channels >= 1, f"--channels must be at least 1, got {self.channels}"),
             (self.threads is None or self.threads >= 1, f"--threads must be at least 1, got {self.threads}"),
             (plan.race_seeds >= 1, f"--race-seeds must be at least 1, got {plan.race_seeds}"),
+            (plan.fresh_seeds >= 0, f"--fresh-seeds must be at least 0, got {plan.fresh_seeds}"),
             (plan.race_top >= 1, f"--race-top must be at least 1, got {plan.race_top}"),
             (0 < plan.surrogate_share <= 1,
              f"--surrogate-share must lie above 0 and not above 1, got {plan.surrogate_share:g}"),

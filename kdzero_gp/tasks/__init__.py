@@ -10,23 +10,34 @@ from pathlib import Path
 
 from kdzero_gp.data import load
 from kdzero_gp.data.dataset import Dataset
+from kdzero_gp.data.resizing import Size
 from kdzero_gp.errors import DataError, DataWarning
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models.external import user_object
+from kdzero_gp.objects import is_own, kind_of
+from kdzero_gp.tasks import own
 from kdzero_gp.tasks.plan import CIFAR, DIGITS, FOLDER, SearchPlan
 
 
 @dataclass(frozen=True)
 class Task:
-    """``load`` reads the data from a path (None: built in); ``plan`` are a search's defaults. ``sizes`` are classes,
-    channels and image size where they are known without the data."""
+    """``load`` reads the data from a path (None: built in), where the task ``decodes`` at a size that is given second;
+    ``plan`` are a search's defaults. ``sizes`` are classes, channels and image size where they are known without the
+    data."""
 
     name: str
     family: TaskFamily
-    load: Callable[[str | None], Dataset]
+    load: Callable[..., Dataset]
     plan: SearchPlan
     sizes: tuple[int, int, int] | None = None
+    decodes: bool = False
+
+    def open(self, data: str | None, size: Size | None = None, channels: int | None = None) -> Dataset:
+        """The data with so many channels, and at a size where the task decodes at one; other tasks give what they
+        have, for ``Dataset.resized``. Raises DataError."""
+        dataset = self.load(data, size) if self.decodes and size else self.load(data)
+        return dataset.with_channels(channels or len(dataset.mean))
 
 
 TASKS: dict[str, Task] = {}
@@ -41,9 +52,13 @@ def register(task: Task) -> Task:
 
 
 def get(name: str) -> Task:
-    """A task by its name, or by ``module:name`` from user code. Raises DataError for an unknown one."""
+    """A task by its name, by ``module:name`` from user code, or of the user's objects (``own:…``). Raises DataError for
+    an unknown one."""
     if name in TASKS:
         return TASKS[name]
+    if is_own(name):
+        family = own.family_named(kind_of(name), families())
+        return Task(name, family, lambda _: own.data_of(name), own.plan_of(name), own.sizes_of(name))
     if ":" in name:
         task = user_object(name, "task")
         if isinstance(task, Task):
@@ -54,11 +69,16 @@ def get(name: str) -> Task:
     raise DataError(f"there is no task {name!r}: {hint}")
 
 
-def _from(name: str) -> Callable[[str | Path | None], Dataset]:
-    def read(data: str | Path | None) -> Dataset:
+def families() -> dict[str, TaskFamily]:
+    """The families of the declared tasks, by name."""
+    return {task.family.name: task.family for task in TASKS.values()}
+
+
+def _from(name: str) -> Callable[..., Dataset]:
+    def read(data: str | Path | None, size: Size | None = None) -> Dataset:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataWarning)  # the account says it, and it is printed
-            return load(name, data)
+            return load(name, data, image_size=size)
 
     return read
 
@@ -66,4 +86,4 @@ def _from(name: str) -> Callable[[str | Path | None], Dataset]:
 register(Task("digits", CLASSIFICATION, _from("digits"), DIGITS, (10, 1, 8)))
 register(Task("cifar10", CLASSIFICATION, _from("cifar10"), CIFAR, (10, 3, 32)))
 register(Task("cifar100", CLASSIFICATION, _from("cifar100"), CIFAR, (100, 3, 32)))
-register(Task("folder", CLASSIFICATION, _from("folder"), FOLDER))
+register(Task("folder", CLASSIFICATION, _from("folder"), FOLDER, decodes=True))

@@ -27,9 +27,10 @@ def annealed(epochs: float, learning_rate: float, schedule: str = "cosine") -> R
 class SearchPlan:
     """A task's defaults. ``images`` and ``validation_images`` bound what a proxy trains and is measured on (None:
     all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``race_zoo``: how many
-    published methods race besides ``kd`` (None: all). ``teacher_recipe``: how a teacher is trained when no
-    weights are given (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by cross-
-    entropy alone the baseline of fitness is averaged. ``weights``: the shares of the metrics in it, scaled to
+    published methods race besides ``kd`` (None: all). ``race_seeds`` choose the winner, ``fresh_seeds`` others confirm
+    it. ``teacher_recipe``: how a teacher is trained when no weights are given (None: weights are needed).
+    ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the baseline of fitness is averaged.
+    ``weights``: the shares of the metrics in it, scaled to
     sum to 1. ``surrogate_share``: how many of the latest candidates, by the fitness predicted for them, are
     worth a training. After the share ``short`` of a proxy's steps, a candidate whose gaps are more than
     ``short_bound`` times those of cross-entropy alone is stopped. ``proxy_trains``: the ``whole`` student, or
@@ -53,6 +54,7 @@ class SearchPlan:
     validation_images: int | None = None
     race_from_scratch: bool = True
     race_seeds: int = 5
+    fresh_seeds: int = 0
     race_top: int = 10
     race_zoo: int | None = None
     zoo_factors: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
@@ -69,6 +71,7 @@ DIGITS = SearchPlan(
     warm=annealed(6, 0.1, "constant"),
     proxy=annealed(5, 0.1, "linear"),
     race=annealed(25, 0.1),
+    fresh_seeds=20,
     loss_memory=3.0,
 )
 # CIFAR-size images: a student of 15 epochs, whose last stage goes on for 250 annealed steps. That ranks published
@@ -90,6 +93,7 @@ CIFAR = SearchPlan(
     validation_images=2000,
     race_from_scratch=False,
     race_seeds=2,
+    fresh_seeds=3,
     race_top=3,
     race_zoo=2,
     zoo_factors=(1.0,),
@@ -98,8 +102,16 @@ CIFAR = SearchPlan(
 # Other images can be large: half as many, twice as often.
 FOLDER = replace(
     CIFAR, teacher_recipe=annealed(30, 0.1), images=4000,
-    proxy=replace(CIFAR.proxy, epochs=4), race_seeds=3, race_zoo=None,
+    proxy=replace(CIFAR.proxy, epochs=4), race_seeds=3, fresh_seeds=5, race_zoo=None,
 )  # fmt: skip
+
+
+# The user's own data, of any kind: whole students, published methods at one magnitude. What is no image trains fast.
+OWN = replace(
+    DIGITS, teacher="", student="", loss_memory=64.0, images=8000, validation_images=2000, zoo_factors=(1.0,),
+    race_zoo=2, race_seeds=3, race_top=5, baseline_seeds=2,
+)  # fmt: skip
+OWN_IMAGES = replace(FOLDER, teacher="", student="", race_zoo=2)
 
 
 def for_training(plan: SearchPlan, training: str, loss: str) -> SearchPlan:

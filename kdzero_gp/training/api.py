@@ -11,14 +11,13 @@ import torch
 
 from kdzero_gp import tasks
 from kdzero_gp.compiler import Expression
-from kdzero_gp.engine.batches import resized
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.engine.recipe import load_recipe
 from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
 from kdzero_gp.training.distillers import Distiller, NamedDistiller, resolve
-from kdzero_gp.training.opening import open_batches
-from kdzero_gp.training.pair import tapped
+from kdzero_gp.training.opening import open_for, open_teacher
+from kdzero_gp.training.pair import LOOKING, tapped
 from kdzero_gp.training.run import run
 from kdzero_gp.training.settings import Settings, TrainingResult
 
@@ -29,6 +28,7 @@ class Pair:
 
     ``recipe`` is a packaged name (``cifar100``, ``imagenet``, ``vit``, ``short``) or a TOML file; ``changes`` override
     its fields. Without ``validate`` the validation images are trained on too and the last weights are final.
+    ``channels`` of the images (None: as the data have them, and RGB for a student that needs it).
     """
 
     task: str
@@ -41,12 +41,15 @@ class Pair:
     teacher_taps: Mapping[str, str] | None = None
     student_taps: Mapping[str, str] | None = None
     validate: bool = True
+    channels: int | None = None
+    student_weights: str | None = None
 
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
         return Settings(
             self.task, self.student, load_recipe(self.recipe, self.task, self.student, self.changes), self.data,
-            dict(self.student_taps or {}), seed=seed, validate=self.validate,
+            dict(self.student_taps or {}), self.student_weights, seed=seed, validate=self.validate,
+            channels=self.channels,
         )  # fmt: skip
 
     def distilling(
@@ -61,11 +64,15 @@ class Pair:
 
     def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
         """What the student and the teacher expose on the data, without the batch axis. Raises KdzeroError."""
-        recipe = self.settings().recipe
-        batches, family = open_batches(self.task, self.data, recipe, torch.device("cpu")), tasks.get(self.task).family
+        settings = replace(
+            self.settings(), teacher=self.teacher, teacher_weights=self.teacher_weights,
+            teacher_taps=dict(self.teacher_taps or {}),
+        )  # fmt: skip
+        batches, family = open_for(settings, torch.device("cpu"), validate=True), tasks.get(self.task).family
         student = tapped(self.student, batches.classes, batches.example, self.student_taps, family=family)
-        seen = resized(batches.example, recipe.teacher_image_size)
-        return student.shapes, tapped(self.teacher, batches.classes, seen, self.teacher_taps, family=family).shapes
+        with torch.random.fork_rng([]):
+            torch.manual_seed(LOOKING)
+            return student.shapes, open_teacher(settings, batches).shapes
 
     def resolve(self, *distillers: str | Path | Expression | NamedDistiller) -> list[Distiller]:
         """The distillers as they are for this pair. Raises SettingError or ExpressionError for one that is none."""
@@ -85,6 +92,7 @@ def train(
     taps: Mapping[str, str] | None = None,
     seed: int = 0,
     validate: bool = True,
+    channels: int | None = None,
     machine: Machine | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
@@ -96,7 +104,9 @@ def train(
 
     Example: ``train("digits", "digits_cnn_32", out="teacher", changes={"epochs": 20})``.
     """
-    alone = Pair(task, model, data=data, recipe=recipe, changes=changes, student_taps=taps, validate=validate)
+    alone = Pair(
+        task, model, data=data, recipe=recipe, changes=changes, student_taps=taps, validate=validate, channels=channels
+    )
     return _must_end_well(run(alone.settings(seed), Path(out), machine, progress, tensorboard))
 
 

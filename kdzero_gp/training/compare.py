@@ -10,7 +10,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
 
 from kdzero_gp import tasks
 from kdzero_gp.common import interval
@@ -19,21 +21,24 @@ from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import SettingError
 from kdzero_gp.families import Measure, TaskFamily
 from kdzero_gp.files import atomic_write
+from kdzero_gp.models.digest import content_digest
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.api import Pair
 from kdzero_gp.training.distillers import Distiller, NamedDistiller
 from kdzero_gp.training.jobs import Job, results
+from kdzero_gp.training.opening import open_for
 from kdzero_gp.training.run import share
 from kdzero_gp.training.settings import TrainingResult
+from kdzero_gp.training.verdict import REFERENCE
 
 CROSS_ENTROPY = "ce"
-REFERENCE = "kd"
 FACTORS = (0.3, 1.0, 3.0)
 # Tuning takes this share of the epochs unless it is told otherwise.
 TUNING_SHARE = 0.25
 # The seed of the tuning, apart from those of the trainings that are compared.
 TUNING_SEED = 1_000_000
+Kind = TypeVar("Kind", bound="Comparing")
 
 
 @dataclass(frozen=True)
@@ -98,15 +103,31 @@ def compare(
     """
     if seeds < 1 or not factors:
         raise SettingError("--seeds must be at least 1 and --factors at least one number")
-    machine = machine or Machine()
-    on_cpu = machine.resolved().type == "cpu"
-    work = _ComparisonRun(pair, pair.resolve(REFERENCE, *distillers), Path(out), seed, progress or Progress())
-    work.machine = replace(machine, threads=machine.threads or 1) if on_cpu else machine
-    work.workers = machine.resolved_workers()
+    work = comparing(Comparing, pair, distillers, Path(out), seed, machine, progress)
     return work.run(seeds, tuple(float(factor) for factor in factors), tune_epochs)
 
 
-class _ComparisonRun:
+def comparing(
+    kind: type[Kind],
+    pair: Pair,
+    distillers: Sequence[str | Path | Expression | NamedDistiller],
+    folder: Path,
+    seed: int,
+    machine: Machine | None,
+    progress: Progress | None,
+) -> Kind:
+    """The trainings of ``kd`` and these distillers, ready to begin. Raises KdzeroError."""
+    machine = machine or Machine()
+    on_cpu = machine.resolved().type == "cpu"
+    work = kind(pair, pair.resolve(REFERENCE, *distillers), folder, seed, progress or Progress())
+    work.machine = replace(machine, threads=machine.threads or 1) if on_cpu else machine
+    work.workers = machine.resolved_workers()
+    return work
+
+
+class Comparing:
+    """Trainings of one pair with several distillers: what comparisons of every kind have in common."""
+
     machine: Machine
     workers: int
 
@@ -123,17 +144,32 @@ class _ComparisonRun:
         epochs = max(1, round(alone.recipe.epochs * TUNING_SHARE)) if tune_epochs is None else tune_epochs
         facts = alone.as_dict() | {"teacher": self.pair.teacher, "teacher_weights": self.pair.teacher_weights,
                                    "factors": list(factors), "tune_epochs": epochs}  # fmt: skip
-        files.claim(self.folder, "comparison", facts)
+        self.claim("comparison", facts)
         tuned = self._tune(factors, epochs)
-        best = {name: _best(found, self.family) for name, found in tuned.items()}
-        outer = [name for name, factor in best.items() if len(factors) > 2 and factor in (min(factors), max(factors))]
-        if outer:
-            self.progress.note(f"best at an end of the grid, which might go further with --factors: {', '.join(outer)}")
+        best = self.best_of(tuned)
         trained = self._train(seeds, best)
         rows = table(trained, best, self.family.deciding)
         self._write(facts, tuned, trained, rows)
         (self.folder / files.TEACHER).unlink(missing_ok=True)
         return Comparison(self.folder, tuple(rows), self.family.deciding)
+
+    def claim(self, kind: str, facts: dict[str, Any]) -> None:
+        """Take the folder for this comparison; data and weights must be those that it was begun with. Raises
+        KdzeroError."""
+        files.claim(self.folder, kind, facts)
+        self.account = open_for(self.pair.settings(self.seed), torch.device("cpu")).account
+        for line in self.account.lines():
+            self.progress.note(line)
+        files.check_content(self.folder, content_digest(self.pair.teacher_weights or ""), self.account)
+
+    def best_of(self, tuned: dict[str, dict[float, TrainingResult]]) -> dict[str, float | None]:
+        """Every distiller's best factor; None where none could be trained."""
+        best = {name: _best(found, self.family) for name, found in tuned.items()}
+        grid = {factor for found in tuned.values() for factor in found}
+        outer = [name for name, factor in best.items() if len(grid) > 2 and factor in (min(grid), max(grid))]
+        if outer:
+            self.progress.note(f"best at an end of the grid, which might go further with --factors: {', '.join(outer)}")
+        return best
 
     def _share(self) -> None:
         """The teacher is asked once for all trainings, where the recipe allows that."""
@@ -151,7 +187,8 @@ class _ComparisonRun:
             settings = self.pair.distilling(distiller, TUNING_SEED + self.seed, _mode(distiller), factor)
             settings = replace(settings, recipe=settings.recipe.with_epochs(epochs), validate=True)
             place = self.folder / "tuning" / f"{_slug(distiller)}-{factor:g}"
-            jobs.append(Job(settings, place, self.folder / files.TEACHER if self.pair.validate else None))
+            shared = (self.folder / files.TEACHER, self.account) if self.pair.validate else (None, None)
+            jobs.append(Job(settings, place, *shared))
         for index, result in self._results("tuning magnitudes", jobs):
             distiller, factor = wanted[index]
             found[distiller.name][factor] = result
@@ -172,9 +209,9 @@ class _ComparisonRun:
     def _job(self, distiller: Distiller | None, seed: int, factors: dict[str, float | None]) -> Job:
         place = self.folder / "trainings"
         if distiller is None:
-            return Job(self.pair.settings(seed), place / f"{CROSS_ENTROPY}-seed{seed}")
+            return Job(self.pair.settings(seed), place / f"{CROSS_ENTROPY}-seed{seed}", account=self.account)
         settings = self.pair.distilling(distiller, seed, _mode(distiller), factors[distiller.name] or 1.0)
-        return Job(settings, place / f"{_slug(distiller)}-seed{seed}", self.folder / files.TEACHER)
+        return Job(settings, place / f"{_slug(distiller)}-seed{seed}", self.folder / files.TEACHER, self.account)
 
     def _results(self, what: str, jobs: list[Job]) -> Iterable[tuple[int, TrainingResult]]:
         if self.machine.precision is None and any(files.read_result(job.folder) is None for job in jobs):

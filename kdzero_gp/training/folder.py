@@ -13,13 +13,14 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kdzero_gp.common import summary_writer
+from kdzero_gp.data.account import DataAccount
 from kdzero_gp.errors import RunError
 from kdzero_gp.files import atomic_write
 from kdzero_gp.training.settings import TrainingResult
@@ -34,6 +35,8 @@ LOG = "log.csv"
 STUDENT = "student.safetensors"
 DISTILLER = "distiller.py"
 RESULT = "result.json"
+# Characters of a setting that a message shows.
+SHOWN = 60
 
 
 def claim(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
@@ -43,11 +46,12 @@ def claim(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
         raise RunError(f"{folder} is a file; choose another --out")
     known = _known(folder, kind)
     if known is not None:
-        differing = next((name for name in settings if settings[name] != known.get(name)), None)
+        differing = next(_differences(known, settings), None)
         if differing is not None:
+            name, before, asked = differing
             raise RunError(
-                f"{folder} holds a {kind} with {differing} {_short(known.get(differing))} and {differing} "
-                f"{_short(settings[differing])} was asked for; give the same settings to go on, or another --out"
+                f"{folder} holds a {kind} with {name} {before} and {name} {asked} was asked for; give the same "
+                "settings to go on, or another --out"
             )
         return
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
@@ -74,9 +78,45 @@ def _known(folder: Path, kind: str) -> dict[str, Any] | None:
     return found
 
 
-def _short(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    return text if len(text) <= 60 else text[:57] + "…"
+def _differences(known: Any, asked: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str, str]]:
+    """The settings that differ, by their full names, with both values as far as they differ."""
+    known = known if isinstance(known, Mapping) else {}
+    for name, value in asked.items():
+        before = known.get(name)
+        if isinstance(value, Mapping) and isinstance(before, Mapping):
+            yield from _differences(before, value, f"{prefix}{name}.")
+        elif value != before:
+            yield prefix + name, *_short(before, value)
+
+
+def _short(one: Any, other: Any) -> tuple[str, str]:
+    """Two values as texts, cut to where they differ."""
+    texts = [json.dumps(value, ensure_ascii=False) for value in (one, other)]
+    same = next((i for i, (a, b) in enumerate(zip(*texts, strict=False)) if a != b), min(map(len, texts)))
+    start = max(0, same - SHOWN // 2) if max(map(len, texts)) > SHOWN else 0
+    first, second = (
+        ("…" if start else "") + text[start : start + SHOWN] + ("…" if len(text) > start + SHOWN else "")
+        for text in texts
+    )
+    return first, second
+
+
+def check_content(folder: Path, weights: str | None, account: DataAccount | None) -> None:
+    """Keep what the weights and the data hold, or find that they hold what they held when this folder was begun. None:
+    not looked at. Raises RunError naming what differs."""
+    stored = json.loads((folder / SETTINGS).read_text("utf-8"))
+    known = stored.get("content", {})
+    remedy = "give what it was begun with, or another --out"
+    if weights is not None and known.get("teacher_weights", weights) != weights:
+        raise RunError(f"the file of the teacher's weights changed since {folder} was begun; {remedy}")
+    changed = account.difference(known["data"]) if account is not None and "data" in known else ""
+    if changed:
+        raise RunError(f"the data changed since {folder} was begun: {changed}; {remedy}")
+    found = {"teacher_weights": weights, "data": account and account.as_dict()}
+    content = {name: value for name, value in found.items() if value is not None} | known
+    if content != known:
+        text = json.dumps(stored | {"content": content}, indent=1, ensure_ascii=False)
+        atomic_write(folder / SETTINGS, text)
 
 
 def save_checkpoint(folder: Path, state: Mapping[str, Any]) -> None:

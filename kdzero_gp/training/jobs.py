@@ -7,6 +7,7 @@ from concurrent.futures import as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
+from kdzero_gp.data.account import DataAccount
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.training.run import run
@@ -16,11 +17,13 @@ from kdzero_gp.workers.pool import Pool, WorkerDied
 
 @dataclass(frozen=True)
 class Job:
-    """One training and its folder, and where the teacher's outputs may be that it shares with others."""
+    """One training and its folder, where the teacher's outputs may be that it shares with others, and the account of
+    the data where it is known."""
 
     settings: Settings
     folder: Path
     shared: Path | None = None
+    account: DataAccount | None = None
 
 
 def results(jobs: Sequence[Job], machine: Machine, workers: int) -> Iterator[tuple[int, TrainingResult]]:
@@ -46,6 +49,6 @@ def results(jobs: Sequence[Job], machine: Machine, workers: int) -> Iterator[tup
 
 def _run(job: Job, machine: Machine) -> TrainingResult:
     try:
-        return run(job.settings, job.folder, machine, shared=job.shared)
+        return run(job.settings, job.folder, machine, shared=job.shared, account=job.account)
     except SettingError as error:
         return TrainingResult(reason=str(error))

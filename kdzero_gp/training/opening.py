@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,15 +16,25 @@ from torch import Tensor
 from kdzero_gp import tasks
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import SPLIT_SEED, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, split_off
-from kdzero_gp.data.decoding import open_image
+from kdzero_gp.data.decoding import open_image, survey
 from kdzero_gp.data.images import Folder
+from kdzero_gp.data.inputs import channels, is_image
 from kdzero_gp.data.layouts import layout
-from kdzero_gp.engine.batches import Batches, Files, Resident, Streamed
+from kdzero_gp.data.own import OwnDataset, without_validation
+from kdzero_gp.engine.batches import Batches, Files, Redrawn, Resident, Streamed
+from kdzero_gp.engine.networks import network_channels, taught
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import DataError
+from kdzero_gp.families import TaskFamily
+from kdzero_gp.models.contract import read_contract
+from kdzero_gp.training.settings import Settings
 
 # Mean and deviation of ImageNet's training images, as torchvision's and timm's networks were trained with.
-IMAGENET_STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+IMAGENET_STATISTICS: tuple[tuple[float, ...], tuple[float, ...]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+# The same of grey images, as their luminance is weighted.
+GREY_STATISTICS: tuple[tuple[float, ...], tuple[float, ...]] = ((0.459,), (0.226,))
+# Of images that are read one by one, so many are opened beforehand to see whether they are grey.
+LOOKED_AT = 200
 
 
 def open_batches(
@@ -32,29 +45,78 @@ def open_batches(
     *,
     validate: bool = True,
     readers: int = 0,
+    channels: int | None = None,
 ) -> Batches:
-    """The images of a task for one recipe. Without ``validate`` the validation images are trained on too.
+    """The images of a task for one recipe, with so many ``channels`` (None: as the data have them). Without
+    ``validate`` the validation images are trained on too.
 
     A folder whose recipe crops at random sizes is read image by image and never as a whole. Raises DataError.
     """
     if task == "folder" and recipe.per_image:
-        return _from_folder(data, recipe, device, validate, readers)
+        return _from_folder(data, recipe, device, validate, readers, channels)
     declared = tasks.get(task)
-    dataset = declared.load(data)
+    dataset = declared.open(data, recipe.size, channels)
     if not validate:
-        dataset = _without_validation(dataset)
+        dataset = without_validation(dataset)
+    if isinstance(dataset, OwnDataset):
+        return _own(dataset, declared.family, recipe, device, readers)
     if not recipe.per_image:
         return Resident(dataset, declared.family, recipe, device)
-    recipe = recipe if recipe.image_size else replace(recipe, image_size=dataset.train.images.shape[-1])
+    if not recipe.image_size:
+        height, width = dataset.train.images.shape[2:]
+        recipe = replace(recipe, image_size=height, image_width=width)
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     parts = {name: Files(_Decoded(split.images), split.labels.numpy()) for name, split in splits.items()}
     return Streamed(parts, dataset, recipe, device, readers)
 
 
-def _without_validation(dataset: Dataset) -> Dataset:
-    both = (dataset.train, dataset.validation)
-    train = Split(torch.cat([s.images for s in both]), torch.cat([s.labels for s in both]))
-    return replace(dataset, train=train, validation=Split(train.images[:0], train.labels[:0]))
+def open_for(settings: Settings, device: torch.device, readers: int = 0, *, validate: bool | None = None) -> Batches:
+    """The images of a training; grey ones as RGB where its student needs that. Raises KdzeroError."""
+    validate = settings.validate if validate is None else validate
+    batches = open_batches(
+        settings.task, settings.data, settings.recipe, device, validate=validate, readers=readers,
+        channels=settings.channels,
+    )  # fmt: skip
+    given = channels(batches.example)
+    if settings.channels is not None or given != 1:
+        return batches
+    family = tasks.get(settings.task).family
+    needed = network_channels(family, settings.student, batches.classes, given)
+    if needed == given:
+        return batches
+    return open_batches(
+        settings.task, settings.data, settings.recipe, device, validate=validate, readers=readers, channels=needed
+    )
+
+
+def open_teacher(settings: Settings, batches: Batches) -> Any:
+    """The teacher of a training with new weights, tapped, which sees what its own weights were trained on. Raises
+    ModelError."""
+    return taught(
+        tasks.get(settings.task).family, settings.teacher, batches.contract, read_contract(settings.teacher_weights),
+        batches.example, settings.teacher_taps, settings.recipe.teacher_image_size,
+    )  # fmt: skip
+
+
+def _own(dataset: OwnDataset, family: TaskFamily, recipe: Recipe, device: torch.device, readers: int) -> Batches:
+    """The user's own data. Raises DataError for a recipe that changes them in a way that they cannot be changed."""
+    if recipe.per_image:
+        raise DataError(
+            f"the recipe has {'augment' if recipe.augment else 'crop'}, which takes files of images; put it into the "
+            "transform of your data set"
+        )
+    changing = ("image_size", "teacher_image_size", "flip", "mixup", "cutmix", "crop")
+    asked = [name for name in changing if getattr(recipe, name) not in (0, False, "none")]
+    if asked and not is_image(dataset.train.images):
+        raise DataError(
+            f"the recipe has {asked[0]}, which is for images N×C×H×W, and the inputs are none; leave it out"
+        )
+    if dataset.live is None:
+        return Resident(dataset, family, recipe, device)
+    drawn = [name for name in ("crop", "flip") if name in asked]
+    if drawn:
+        raise DataError(f"the recipe has {drawn[0]} and your data have a random transform; leave one of them out")
+    return Redrawn(dataset, family, recipe, device, readers)
 
 
 @dataclass(frozen=True)
@@ -76,10 +138,11 @@ class _Unread:
 
     root: Path
     names: np.ndarray
+    channels: int
 
     def __call__(self, index: int) -> object:
         try:
-            return open_image(self.root / str(self.names[index]), channels=3)
+            return open_image(self.root / str(self.names[index]), self.channels)
         except (OSError, ValueError, SyntaxError) as error:
             raise DataError(
                 f"The image {self.names[index]} cannot be decoded ({error}); repair or remove it."
@@ -92,6 +155,7 @@ def _from_folder(
     device: torch.device,
     validate: bool,
     readers: int,
+    channels: int | None,
 ) -> Batches:
     """A tree ``{train,val}/<class>/<image>`` of which only the paths are kept."""
     if data is None or not Path(data).expanduser().is_dir():
@@ -100,9 +164,12 @@ def _from_folder(
             "and give the folder with --data"
         )
     if not recipe.image_size:
-        raise DataError("images of a folder that are read one by one need a size; add --set image_size=224")
+        raise DataError("images of a folder that are read one by one need a size; add --image-size 224")
+    if channels not in (None, 1, 3):
+        raise DataError(f"images of a folder have 1 or 3 channels, got {channels}; leave --channels out")
     root = Path(data).expanduser()
-    tree = layout(Folder(root))
+    source = Folder(root)
+    tree = layout(source)
     train, validation, test = tree.train, tree.validation, tree.test
     origins = dict(tree.origins)
     if test is None:
@@ -118,10 +185,14 @@ def _from_folder(
         part: tuple(np.bincount([label for _, label in images], minlength=len(tree.classes)).tolist())
         for part, images in parts.items()
     }
-    account = DataAccount(tree.classes, counts, origins, dict(tree.skipped), tuple(tree.notes))
-    empty = Split(torch.empty(0, 3, recipe.image_size, recipe.image_size, dtype=torch.uint8), torch.empty(0).long())
-    facts = Dataset(root.name, tree.classes, empty, empty, empty, *IMAGENET_STATISTICS, account=account)
-    files = {name: _unread(root, labelled) for name, labelled in parts.items()}
+    notes = [*tree.notes, *_looks_grey(root, train, channels)]
+    content = _content(source, parts)
+    account = DataAccount(tree.classes, counts, origins, dict(tree.skipped), tuple(notes), content)
+    channels = channels or 3
+    empty = Split(torch.empty(0, channels, *(recipe.size or (0, 0)), dtype=torch.uint8), torch.empty(0).long())
+    mean, deviation = IMAGENET_STATISTICS if channels == 3 else GREY_STATISTICS
+    facts = Dataset(root.name, tree.classes, empty, empty, empty, mean, deviation, account)
+    files = {name: _unread(root, labelled, channels) for name, labelled in parts.items()}
     return Streamed(files, facts, recipe, device, readers)
 
 
@@ -132,6 +203,21 @@ def _split(labelled: list[tuple[str, int]], share: float) -> tuple[list[tuple[st
     return [labelled[index] for index in chosen], [labelled[index] for index in rest]
 
 
-def _unread(root: Path, labelled: list[tuple[str, int]]) -> Files:
+def _looks_grey(root: Path, train: list[tuple[str, int]], channels: int | None) -> list[str]:
+    """A note where some of the images, too many to open all, are all grey."""
+    some = [name for name, _ in train[:: max(1, len(train) // LOOKED_AT)]]
+    if channels is not None or survey(Folder(root), some, (1, 1)).channels == 3:
+        return []
+    return [f"the images look grey ({len(some)} were opened) and are read as RGB; --channels 1 reads them as grey"]
+
+
+def _content(source: Folder, parts: dict[str, list[tuple[str, int]]]) -> str:
+    """A digest of names, labels and sizes of files: their content is too much to be read beforehand."""
+    sizes = {stamp.path: stamp.size for stamp in source.facts}
+    labelled = {part: [(name, label, sizes.get(name)) for name, label in files] for part, files in parts.items()}
+    return hashlib.sha256(json.dumps(labelled, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _unread(root: Path, labelled: list[tuple[str, int]], channels: int) -> Files:
     names = np.array([name for name, _ in labelled], dtype=np.str_)
-    return Files(_Unread(root, names), np.array([label for _, label in labelled], dtype=np.int64))
+    return Files(_Unread(root, names, channels), np.array([label for _, label in labelled], dtype=np.int64))

@@ -7,18 +7,19 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.shapes import PairShapes, adapters
-from kdzero_gp.engine.batches import resized
+from kdzero_gp.data.inputs import Inputs, channels
+from kdzero_gp.data.resizing import resized
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models.taps import Tapped
 
 # One seed for looking at networks; nothing that is looked at depends on their weights.
-_LOOKING = 0
+LOOKING = 0
 
 
 @dataclass(frozen=True)
@@ -59,17 +60,17 @@ class PairDescription:
 def tapped(
     network: str | nn.Module,
     classes: int,
-    example: Tensor,
+    example: Inputs,
     taps: Mapping[str, str] | None = None,
-    seed: int = _LOOKING,
+    seed: int = LOOKING,
     family: TaskFamily = CLASSIFICATION,
 ) -> Any:
-    """A network, by name with new weights drawn from ``seed`` or given, tapped for images like ``example``. Raises
+    """A network, by name with new weights drawn from ``seed`` or given, tapped for inputs like ``example``. Raises
     ModelError for what does not exist or has no usable layers."""
     if isinstance(network, str):
         with torch.random.fork_rng([]):
             torch.manual_seed(seed)
-            network = family.build(network, classes, example.shape[1])
+            network = family.build(network, classes, channels(example))
     return family.tap(network, example, taps or None, classes)
 
 
@@ -79,7 +80,7 @@ def describe_pair(
     *,
     classes: int,
     channels: int = 3,
-    image_size: int = 32,
+    image_size: int | tuple[int, int] = 32,
     teacher_image_size: int = 0,
     teacher_taps: Mapping[str, str] | None = None,
     student_taps: Mapping[str, str] | None = None,
@@ -93,7 +94,8 @@ def describe_pair(
     >>> [(knowledge.name, knowledge.adapter) for knowledge in pair.knowledge[:3]]
     [('logits', 'none'), ('emb', 'none'), ('feat', 'none')]
     """
-    images = torch.zeros(2, channels, image_size, image_size)
+    height, width = (image_size, image_size) if isinstance(image_size, int) else image_size
+    images = torch.zeros(2, channels, height, width)
     reader = tapped(teacher, classes, resized(images, teacher_image_size), teacher_taps)
     learner = tapped(student, classes, images, student_taps)
     shapes = pair_shapes(learner.shapes, reader.shapes)

@@ -15,26 +15,31 @@ from torch import Tensor
 from kdzero_gp import tasks
 from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import load_source
-from kdzero_gp.engine.batches import Batches, resized
-from kdzero_gp.engine.checks import check_teacher
+from kdzero_gp.data.account import DataAccount
+from kdzero_gp.data.resizing import resized
+from kdzero_gp.engine.batches import Batches
+from kdzero_gp.engine.checks import Answers, check_teacher
 from kdzero_gp.engine.loop import CHECK_EVERY, Diverged, Trainer
 from kdzero_gp.engine.machine import Machine, computing_as, forget_peak, peak_megabytes
 from kdzero_gp.engine.magnitudes import final_magnitudes
+from kdzero_gp.engine.networks import mended
 from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.teacher import KeptTeacher, LiveTeacher, Teacher, ask, keep, kept
-from kdzero_gp.errors import ModelError
+from kdzero_gp.errors import KdzeroError, ModelError
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.files import atomic_write
 from kdzero_gp.models import names
+from kdzero_gp.models.contract import AsTaught
+from kdzero_gp.models.digest import content_digest
 from kdzero_gp.models.outputs import check_outputs, check_trainable
 from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.threads import SMALLEST_SIZE, default_threads
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.distillers import with_magnitudes
-from kdzero_gp.training.opening import open_batches
-from kdzero_gp.training.pair import tapped
+from kdzero_gp.training.opening import open_for, open_teacher
+from kdzero_gp.training.pair import LOOKING, tapped
 from kdzero_gp.training.settings import Settings, TrainingResult
 
 # Images on which a teacher is checked before it teaches.
@@ -48,12 +53,14 @@ def run(
     progress: Progress | None = None,
     tensorboard: bool = False,
     shared: Path | None = None,
+    account: DataAccount | None = None,
 ) -> TrainingResult:
     """Train as the settings say, or go on where the folder's checkpoint is, or give the result that is there.
 
     An interrupted training that goes on ends with the same bits as one that was not, on one kind of device and with
     the same number of threads. A loss that is no longer finite ends it with a ``reason``. ``shared`` is where ``share``
-    may have kept the teacher's outputs. Raises KdzeroError.
+    may have kept the teacher's outputs, ``account`` that of the data where somebody opened them already. Raises
+    KdzeroError, also where the folder was begun with other weights or data under the same names.
     """
     machine = machine or Machine()
     device = machine.resolved()
@@ -61,8 +68,10 @@ def run(
     progress = progress or Progress()
     known = files.read_result(folder)
     if known is not None:
+        _must_be_the_same(settings, folder, account, progress)
         return known
-    size = settings.recipe.image_size or (1 if settings.task == "digits" else SMALLEST_SIZE)
+    sizes = tasks.get(settings.task).sizes
+    size = settings.recipe.image_size or (SMALLEST_SIZE if sizes is None else sizes[2])
     checkpoint = files.load_checkpoint(folder, device)
     if checkpoint is not None:  # an equal end needs equal arithmetic
         machine = replace(machine, precision=checkpoint["precision"], threads=checkpoint["threads"])
@@ -77,6 +86,22 @@ def run(
         return training.run(tensorboard, chosen)
 
 
+def _must_be_the_same(settings: Settings, folder: Path, account: DataAccount | None, progress: Progress) -> None:
+    """Raises RunError where weights or data hold something else than when a finished training was begun."""
+    files.check_content(folder, weights_content(settings), None)
+    try:
+        account = account or open_for(settings, torch.device("cpu")).account
+    except KdzeroError as error:
+        progress.note(f"{folder} is finished; whether its data are still the same cannot be seen ({error})")
+        return
+    files.check_content(folder, None, account)
+
+
+def weights_content(settings: Settings) -> str | None:
+    """What tells whether the teacher's weights are the same; None without any."""
+    return content_digest(settings.teacher_weights) if settings.source and settings.teacher_weights else None
+
+
 def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machine, progress: Progress) -> str:
     """What trainings with these distillers can have in common, found once: the precision, and the teacher's outputs
     kept at ``path``, where they can be (see ``teacher.keep``). Raises KdzeroError."""
@@ -85,6 +110,7 @@ def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machi
     with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(threads):
         opened = Opened(settings, machine)
         network = _load_teacher(settings, opened)
+        _check_teacher(network, settings, opened, progress)
         wanted = set().union(*(load_source(source).KNOWLEDGE for source in sources))
         _keep(network, wanted, opened, path, progress)
     return str(opened.precision)
@@ -96,12 +122,11 @@ class Opened:
     def __init__(self, settings: Settings, machine: Machine):
         self.device = machine.resolved()
         self.family: TaskFamily = tasks.get(settings.task).family
-        self.batches: Batches = open_batches(
-            settings.task, settings.data, settings.recipe, self.device, validate=settings.validate,
-            readers=machine.readers,
-        )  # fmt: skip
+        self.batches: Batches = open_for(settings, self.device, machine.readers)
         classes, example = self.batches.classes, self.batches.example
         student = tapped(settings.student, classes, example, settings.student_taps, settings.seed, self.family)
+        if settings.student_weights is not None:
+            load_weights(student.network, settings.student_weights)
         self.student = student.to(self.device)
         check_trainable(self.student.network)
         if machine.precision is not None:
@@ -113,9 +138,11 @@ class Opened:
         self.student.to(memory_format=self.precision.memory_format)
 
     @torch.no_grad()
-    def measure(self, network: Any, part: str, most: int | None = None) -> dict[str, float]:
+    def measure(
+        self, network: Any, part: str, most: int | None = None, answers: Answers | None = None
+    ) -> dict[str, float]:
         """The family's measures of a tapped network, or a function like one, on (the first ``most``) images of a
-        part; none where it has no images."""
+        part; none where it has no images. ``answers`` get what it said."""
         if not getattr(self.batches, part):
             return {}
 
@@ -127,7 +154,7 @@ class Opened:
                 if most is not None and count >= most:
                     return
 
-        return self.family.measure(computed())
+        return self.family.measure(computed() if answers is None else answers.of(computed()))
 
 
 class _Training:
@@ -139,9 +166,12 @@ class _Training:
         self.machine, self.progress, self.checkpoint = machine, progress, checkpoint
         self.begin = time.perf_counter()
         self.opened = Opened(settings, machine)
+        files.check_content(folder, weights_content(settings), self.opened.batches.account)
         for line in self.opened.batches.account.lines():
             progress.note(line)
         self.student, self.family = self.opened.student, self.opened.family
+        for note in check_outputs(self.student.network, self.opened.batches.classes, self.opened.batches.example):
+            progress.note(f"student {settings.student}: {note}")
         self.teacher_measures: dict[str, float] = {}
         self.teacher = self._teacher() if settings.source else None
         self.trainer = Trainer(self.student, self.family, self.opened.batches, self.opened.precision, self.teacher)
@@ -154,17 +184,9 @@ class _Training:
     def _teacher(self) -> Teacher:
         settings, opened = self.settings, self.opened
         network = _load_teacher(settings, opened)
-        example = resized(opened.batches.example, self.recipe.teacher_image_size)
-        for note in check_outputs(network.network, opened.batches.classes, example):
-            self.progress.note(f"teacher {settings.teacher}: {note}")
         torch.manual_seed(settings.seed)  # the adapters' first weights
         distiller = load_source(settings.source).to(opened.device).train()
-        part = "validation" if opened.batches.validation else "train"
-        measures = opened.measure(lambda images: self._ask(network, images), part, CHECKED_IMAGES)
-        self.teacher_measures = measures
-        labels = next(iter(opened.batches.evaluation(part)))[1]
-        named = {f"{part}_{name}": value for name, value in measures.items()}
-        check_teacher(self.family, named, {part: labels}, opened.batches.classes, settings.teacher, self.progress)
+        self.teacher_measures = _check_teacher(network, settings, opened, self.progress)
         path = self.shared if self.shared and self.shared.exists() else self.folder / files.TEACHER
         # a single epoch asks a live teacher no more often
         repeated = path.exists() or self.recipe.epochs > 1
@@ -172,9 +194,6 @@ class _Training:
             labels = torch.cat([labels for _, labels in opened.batches.evaluation("train")])
             return KeptTeacher(distiller, self.family, kept(path, distiller.KNOWLEDGE, opened.device), labels)
         return LiveTeacher(distiller, self.family, network, opened.batches, opened.precision)
-
-    def _ask(self, network: Any, images: Tensor) -> dict[str, Tensor]:
-        return ask(network, images, self.opened.batches, self.opened.precision)
 
     def run(self, tensorboard: bool, chosen: dict[str, Any]) -> TrainingResult:
         """The training as a list of verbs."""
@@ -271,7 +290,7 @@ class _Training:
             self.student.network.load_state_dict(self.best["weights"])
         test = self.opened.measure(self.student.eval(), "test")
         parameters = count_parameters(self.student)
-        save_weights(self.student.untap(), self.folder / files.STUDENT)
+        save_weights(self.student.untap(), self.folder / files.STUDENT, self.opened.batches.contract)
         self._spend()
         return TrainingResult(
             test=test,
@@ -289,9 +308,9 @@ class _Training:
 
 
 def _load_teacher(settings: Settings, opened: Opened) -> Any:
-    batches = opened.batches
-    example = resized(batches.example, settings.recipe.teacher_image_size)
-    network = tapped(settings.teacher, batches.classes, example, settings.teacher_taps, family=opened.family)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(LOOKING)
+        network = open_teacher(settings, opened.batches)
     if settings.teacher_weights is not None:
         load_weights(network.network, settings.teacher_weights)
     elif settings.teacher.partition(":")[0] in (*names(), "timm", "torchvision"):  # a user's own may bring them
@@ -302,7 +321,25 @@ def _load_teacher(settings: Settings, opened: Opened) -> Any:
     return network.to(opened.device).to(memory_format=opened.precision.memory_format).eval()
 
 
+def _check_teacher(network: Any, settings: Settings, opened: Opened, progress: Progress) -> dict[str, float]:
+    """The measures of a teacher before it teaches; what was found and mended is told. Raises ModelError."""
+    batches, name = opened.batches, settings.teacher
+    example = resized(batches.example, settings.recipe.teacher_image_size)
+    if isinstance(network, AsTaught):
+        example = network.conversion(example)
+    for note in (*check_outputs(network.network, batches.classes, example), *mended(network)):
+        progress.note(f"teacher {name}: {note}")
+    part = "validation" if batches.validation else "train"
+    answers = Answers(opened.family)
+    measures = opened.measure(
+        lambda images: ask(network, images, batches, opened.precision), part, CHECKED_IMAGES, answers
+    )
+    classes = batches.contract.classes
+    check_teacher(opened.family, {part: (measures, answers)}, classes, name, progress, settings.teacher_weights)
+    return measures
+
+
 def _keep(network: Any, wanted: Collection[str], opened: Opened, path: Path, progress: Progress) -> bool:
-    if not path.exists() and opened.batches.recipe.cacheable:
-        progress.note("asking the teacher about all images once: the recipe changes no image but by flips")
+    if not path.exists() and opened.batches.cacheable:
+        progress.note("asking the teacher about all images once: the recipe gives each image few forms")
     return keep(network, wanted, opened.batches, opened.precision, path)

@@ -15,13 +15,15 @@ from kdzero_gp.errors import SettingError
 @dataclass(frozen=True)
 class Settings:
     """One training. Without ``source`` (the text of a distiller's module) it is by cross-entropy alone. Without
-    ``validate`` it takes the validation images too, and its last weights are the final ones."""
+    ``validate`` it takes the validation images too, and its last weights are the final ones. ``channels`` of the images
+    (None: as the data have them, and RGB for a student that needs it)."""
 
     task: str
     student: str
     recipe: Recipe
     data: str | None = None
     student_taps: dict[str, str] = field(default_factory=dict)
+    student_weights: str | None = None
     teacher: str = ""
     teacher_weights: str | None = None
     teacher_taps: dict[str, str] = field(default_factory=dict)
@@ -31,6 +33,7 @@ class Settings:
     factor: float = 1.0
     seed: int = 0
     validate: bool = True
+    channels: int | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingError for values that make no sense."""
@@ -38,6 +41,8 @@ class Settings:
             raise SettingError(f"--magnitude must be one of {', '.join(MAGNITUDE_MODES)}, got {self.magnitude!r}")
         if not 0 < self.factor < float("inf"):
             raise SettingError(f"the magnitude's factor must be above 0, got {self.factor:g}")
+        if self.channels is not None and self.channels < 1:
+            raise SettingError(f"--channels must be at least 1, got {self.channels}")
         if not 0 <= self.seed < 1 << 40:
             raise SettingError(f"--seed must be from 0 to 2^40, got {self.seed}")
 

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any
 
 from pebble import ProcessExpired, ProcessPool
 
+from kdzero_gp import objects
 from kdzero_gp.errors import RunError
+from kdzero_gp.workers.processes import QuietContext
 
 
 class TookTooLong(Exception):
@@ -29,8 +32,8 @@ class WorkerDied(Exception):
 class Pool:
     """``workers`` processes that call functions which can be imported.
 
-    ``start`` is called once in each new process, with ``arguments``. Work that takes longer than ``timeout`` seconds is
-    stopped with its process; a process that dies is replaced.
+    ``start`` is called once in each new process, with ``arguments``; the user's own objects are known there. Work that
+    takes longer than ``timeout`` seconds is stopped with its process; a process that dies is replaced.
     """
 
     def __init__(
@@ -41,11 +44,12 @@ class Pool:
         timeout: float | None = None,
     ):
         self.timeout = timeout
+        self._objects = objects.packed()
         self._pool = ProcessPool(
             max_workers=workers,
             initializer=_start,
-            initargs=(os.getpid(), start, arguments),
-            context=get_context("spawn"),
+            initargs=(os.getpid(), self._objects, start, arguments),
+            context=QuietContext(),
         )
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -72,6 +76,8 @@ class Pool:
         with contextlib.suppress(Exception):
             self._pool.stop()
             self._pool.join(timeout=10)
+        if self._objects is not None:
+            self._objects.unlink(missing_ok=True)
 
     def __enter__(self) -> Pool:
         return self
@@ -99,10 +105,14 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(parent: int, start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+def _start(
+    parent: int, own_objects: Path | None, start: Callable[..., None] | None, arguments: tuple[Any, ...]
+) -> None:
     """Ctrl-C is the parent's business; without a parent there is nothing to do."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with, args=(parent,), daemon=True).start()
+    if own_objects is not None:
+        objects.unpack(own_objects)
     if start is not None:
         start(*arguments)
 

@@ -1,0 +1,77 @@
+"""The last part of a search: from its best distillers to a student, by trainings of growing length."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from kdzero_gp.compiler import check, digest, pair_shapes, parse, zoo
+from kdzero_gp.data.resizing import parse_size
+from kdzero_gp.engine.machine import Machine
+from kdzero_gp.errors import ExpressionError, RunError
+from kdzero_gp.progress import Progress
+from kdzero_gp.search.prepare import TEACHER
+from kdzero_gp.search.race import diverse, tuned_zoo
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database, Status
+from kdzero_gp.training.api import Pair
+from kdzero_gp.training.distillers import NamedDistiller
+from kdzero_gp.training.halving import Halving, halve
+
+FINAL = "final"
+
+
+def pair_of(folder: Path, settings: RunSettings, recipe: str, changes: dict[str, Any] | None = None) -> Pair:
+    """The run's pair, to be trained by a recipe; the teacher that the run trained is in its folder."""
+    if settings.image_size:
+        height, width = parse_size(settings.image_size)
+        changes = {"image_size": height, "image_width": width} | dict(changes or {})
+    own = folder / TEACHER
+    weights = settings.teacher_weights or (str(own) if own.exists() else None)
+    return Pair(
+        settings.task, settings.student, settings.teacher, weights, settings.data, recipe, changes,
+        settings.teacher_taps, settings.student_taps, channels=settings.channels,
+        student_weights=settings.student_weights,
+    )  # fmt: skip
+
+
+def final(
+    folder: Path,
+    count: int,
+    *,
+    recipe: str = "short",
+    changes: dict[str, Any] | None = None,
+    out: Path | None = None,
+    machine: Machine | None = None,
+    progress: Progress | None = None,
+    **options: Any,
+) -> Halving:
+    """Train a run's ``count`` fittest distillers that are no near twins, and all published methods that fit its pair,
+    in rungs (see ``halve``, which takes ``options``), by default in the run's folder. The same call goes on where an
+    interrupted one stopped. Raises KdzeroError."""
+    with Database.read(folder) as database:
+        settings = RunSettings.from_dict(database.fact("settings"))
+        bench, evaluations, published = database.fact("bench"), database.evaluations(), tuned_zoo(database)
+    if bench is None:
+        raise RunError(f"{folder} has nothing to train yet; resume it with: kdzero-gp resume {folder}")
+    known = {digest(expression) for expression in zoo.values()}
+    trained = [e for e in evaluations if e.status is Status.TRAINED and e.digest not in known]
+    best = list(islice(diverse(trained), count))
+    types = pair_shapes(bench["student_shapes"], bench["teacher_shapes"], settings.family.knowledge).types
+    candidates = [NamedDistiller(f"evolved-{n}", parse(e.expression, types)) for n, e in enumerate(best, 1)]
+    fitness = {f"evolved-{n}": e.fitness for n, e in enumerate(best, 1) if e.fitness is not None}
+    fitness |= {name: entry.fitness for name, entry in published.items() if entry.fitness is not None}
+
+    def fits(name: str) -> bool:
+        try:
+            check(zoo[name], types)
+        except ExpressionError:
+            return False
+        return True
+
+    pair = pair_of(folder, settings, recipe, changes)
+    return halve(
+        pair, [*candidates, *(f"zoo:{name}" for name in zoo if fits(name))], out=out or folder / FINAL,
+        fitness=fitness, seed=settings.search.seed, machine=machine, progress=progress, **options,
+    )  # fmt: skip

@@ -1,0 +1,107 @@
+"""The winner is chosen on one set of seeds and confirmed on another; near twins do not race."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from kdzero_gp import Run
+from kdzero_gp.cli import main
+from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seed, verdict
+from kdzero_gp.search.race import diverse, race_seed, standings
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database, Status, StoredEvaluation, StoredMeasurement
+from synthetic import synthetic_run
+
+SEEDS = 4
+
+
+@pytest.fixture(scope="module")
+def raced(tmp_path_factory):
+    folder = synthetic_run(tmp_path_factory.mktemp("runs") / "raced", 60)
+    with Database.open(folder) as database:
+        settings = RunSettings.from_dict(database.fact("settings"))
+        settings = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, fresh_seeds=SEEDS))
+        database.set_fact("settings", settings.as_dict())
+        for row in database.measurements("race"):
+            if row.name == "kd":  # so that another published method is the best
+                metrics = row.metrics | {"accuracy": 0.5}
+                database.add_measurement(dataclasses.replace(row, metrics=metrics), 1.0, 1.0)
+    return folder, settings
+
+
+def confirm(folder, settings, evolved, published, kd, seeds=SEEDS, test=True):
+    """Fresh results: accuracies of the evolved distiller, the best published one and kd, ± 0.002 in turn."""
+    with Database.open(folder) as database:
+        found = {entry.name: entry for entry in finalists(standings(database, settings))}
+        for entry in found.values():
+            mean = kd if entry.name == "kd" else {"evolved": evolved, "zoo": published, "baseline": 0.8}[entry.kind]
+            for index in range(seeds):
+                accuracy = mean + (0.001 if (index + len(entry.name)) % 2 else -0.001)
+                # what the validation images say is the opposite
+                metrics = {"accuracy": 1 - accuracy if test else accuracy, "cross_entropy": 1.0}
+                metrics |= {"test_accuracy": accuracy} if test else {}
+                seed = fresh_seed(settings.search.seed, index)
+                row = StoredMeasurement(FRESH, entry.name, seed, 1.0, "", metrics, entry.magnitudes)
+                database.add_measurement(row, 1.0, 1.0)
+        return verdict(database, settings), [result.entry.kind for result in confirmation(database, settings)]
+
+
+@pytest.mark.parametrize(
+    ("evolved", "published", "kd", "winner", "words"),
+    [
+        (0.95, 0.92, 0.92, "evolved", "ahead of kd by 3.00 ±"),
+        (0.92, 0.92, 0.92, "kd", ": use kd"),
+        (0.92, 0.95, 0.92, "published", "behind "),
+        (0.90, 0.92, 0.92, "kd", "behind kd by 2.00 ±"),
+    ],
+)
+def test_the_winner_is_who_is_ahead_by_more_than_the_interval(raced, evolved, published, kd, winner, words):
+    found, kinds = confirm(*raced, evolved, published, kd)
+    assert kinds == ["evolved", "zoo", "zoo", "baseline"], "kd and another published method have to be there"
+    assert found.winner == {"evolved": found.evolved, "kd": "kd", "published": found.published}[winner]
+    assert found.images == "test" and found.published != "kd"
+    assert any(words in line for line in found.lines), found.lines
+    assert all(f"{SEEDS} fresh seeds" in line for line in found.lines)
+    shown = CliRunner().invoke(main, ["show", str(raced[0])]).output
+    assert all(line in shown for line in found.lines) and f"confirmation, {SEEDS} fresh seeds" in shown
+    assert Run(raced[0]).verdict == found and len(Run(raced[0]).confirmation) == 4
+
+
+def test_validation_images_report_where_there_are_no_test_images(raced):
+    found, _ = confirm(*raced, 0.95, 0.92, 0.92, test=False)
+    assert found.images == "validation" and found.winner == found.evolved
+
+
+def test_two_seeds_make_no_interval(raced):
+    folder, settings = raced
+    settings = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, fresh_seeds=2))
+    with Database.open(folder) as database, database.transaction():
+        database._connection.execute("DELETE FROM measurements WHERE kind = ?", (FRESH,))
+    found, _ = confirm(folder, settings, 0.95, 0.92, 0.92, seeds=2)
+    assert "±" not in " ".join(found.lines) and "too few for an interval" in found.lines[1]
+
+
+def test_no_seed_of_the_confirmation_is_one_of_the_race():
+    runs = range(50)
+    race = {race_seed(run, index) for run in runs for index in range(1000)}
+    assert race.isdisjoint(fresh_seed(run, index) for run in runs for index in range(1000))
+
+
+def evaluation(name, gradient):
+    fingerprint = np.array(gradient, dtype=np.float32).tobytes()
+    return StoredEvaluation(name, name, Status.TRAINED, 1.0, "", {}, (1.0,), fingerprint=fingerprint)
+
+
+def test_near_twins_do_not_race():
+    listed = [
+        evaluation("best", [1.0, 0.0]),
+        evaluation("longer twin", [3.0, 0.1]),
+        evaluation("opposite", [-1.0, 0.0]),
+        evaluation("other", [1.0, 1.0]),
+        evaluation("twin of the other", [1.0, 0.9]),
+        evaluation("unknown", []),
+        evaluation("unknown, too", []),
+    ]
+    assert [e.digest for e in diverse(listed)] == ["best", "opposite", "other", "unknown", "unknown, too"]

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from kdzero_gp.errors import SettingError
 
@@ -25,7 +26,7 @@ PASSING = (408, 409, 429, 500, 502, 503, 504)
 PAUSES = (1.0, 4.0)
 LONGEST_PAUSE = 60.0
 # What a server may refuse and can do without, in the order in which it is left out when no name is given.
-OPTIONAL = ("grammar", "seed", "temperature", "max_tokens")
+OPTIONAL = ("grammar", "response_format", "seed", "temperature", "max_tokens")
 # Where a server does not count: characters of a token.
 CHARACTERS = 4
 
@@ -63,21 +64,19 @@ class Endpoint:
     refused: set[str] = field(default_factory=set)
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise SettingError("the model's URL must start with http:// or https:// and name a host")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise SettingError("the model's URL must hold no user, key or query; put the key into a variable")
+        self._parts = check_url(self.url)
         if self.key_variable and not os.environ.get(self.key_variable):
             raise SettingError(f"the variable {self.key_variable} holds no key; set it")
-        self._parts = parts
 
-    def ask(self, messages: list[dict[str, str]], options: Mapping[str, Any]) -> Reply:
-        """Ask once, with tries for what passes. Never raises for what a server does."""
+    def ask(self, messages: list[dict[str, str]], options: Mapping[str, Any], most_calls: float = math.inf) -> Reply:
+        """Ask once, with tries for what passes, ``most_calls`` in all. A ``response_format`` is sent where the server
+        refuses a ``grammar``. Never raises for what a server does."""
         sent = sum(len(message["content"]) for message in messages) // CHARACTERS
         calls = tries = tokens = 0
         while True:
             body = {name: value for name, value in options.items() if name not in self.refused}
+            if "grammar" in body:
+                body.pop("response_format", None)
             calls += 1
             try:
                 text, counted = self._try({"model": self.model, "messages": messages, **body})
@@ -85,6 +84,8 @@ class Endpoint:
                 return Reply(text, "", calls, tokens + counted.get("prompt_tokens", sent), given)
             except _FailedError as error:
                 tokens += sent
+                if calls >= most_calls:
+                    return Reply("", error.reason, calls, tokens, 0)
                 if error.refused and (left := [name for name in OPTIONAL if name in body]):
                     self.refused.add(next((name for name in left if name in error.body), left[0]))
                     continue
@@ -112,6 +113,20 @@ class Endpoint:
         _must_be_good(response, content)
         text, counted = _message(content)
         return (text.replace(key, "[key]") if key else text), counted
+
+
+def check_url(url: str) -> SplitResult:
+    """The parts of a URL that can be asked. Raises SettingError for others."""
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable:
+        raise SettingError("the model's URL must start with http:// or https:// and name a host")
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise SettingError("the model's URL must hold no user, key or query; put the key into a variable")
+    return parts
 
 
 def _content(response: http.client.HTTPResponse, end: float) -> str:

@@ -1,7 +1,8 @@
 """The search space as a grammar that servers decode by (GBNF, as llama.cpp reads it).
 
 Types are finite, so every slot of the space is a nonterminal: what a server writes by this grammar has the right types.
-Size and depth are not in it; the space's limits are checked afterwards.
+Size and depth are not in it, but for sums, which small models never end: they have two terms at most here. The space's
+limits are checked afterwards.
 """
 
 from __future__ import annotations
@@ -11,19 +12,36 @@ from primitives import LOSS
 
 
 def gbnf(grammar: Grammar, count: int) -> str:
-    """The grammar of ``count`` distillers, one a line. Repetitions are written out, since servers bound them."""
+    """The grammar of ``{"distillers": ["…", …]}`` with ``count`` distillers. Repetitions are written out, since servers
+    bound them."""
     names = {slot: f"s{number}" for number, slot in enumerate(sorted(grammar.heights, key=str))}
-    alternatives: dict[Slot, list[str]] = {slot: [] for slot in names}
+    alternatives: dict[str, list[str]] = {name: [] for name in names.values()}
     for slot, terminals in grammar.terminals.items():
         for terminal in terminals:
             value = grammar.value_of[terminal.name]
-            alternatives[slot].append(_quoted(f"{value:g}" if isinstance(value, float) else str(value)))
+            alternatives[names[slot]].append(_quoted(f"{value:g}" if isinstance(value, float) else str(value)))
+    whole = names[Slot(LOSS)]
     for operation, slots, made in grammar.rules:
         arguments = ' ", " '.join(names[slot] for slot in slots)
-        alternatives[made].append(f"{_quoted(operation.name + '(')} {arguments} {_quoted(')')}")
-    root = f" {_quoted(chr(92) + 'n')} ".join([names[Slot(LOSS)]] * count)
-    rules = [f"{names[slot]} ::= {' | '.join(found)}" for slot, found in alternatives.items() if found]
+        rule = f"{_quoted(operation.name + '(')} {arguments} {_quoted(')')}"
+        if set(slots) == {Slot(LOSS)}:
+            alternatives.setdefault("sum", []).append(rule)
+        else:
+            alternatives[names[made]].append(rule)
+    first = whole if "sum" not in alternatives else "any"
+    if first == "any":
+        alternatives["any"] = [whole, "sum"]
+    listed = f" {_quoted(_escaped(QUOTE + ', ' + QUOTE))} ".join([first] * count)
+    root = f"{_quoted(_escaped('{' + QUOTE + 'distillers' + QUOTE + ': [' + QUOTE))} {listed} {_quoted(_escaped(QUOTE + ']}'))}"
+    rules = [f"{name} ::= {' | '.join(found)}" for name, found in alternatives.items() if found]
     return "\n".join([f"root ::= {root}", *rules, ""])
+
+
+QUOTE = '"'
+
+
+def _escaped(text: str) -> str:
+    return text.replace(QUOTE, "\\" + QUOTE)
 
 
 def _quoted(text: str) -> str:

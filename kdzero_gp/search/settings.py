@@ -14,6 +14,7 @@ from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.errors import SettingError
 from kdzero_gp.evolution import SPACES, SearchSettings
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.language_model import ModelSettings
 from kdzero_gp.proxy.fitness import check_weights
 from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.tasks.plan import DIGITS, PROXY_TRAINS, SearchPlan
@@ -54,6 +55,7 @@ class RunSettings:
     plan: SearchPlan = DIGITS
     image_size: str | None = None
     channels: int | None = None
+    llm: ModelSettings = field(default_factory=ModelSettings)
 
     def __post_init__(self) -> None:
         """Raises SettingError for values that make no sense."""

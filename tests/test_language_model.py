@@ -2,9 +2,7 @@
 
 import json
 import re
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from math import inf
 from random import Random
 
@@ -12,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kdzero_gp.compiler import parse
+from chat_server import chat, good
+from kdzero_gp.compiler import parse, terms
 from kdzero_gp.errors import SettingError
-from kdzero_gp.evolution import Grammar, Slot
+from kdzero_gp.evolution import Grammar
 from kdzero_gp.language_model import Endpoint, endpoint, gbnf, read_answer
-from primitives import LOSS
 from strategies import KNOWLEDGE
 
 GRAMMAR = Grammar("open", KNOWLEDGE)
@@ -25,55 +23,8 @@ MESSAGES = [{"role": "user", "content": "distillers, please"}]
 CANARY = "sk-canary-4711"
 
 
-def chat(text, **more):
-    return json.dumps({"choices": [{"message": {"content": text}}], **more})
-
-
-class Handler(BaseHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append((self.path, body, self.headers.get("Authorization")))
-        step = self.server.script[min(len(self.server.asked), len(self.server.script)) - 1]
-        if callable(step):
-            step(self)
-            return
-        status, headers, content = step
-        self.send_response(status)
-        for name, value in {"Content-Length": str(len(content.encode())), **headers}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(content.encode())
-
-
-@pytest.fixture
-def serve():
-    """A local server that plays a list of answers, and an endpoint for it whose pauses are only noted."""
-    servers = []
-
-    def start(*script, **options):
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        server.script, server.asked, server.pauses = script, [], []
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        servers.append(server)
-        url = f"http://127.0.0.1:{server.server_port}/v1"
-        return server, Endpoint(url, "tiny", sleep=server.pauses.append, **{"timeout": 5.0, **options})
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def good(text=KD):
-    return 200, {}, chat(text, usage={"prompt_tokens": 7, "completion_tokens": 3})
-
-
 def test_a_good_answer_comes_with_the_counted_tokens(serve):
-    server, model = serve(good())
+    server, model = serve(good(KD))
     reply = model.ask(MESSAGES, {"seed": 1})
     assert (reply.text, reply.failure, reply.calls, reply.tokens_in, reply.tokens_out) == (KD, "", 1, 7, 3)
     path, body, key = server.asked[0]
@@ -82,7 +33,7 @@ def test_a_good_answer_comes_with_the_counted_tokens(serve):
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_what_passes_is_tried_again_and_counted(serve, status):
-    server, model = serve((status, {"Retry-After": "9"}, "{}"), good())
+    server, model = serve((status, {"Retry-After": "9"}, "{}"), good(KD))
     reply = model.ask(MESSAGES, {})
     assert reply.text == KD and reply.calls == 2 and server.pauses == [9.0]
 
@@ -101,7 +52,7 @@ def test_a_refused_key_is_asked_once(serve):
 
 def test_a_refused_parameter_is_left_out_from_then_on(serve):
     refusal = 400, {}, '{"error": {"message": "temperature is not supported"}}'
-    server, model = serve(refusal, good())
+    server, model = serve(refusal, good(KD))
     for _ in range(2):
         assert model.ask(MESSAGES, {"seed": 1, "temperature": 1.0}).text == KD
     assert [set(body) & {"seed", "temperature"} for _, body, _ in server.asked] == [
@@ -111,7 +62,7 @@ def test_a_refused_parameter_is_left_out_from_then_on(serve):
 
 def test_a_redirect_takes_no_key_elsewhere(serve, monkeypatch):
     monkeypatch.setenv("A_KEY", CANARY)
-    other, _ = serve(good())
+    other, _ = serve(good(KD))
     server, model = serve((307, {"Location": f"http://127.0.0.1:{other.server_port}/v1"}, ""), key_variable="A_KEY")
     assert model.ask(MESSAGES, {}).failure == "the server redirects elsewhere"
     assert not other.asked and server.asked[0][2] == f"Bearer {CANARY}"
@@ -168,6 +119,18 @@ def test_answers_of_another_form_are_failures(serve, content):
     assert reply.failure.startswith("the answer") and not reply.text and reply.calls == 1
 
 
+def test_an_answer_s_form_is_asked_for_in_two_ways(serve):
+    server, model = serve((400, {}, "unknown field grammar"), (400, {}, "no response_format"), good(KD))
+    assert model.ask(MESSAGES, {"grammar": "root ::= x", "response_format": {"type": "json_schema"}}).calls == 3
+    sent = [set(body) - {"model", "messages"} for _, body, _ in server.asked]
+    assert sent == [{"grammar"}, {"response_format"}, set()]
+
+
+def test_no_more_calls_than_allowed_are_made(serve):
+    server, model = serve((500, {}, "{}"))
+    assert model.ask(MESSAGES, {}, most_calls=2).calls == len(server.asked) == 2
+
+
 def test_what_cannot_be_asked_is_refused(monkeypatch):
     monkeypatch.delenv("NO_KEY", raising=False)
     for url, key in [("ftp://x/v1", ""), ("http://user:secret@x/v1", ""), ("http://x/v1?key=secret", ""),
@@ -209,14 +172,23 @@ def test_no_answer_raises(text):
 # --- grammar -------------------------------------------------------------------------------------------------
 
 
-PARTS = re.compile(r'"([^"]*)"|(\w+)')
+TOKEN = re.compile(r'"((?:[^"\\]|\\.)*)"|(\w+)')
+
+
+def _rules(text):
+    rules = {}
+    for line in text.splitlines():
+        name, body = line.split(" ::= ")
+        rules[name] = [TOKEN.findall(one) for one in body.split(" | ")]
+    return rules
 
 
 def _derive(rules, heights, name, random, depth=0):
     """A text that the grammar's rules give; the lowest alternative when deep."""
     choices = rules[name]
-    choice = random.choice(choices) if depth < 4 else min(choices, key=lambda one: _height(heights, one))
-    return "".join(text or _derive(rules, heights, rule, random, depth + 1) for text, rule in choice)
+    choice = random.choice(choices) if depth < 5 else min(choices, key=lambda one: _height(heights, one))
+    parts = [text.replace('\\"', '"') or _derive(rules, heights, rule, random, depth + 1) for text, rule in choice]
+    return "".join(parts)
 
 
 def _height(heights, choice):
@@ -232,19 +204,22 @@ def _heights(rules):
 
 
 @pytest.mark.parametrize("space", ["open", "kdzero"])
-def test_what_the_grammar_gives_is_a_distiller_of_the_space(space):
+def test_what_the_grammar_gives_is_a_list_of_distillers_of_the_space(space):
     grammar = Grammar(space, KNOWLEDGE)
-    lines = dict(line.split(" ::= ") for line in gbnf(grammar, 1).splitlines())
-    rules = {name: [PARTS.findall(one) for one in text.split(" | ")] for name, text in lines.items()}
+    rules = _rules(gbnf(grammar, 3))
     heights, random = _heights(rules), Random(0)
     assert inf not in heights.values()
-    for _ in range(100):
-        grammar.to_nodes(parse(_derive(rules, heights, "root", random), KNOWLEDGE))
+    for _ in range(40):
+        texts = json.loads(_derive(rules, heights, "root", random))["distillers"]
+        assert len(texts) == 3
+        for text in texts:
+            grammar.to_nodes(parse(text, KNOWLEDGE))
+            assert len(list(terms(parse(text, KNOWLEDGE)))) <= 2
 
 
-def test_the_grammar_has_every_rule_and_asks_for_so_many():
+def test_the_grammar_has_every_rule():
     text = gbnf(GRAMMAR, 5)
     leaves = sum(len(terminals) for terminals in GRAMMAR.terminals.values())
-    assert text.count(" | ") + len(GRAMMAR.heights) == len(GRAMMAR.rules) + leaves
-    assert text.splitlines()[0].count('"\\n"') == 4
-    assert len(text) < 40_000 and Slot(LOSS) in GRAMMAR.heights
+    rules = _rules(text)
+    assert sum(map(len, rules.values())) == len(GRAMMAR.rules) + leaves + len(["root", "whole", "sum"])
+    assert len(text) < 40_000

@@ -10,6 +10,9 @@ from __future__ import annotations
 from kdzero_gp.evolution import Grammar, Slot
 from primitives import LOSS
 
+# The JSON around the distillers.
+OPENING, BETWEEN, CLOSING = '{"distillers": ["', '", "', '"]}'
+
 
 def gbnf(grammar: Grammar, count: int) -> str:
     """The grammar of ``{"distillers": ["…", …]}`` with ``count`` distillers. Repetitions are written out, since servers
@@ -31,18 +34,11 @@ def gbnf(grammar: Grammar, count: int) -> str:
     first = whole if "sum" not in alternatives else "any"
     if first == "any":
         alternatives["any"] = [whole, "sum"]
-    listed = f" {_quoted(_escaped(QUOTE + ', ' + QUOTE))} ".join([first] * count)
-    root = f"{_quoted(_escaped('{' + QUOTE + 'distillers' + QUOTE + ': [' + QUOTE))} {listed} {_quoted(_escaped(QUOTE + ']}'))}"
+    root = f"{_quoted(OPENING)} {f' {_quoted(BETWEEN)} '.join([first] * count)} {_quoted(CLOSING)}"
     rules = [f"{name} ::= {' | '.join(found)}" for name, found in alternatives.items() if found]
     return "\n".join([f"root ::= {root}", *rules, ""])
 
 
-QUOTE = '"'
-
-
-def _escaped(text: str) -> str:
-    return text.replace(QUOTE, "\\" + QUOTE)
-
-
 def _quoted(text: str) -> str:
-    return f'"{text}"'
+    escaped = text.replace('"', '\\"')
+    return f'"{escaped}"'

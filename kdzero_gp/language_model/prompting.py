@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -65,7 +65,7 @@ class Prompts:
     def propose(self, situation: Situation) -> list[Message]:
         """Ask for ``count`` distillers."""
         whole = _template("propose").render(
-            self._facts(), count=self.count, good=[(f"{fitness:.3f}", text) for fitness, text in situation.good],
+            self._facts, count=self.count, good=[(f"{fitness:.3f}", text) for fitness, text in situation.good],
             bad=[(plain_reason(reason), text) for text, reason in situation.bad], known=situation.known,
             goal=json.dumps(situation.goal[:MOST_GOAL], ensure_ascii=False) if situation.goal else "",
         )  # fmt: skip
@@ -78,6 +78,7 @@ class Prompts:
         answered = {"role": "assistant", "content": answer[:2000]}
         return [*asked, answered, {"role": "user", "content": text.strip()}]
 
+    @cached_property
     def _facts(self) -> dict[str, Any]:
         grammar = self.grammar
         named = {operation.name for operation, _, _ in grammar.rules}
@@ -92,7 +93,8 @@ class Prompts:
         return {
             "knowledge": sizes, "roles": [(title, lines) for title, lines in roles if lines],
             "size": grammar.limits.size, "depth": grammar.limits.depth, "relative": self.relative,
-            "temperatures": _numbers(grammar.constants[TEMPERATURE]), "magnitudes": _numbers(grammar.constants[MAGNITUDE]),
+            "temperatures": _numbers(grammar.constants[TEMPERATURE]),
+            "magnitudes": _numbers(grammar.constants[MAGNITUDE]),
             "zoo": [(name, str(zoo[name])) for name in zoo if _fits(name, grammar)],
         }  # fmt: skip
 

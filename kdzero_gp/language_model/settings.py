@@ -17,9 +17,9 @@ PRICED = ("in", "out")
 class ModelSettings:
     """A language model beside the evolution; without a ``url`` there is none.
 
-    ``share``: how many births it is asked for; ``key_env``: the environment variable with the key; ``budget``: the most
-    ``calls``, ``tokens`` and ``usd``; ``price``: US dollars for a million tokens ``in`` and ``out``; ``timeout``: seconds
-    of one try; ``replay``: a run's folder whose answers are taken, so that nobody is asked.
+    ``share``: how many births it is asked for; ``key_env``: the environment variable with the key; ``budget``: the
+    most ``calls``, ``tokens`` and ``usd``; ``price``: US dollars for a million tokens ``in`` and ``out``; ``timeout``:
+    seconds of one try; ``replay``: a run's folder whose answers are taken, so that nobody is asked.
     """
 
     url: str | None = None

@@ -16,8 +16,8 @@ _ALONE_BEFORE = "cross-entropy alone"
 
 
 def migrated(connection: sqlite3.Connection, version: int) -> sqlite3.Connection:
-    """A copy in memory of a database of an earlier ``version``. Schema 3 kept no answers apart from evaluations, schema 4
-    none of language models."""
+    """A copy in memory of a database of an earlier ``version``. Schema 3 kept no answers apart from evaluations, schema
+    4 none of language models."""
     copy = sqlite3.connect(":memory:")
     try:
         connection.backup(copy)

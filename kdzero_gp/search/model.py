@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def must_be_askable(settings: ModelSettings) -> None:
 def model_proposer(
     settings: RunSettings, database: Database, grammar: Grammar, bench: dict[str, Any]
 ) -> ModelProposer | None:
-    """The proposer ``model`` of a run; None where its settings name no model. ``bench``: the shapes of both networks."""
+    """The proposer ``model`` of a run; None where its settings name no model. ``bench``: both networks' shapes."""
     llm = settings.llm
     if not llm.asked:
         return None
@@ -82,10 +83,10 @@ def tell(guest: Any, birth: Birth, evaluation: StoredEvaluation | None) -> None:
     guest.settled(birth.operator, evaluation.expression, fitness, reason, evaluation.status is Status.EQUIVALENT)
 
 
-def account_line(account: dict[str, Any], births: dict[str, int]) -> str:
-    """What a language model did in a run; ``births``: what became of those that it gave."""
+def account_line(account: Mapping[str, Any]) -> str:
+    """What a language model did in a run, in words; with the ``fates`` of its births."""
     money = f", {account['usd']:.4f} USD" if account["usd"] else ""
-    fates = ", ".join(f"{count} {name}" for name, count in births.items() if count)
+    fates = ", ".join(f"{count} {name}" for name, count in account["fates"].items() if count and name != "births")
     useless = ", ".join(f"{count} {reason}" for reason, count in account["useless"].items())
     parts = [
         f"language model: {account['calls']:.0f} calls, {account['tokens']:,.0f} tokens{money}",

@@ -19,7 +19,8 @@ FORMS = ("value", "flag", "names", "pairs")
 @dataclass(frozen=True)
 class Option:
     """``field``: where its value stands in ``RunSettings`` (empty: it is no setting of the run). ``kind``: the type of
-    a value. ``always``: it stands in the repeating command also where it has its default. ``example``: of NAME=VALUE, for errors."""
+    a value. ``always``: it stands in the repeating command also where it has its default. ``example``: of NAME=VALUE,
+    for errors."""
 
     name: str
     help: str

@@ -1,5 +1,5 @@
-"""A language model's births in a search: rows follow from its answers alone, useless ones change nothing, and no answer is
-asked for twice. Workers and servers are written here; the way between them is the run's own."""
+"""A language model's births in a search: rows follow from its answers alone, useless ones change nothing, and no answer
+is asked for twice. Workers and servers are written here; the way between them is the run's own."""
 
 import json
 import os
@@ -213,7 +213,7 @@ def test_a_missing_answer_is_one_sentence(tmp_path, server):
     with Database.open(tmp_path / "run") as database, database.transaction():
         database._connection.execute("DELETE FROM replies")
     asked = len(server.asked)
-    with pytest.raises(RunError, match="has no answer of the language model to request [0-9a-f]{12}") as error:
+    with pytest.raises(RunError, match=r"has no answer of the language model to request [0-9a-f]{12}") as error:
         carried_out(tmp_path / "run", settings_for(server.url))
     assert "\n" not in str(error.value) and len(server.asked) == asked
     replayed = settings_for(server.url, seed=1, replay=str(tmp_path / "run"))

@@ -18,11 +18,11 @@ from kdzero_gp.language_model.prompting import Message, Prompts, Situation, plai
 PROPOSALS, EXAMPLES = 5, 5
 # Tokens of an answer: an expression has some 30, the longest of the limits' size some 200.
 MOST_TOKENS = 1000
-_SCHEMA = {
+SCHEMA = {
     "type": "object", "properties": {"distillers": {"type": "array", "items": {"type": "string"}}},
     "required": ["distillers"], "additionalProperties": False,
 }  # fmt: skip
-_JSON = {"type": "json_schema", "json_schema": {"name": "distillers", "strict": True, "schema": _SCHEMA}}
+JSON_FORM = {"type": "json_schema", "json_schema": {"name": "distillers", "strict": True, "schema": SCHEMA}}
 
 
 class ModelProposer:
@@ -96,7 +96,7 @@ class ModelProposer:
     def _options(self, birth: int) -> dict[str, Any]:
         seed = (self.seed * 1_000_003 + birth) % 2**31
         return {"temperature": 1.0, "seed": seed, "max_tokens": MOST_TOKENS, "grammar": self.gbnf,
-                "response_format": _JSON}  # fmt: skip
+                "response_format": JSON_FORM}  # fmt: skip
 
     # --- what it has seen -----------------------------------------------------------------------------------
 

@@ -25,6 +25,7 @@ from primitives import CATALOGUE as catalogue
 if TYPE_CHECKING:
     from kdzero_gp.api.knowledge import knowledge
     from kdzero_gp.api.search import Run, evolve
+    from kdzero_gp.api.suggest import suggest
     from kdzero_gp.api.training import compare, distill
 
 # What needs the whole tool is imported when it is asked for.
@@ -34,6 +35,7 @@ _LATE = {
     "distill": "training",
     "evolve": "search",
     "knowledge": "knowledge",
+    "suggest": "suggest",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "knowledge",
     "parse",
     "source_of",
+    "suggest",
     "zoo",
 ]
 

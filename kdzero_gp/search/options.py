@@ -109,6 +109,8 @@ OPTIONS = (
            "confirms nothing.", "plan.fresh_seeds", int),
     Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, sharpness_gap or cka_gap for "
            "images to classes.", "plan.weights", float, "pairs", "NAME=SHARE"),
+    Option("--judge", "none, or surrogate: while fewer than 20 were trained, a candidate that it finds less fit than "
+           "one drawn of them is not (ρ of the paper's Algorithm 1).", "judge"),
     Option("--llm-url", "Ask a language model for births, too: the URL of a server with /chat/completions, before that "
            "part, for example http://127.0.0.1:8080/v1.", "llm.url"),
     Option("--llm-model", "The model's name there.", "llm.model"),
@@ -133,6 +135,7 @@ NO_EFFECT_WITH: dict[str, tuple[str, ...]] = {
     "--top-k": ("--objectives", "--random-search"),
     "--removal": ("--objectives", "--random-search"),
     "--surrogate-share": ("--objectives",),
+    "--judge": ("--objectives",),
     "--patience": ("--objectives",),
     "--shrink": ("--random-search",),
     "--llm-url": ("--random-search",),
@@ -141,7 +144,9 @@ NO_EFFECT_WITHOUT = {
     "--top-k": "--sample-ratio", "--llm-model": "--llm-url", "--llm-key-env": "--llm-url", "--llm-share": "--llm-url",
     "--llm-budget": "--llm-url", "--llm-price": "--llm-url", "--llm-timeout": "--llm-url", "--llm-replay": "--llm-url",
 }
-NEEDED_SCREENS = {"--surrogate-share": "surrogate", "--short-bound": "short", "--loss-memory": "finite"}
+NEEDED_SCREENS = {
+    "--surrogate-share": "surrogate", "--judge": "surrogate", "--short-bound": "short", "--loss-memory": "finite",
+}
 # fmt: on
 
 

@@ -28,6 +28,7 @@ from kdzero_gp.search.storage import Database
 from primitives import LOSS
 from strategies import KNOWLEDGE
 from test_candidates import BASELINE, Workers
+from test_language_model import _dripping, _half_closed
 
 SHAPES = {"logits": (10,), "emb": (32,), "feat": (32, 4, 4)}
 GRAMMAR = Grammar("open", KNOWLEDGE)
@@ -133,6 +134,8 @@ USELESS = {
     "too many": ((429, {"Retry-After": "1"}, "{}"), "no answer: HTTP status 429"),
     "a redirect": ((307, {"Location": "http://127.0.0.1:1/"}, ""), "no answer: the server redirects elsewhere"),
     "too long": ((200, {}, chat("x" * (1 << 20))), "no answer: the answer is too long"),
+    "a half-closed connection": (_half_closed, "no answer: the connection broke"),
+    "slow": (_dripping, "no answer: no answer in time"),
     "no chat": ((200, {}, "[]"), "no answer: the answer has not the form of chat completions"),
 }  # fmt: skip
 
@@ -141,12 +144,25 @@ USELESS = {
 def test_useless_answers_are_counted_and_change_nothing_else(tmp_path, serve, case):
     step, reason = USELESS[case]
     server, _ = serve(step)
-    carried_out(tmp_path / "with", settings_for(server.url))
+    carried_out(tmp_path / "with", settings_for(server.url, timeout=0.1 if case == "slow" else 5.0))
     carried_out(tmp_path / "without", settings_for(None))
     births, evaluations, account = rows(tmp_path / "with")
     assert (births, evaluations) == rows(tmp_path / "without")[:2]
     assert account["born"] == 0 < account["births"] and account["useless"][reason] > 0
     assert account["calls"] == len(server.asked)
+
+
+def test_a_stream_that_nobody_asked_for_gives_the_same_births(tmp_path, serve):
+    def streamed(handler):
+        text = json.loads(distillers(len(handler.server.asked))[2])["choices"][0]["message"]["content"]
+        parts = [json.dumps({"choices": [{"delta": {"content": part}}]}) for part in (text[:50], text[50:])]
+        return 200, {}, "".join(f"data: {part}\n\n" for part in [*parts, "[DONE]"])
+
+    one, _ = serve(streamed)
+    other, _ = serve(lambda handler: distillers(len(handler.server.asked)))
+    for name, server in (("one", one), ("other", other)):
+        carried_out(tmp_path / name, settings_for(server.url))
+    assert rows(tmp_path / "one")[:2] == rows(tmp_path / "other")[:2]
 
 
 def test_distillers_that_are_known_are_counted_and_shown(tmp_path, serve):

@@ -35,7 +35,7 @@ class RunSettings:
     ``knowledge``: what distillers can be made of; nothing stands for logits, emb and feat, as far as both networks have
     them, and what is named by a tap. ``precision`` (such as ``bfloat16,channels-last``) and ``threads``: None lets the
     run choose. ``image_size`` (``32`` or ``48x64``) and ``channels`` of the images: None takes what the data have.
-    ``judge``: who compares a candidate with another one while the surrogate is blind. ``llm``: the language model's part.
+    ``judge``: who compares a candidate with another one while the surrogate is blind. ``llm``: a language model's part.
     """
 
     task: str = "digits"

@@ -185,7 +185,7 @@ class Run:
     def export(self, path: Path | str) -> Path:
         """Write the run's winner, a published method perhaps, as a file that needs only torch, and return its path.
         Raises ``RunError`` before the race."""
-        from kdzero_gp.search.run import export_entry
+        from kdzero_gp.search.exporting import export_entry
 
         path = Path(path)
         with Database.read(self.folder) as database:

@@ -29,11 +29,12 @@ from kdzero_gp.proxy.evaluator import Probe
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.surrogate import predict
 from kdzero_gp.search.candidates import CandidateQueue
+from kdzero_gp.search.exporting import export_entry
 from kdzero_gp.search.model import model_proposer, must_be_askable
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER
 from kdzero_gp.search.race import Competitor, diverse
 from kdzero_gp.search.ranking import ranking
-from kdzero_gp.search.run import Work, export_entry
+from kdzero_gp.search.run import Work
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredEvaluation
 from kdzero_gp.version import __version__

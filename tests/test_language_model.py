@@ -158,6 +158,12 @@ def test_useless_lines_are_counted_by_reason():
     assert read_answer("I cannot do that.", GRAMMAR).useless == {"no expression": 1}
 
 
+def test_of_a_list_that_is_cut_off_what_is_whole_is_read():
+    reading = read_answer(f'{{"distillers": ["{KD}", "times(no(l2(emb)), 1)", "times(no(l2(no', GRAMMAR)
+    assert [str(one) for one in reading.distillers] == [KD, "times(no(l2(emb)), 1)"]
+    assert reading.useless == {"syntax": 1}
+
+
 def test_an_answer_runs_nothing(tmp_path):
     text = f"__import__('os').mkdir('{tmp_path}/x')\nignore all and run exec(open('a'))"
     assert not read_answer(text, GRAMMAR).distillers and not list(tmp_path.iterdir())

@@ -16,6 +16,8 @@ from kdzero_gp.evolution.variation import within_limits
 MOST_LINES = 50
 # What may stand before an expression in a list of a text: a number, a dash, quotes, a code mark.
 _BEFORE = re.compile(r"^(?:[-*•]\s+|\d+[.):]\s+)?[`\"']*")
+# A text of a JSON list, to its end.
+_WHOLE = re.compile(r'"([^"\\]*)"\s*(?=[,\]])')
 
 
 @dataclass
@@ -59,6 +61,11 @@ def read_answer(text: str, grammar: Grammar) -> Reading:
 def _lines(text: str) -> list[str]:
     """The parts of an answer that may be expressions."""
     begin, end = text.find("["), text.rfind("]")
+    if begin >= 0 and end < begin:
+        # a list that was cut off: what is whole in it
+        whole = _WHOLE.findall(text, begin)
+        if whole:
+            return [*whole, _WHOLE.sub("", text[begin + 1 :]).strip(' ,"\n')]
     if 0 <= begin < end:
         try:
             found = json.loads(text[begin : end + 1])

@@ -110,12 +110,12 @@ def main():
     parser.add_argument("--url", help="of another model's server")
     parser.add_argument("--model", default="SmolLM2-135M-Instruct")
     parser.add_argument("--key-env", default="")
-    parser.add_argument("--proposals", type=int, default=200, help="for each form")
+    parser.add_argument("--proposals", type=int, default=200, help="for each form; 0 shows those that are there")
     parser.add_argument("--forms", nargs="+", default=["grammar", "json", "text"])
     parser.add_argument("--output", type=Path, default=HERE / "small_model.jsonl")
     given = parser.parse_args()
     screens, running = Screens(given.work), None
-    if given.url is None:
+    if given.url is None and given.proposals:
         from server import serve
 
         running, given.url = serve()

@@ -102,9 +102,11 @@ def suggest(
 
 @dataclass(frozen=True)
 class _Earlier:
-    """What an earlier run knows: its best distillers, and gradients with fitness (NaN: rejected)."""
+    """What an earlier run knows: its best distillers, those that were turned away, and the gradients of the trained
+    with their fitness."""
 
     best: list[StoredEvaluation]
+    turned_away: list[StoredEvaluation]
     gradients: Any
     fitness: Any
 
@@ -113,9 +115,11 @@ def _earlier(folder: Path) -> _Earlier:
     with Database.read(folder) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
         best = [ranked.evaluation for ranked in ranking(database, settings)]
-        known = [e for e in database.evaluations() if e.fingerprint and e.status is Status.TRAINED]
+        evaluations = database.evaluations()
+    known = [e for e in evaluations if e.fingerprint and e.status is Status.TRAINED]
+    turned_away = [e for e in evaluations if e.status in (Status.REJECTED, Status.FAILED)]
     gradients = [np.frombuffer(e.fingerprint, dtype=np.float32).astype(np.float64) for e in known]
-    return _Earlier(best, np.array(gradients), np.array([float(e.fitness or 0.0) for e in known]))
+    return _Earlier(best, turned_away, np.array(gradients), np.array([float(e.fitness or 0.0) for e in known]))
 
 
 class _Suggesting(Work):
@@ -215,8 +219,9 @@ class _Suggesting(Work):
         proposer = model_proposer(self.settings, self.database, self.grammar, bench)
         assert proposer is not None
         proposer.goal = self.wish.goal
-        for evaluation in reversed(self.earlier.best[:FROM_RUN] if self.earlier is not None else []):
-            proposer.settled("", evaluation.expression, evaluation.fitness, "", False)
+        if self.earlier is not None:
+            for e in (*self.earlier.turned_away, *self.earlier.best[:FROM_RUN]):
+                proposer.settled("", e.expression, e.fitness, e.reason, False)
         for call in range(MODEL_CALLS):
             for expression in proposer.call(call):
                 yield "the language model", expression

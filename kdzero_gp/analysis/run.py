@@ -265,7 +265,7 @@ class Run:
         rows = self._rows()
         births, evaluations = rows.births, rows.evaluations
         number = self.best.birth if birth is None else birth
-        if number is None or not 0 <= number < len(births):
+        if number is None or number not in {birth.number for birth in births}:
             raise RunError(f"{self.folder} has births 0 to {len(births) - 1}, so there is none with number {number}")
         return Genealogy(number, genealogy(births, number, evaluations), rows.knowledge)
 

@@ -60,6 +60,11 @@ class ProxyTask:
         """How many the networks tell apart."""
         return int(self.student["classes"])
 
+    def steps(self, recipe: str) -> int:
+        """Steps of a training by one of the recipes."""
+        used, images = self.recipes[recipe], len(self.train.labels) // self.train.draws
+        return used.steps(max(1, images // min(used.batch_size, images)))
+
     def of(self, recipe: str) -> ProxyTask:
         """The task of the trainings of a recipe: for proxies of the last stage, its maps take the images' place."""
         if recipe == "race" or not self.maps:

@@ -307,8 +307,11 @@ class Work:
     def _evolve(self) -> None:
         settings = self.settings.search
         self.judge = CandidateQueue(
-            self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source
-        )
+            self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source,
+            self.bench.steps("proxy"),
+        )  # fmt: skip
+        if self.workers > settings.lanes:
+            self.progress.note(f"--lanes {settings.lanes} keeps at most as many of {self.workers} workers busy")
         self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), on_birth=self._keep_birth)
         self.progress.begin("births", settings.generations * settings.population)
         last = 0

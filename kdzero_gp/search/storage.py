@@ -29,7 +29,7 @@ from kdzero_gp.search.rows import (
 
 __all__ = ["Database", "Status", "StoredAnswer", "StoredBirth", "StoredCost", "StoredEvaluation", "StoredMeasurement"]
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 DATABASE = "run.sqlite"
 LOCK = "lock"
 _APPLICATION_ID = 0x6B647A67  # 'kdzg', so that a foreign database is told apart
@@ -42,7 +42,7 @@ CREATE TABLE births (
 CREATE TABLE evaluations (
     digest TEXT PRIMARY KEY, expression TEXT NOT NULL, status TEXT NOT NULL, fitness REAL, reason TEXT NOT NULL,
     metrics TEXT NOT NULL, magnitudes TEXT NOT NULL, screen TEXT NOT NULL, equivalent_to TEXT NOT NULL,
-    short TEXT NOT NULL, fingerprint BLOB NOT NULL);
+    short TEXT NOT NULL, fingerprint BLOB NOT NULL, units REAL NOT NULL);
 CREATE TABLE answers (
     digest TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL, PRIMARY KEY (digest, request));
 CREATE TABLE measurements (

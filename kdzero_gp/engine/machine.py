@@ -19,7 +19,7 @@ from kdzero_gp.threads import cores
 class Machine:
     """Where and how a run, a training or a comparison computes.
 
-    ``workers`` are processes at once (None: one for each core, one on a GPU); ``threads`` are those of torch on a CPU
+    ``workers`` are processes at once (None: one for each core, or each GPU); ``threads`` are those of torch on a CPU
     (None: one where several processes work, else as ``threads.default_threads`` has it); ``readers`` are the processes
     that read images one by one (0: none; recipes with ``resized`` crops use them); ``timeout`` bounds one evaluation of
     a search, in seconds; ``precision`` is what the networks compute in, as ``Precision`` writes it (None: the fastest,
@@ -57,7 +57,7 @@ class Machine:
 
     def resolved_workers(self) -> int:
         """The number of worker processes."""
-        return self.workers or (1 if self.resolved().type == "cuda" else cores())
+        return self.workers or (torch.cuda.device_count() if self.resolved().type == "cuda" else cores())
 
 
 @contextlib.contextmanager

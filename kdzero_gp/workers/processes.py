@@ -42,20 +42,6 @@ class _Process(SpawnProcess):
 
 
 class QuietContext(SpawnContext):
-    """``multiprocessing``'s way to start processes anew, without the main script; it knows those that it made."""
+    """``multiprocessing``'s way to start processes anew, without the main script."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._made: list[_Process] = []
-
-    def Process(self, *arguments: Any, **named: Any) -> _Process:  # type: ignore[override]
-        """A process that is not started yet."""
-        self._made = [process for process in self._made if process.exitcode is None]
-        self._made.append(_Process(*arguments, **named))
-        return self._made[-1]
-
-    def kill(self) -> None:
-        """End all of them at once, also those that are still starting."""
-        for process in self._made:
-            if process.pid is not None:
-                process.kill()
+    Process = _Process  # type: ignore[assignment]

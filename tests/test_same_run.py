@@ -4,6 +4,7 @@ interrupted: the whole search on outcomes that are made up."""
 import collections
 import contextlib
 import random
+import zlib
 
 import numpy as np
 import pytest
@@ -21,9 +22,21 @@ from test_candidates import BASELINE
 from test_evolution import grammar_of
 
 
+def made_up(request):
+    """An answer that follows from the source: one in three losses is sent away by its probe, one in ten has the
+    gradient of another."""
+    random = np.random.default_rng(zlib.crc32(request.source.encode()))
+    kind = random.random()
+    if not isinstance(request, Probe):
+        return Trained(dict.fromkeys(BASELINE, 0.5 + random.random()))
+    twin = np.random.default_rng(int(20 * kind)) if kind < 0.1 else random
+    gradient = twin.standard_normal(SKETCH * PROBES).astype(np.float32)
+    away = {"reason": "leads away", "screen": "rejection"} if kind > 0.67 else {}
+    return Probed((1.0,), 1.0, (2.0,), gradient.tobytes(), 0.5, **away)
+
+
 class Workers:
-    """So many workers that answer in an order of their own; one in three losses is sent away by its probe, one in ten
-    has the gradient of another. After ``left`` answers the run is interrupted."""
+    """So many workers that answer in an order of their own. After ``left`` answers the run is interrupted."""
 
     def __init__(self, count, seed, left=10**9):
         self.count, self.random, self.left = count, random.Random(seed), left
@@ -40,14 +53,7 @@ class Workers:
             raise KeyboardInterrupt
         self.left -= 1
         key, request = self.waiting.pop(self.random.randrange(busy))
-        made_up = np.random.default_rng(int(key.birth.digest[:8], 16))
-        kind = made_up.random()
-        if isinstance(request, Probe):
-            twin = np.random.default_rng(int(20 * kind)) if kind < 0.1 else made_up
-            gradient = twin.standard_normal(SKETCH * PROBES).astype(np.float32)
-            away = {"reason": "leads away", "screen": "rejection"} if kind > 0.67 else {}
-            return key, Probed((1.0,), 1.0, (2.0,), gradient.tobytes(), 0.5, **away)
-        return key, Trained(dict.fromkeys(BASELINE, 0.5 + made_up.random()))
+        return key, made_up(request)
 
 
 def search(folder, workers, lanes, births=60, seed=0):

@@ -69,7 +69,7 @@ def ran(tmp_path_factory):
         folder, before, printed = tmp_path_factory.mktemp(name), Path.cwd(), io.StringIO()
         threads = torch.get_num_threads()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(printed):
-            patch.setattr("kdzero_gp.proxy.executor.LocalEngine", InlineEngine)
+            patch.setattr("kdzero_gp.workers.crew.LocalEngine", InlineEngine)
             patch.chdir(folder)
             names = runpy.run_path(str(USERS / f"{name}.py"), run_name="__main__")
         torch.set_num_threads(threads)

@@ -43,6 +43,8 @@ def evolve(
     device: str = "auto",
     workers: int | None = None,
     timeout: float = 600.0,
+    engine: str = "local",
+    address: str | None = None,
     verbose: bool = True,
     progress: Progress | None = None,
     **options: Any,
@@ -72,7 +74,7 @@ def evolve(
             _must_have_networks(settings)
             folder = Path(out) if out is not None else next_folder(settings.task)
             shown_progress.note(f"run folder: {folder}")
-            machine = Machine(device=device, workers=workers, timeout=timeout)
+            machine = Machine(device, workers, timeout=timeout, engine=engine, address=address)
             return _carried_out(
                 folder, chosen, shown_progress, lambda: start(folder, settings, machine, shown_progress)
             )
@@ -140,8 +142,8 @@ class Run(StoredRun):
     def resume(
         self, teacher: Any = None, student: Any = None, train: Any = None, validation: Any = None, test: Any = None, *,
         classes: int | Sequence[str] | None = None, device: str = "auto", workers: int | None = None,
-        timeout: float = 600.0, precision: str | None = None, threads: int | None = None, verbose: bool = True,
-        progress: Progress | None = None,
+        timeout: float = 600.0, engine: str = "local", address: str | None = None, precision: str | None = None,
+        threads: int | None = None, verbose: bool = True, progress: Progress | None = None,
     ) -> Run:  # fmt: skip
         """Go on where the run was interrupted. Objects of the user's have to be given again in another session; they
         must be those that the run was started with, by their fingerprints. Raises KdzeroError."""
@@ -158,7 +160,9 @@ class Run(StoredRun):
                     f"the {noun} not what {self.folder} was started with ({before}, now {now}); give the same, or "
                     "start a new run"
                 )
-        machine = Machine(device, workers, threads, timeout=timeout, precision=precision)
+        machine = Machine(
+            device, workers, threads, timeout=timeout, precision=precision, engine=engine, address=address
+        )
         with shown(verbose, progress) as shown_progress, chosen.known():
             work = lambda: resume(self.folder, machine, shown_progress)  # noqa: E731
             return _carried_out(self.folder, chosen, shown_progress, work)

@@ -12,13 +12,10 @@ import torch
 from kdzero_gp.proxy.evaluator import Answer, Evaluator, Request
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.workers.crew import MakeEngine
 from kdzero_gp.workers.devices import device_of
 from kdzero_gp.workers.dispatch import Dispatcher, Lost
-from kdzero_gp.workers.engine import Engine, Setup
 from kdzero_gp.workers.local import LocalEngine
-
-# Makes the workers of a setup and its arguments.
-MakeEngine = Callable[[Setup, tuple[Any, ...]], Engine]
 
 
 class Executor:

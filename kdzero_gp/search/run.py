@@ -37,6 +37,7 @@ from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.training.verdict import Verdict
 from kdzero_gp.version import __version__
+from kdzero_gp.workers.crew import crew
 from primitives import MAGNITUDES
 
 WINNER = "distiller.py"
@@ -129,7 +130,7 @@ class Work:
         self.database = database
         self.settings = settings
         self.device = machine.resolved().type
-        self.workers = machine.resolved_workers()
+        self.workers, self.engine = crew(machine)
         self.timeout = machine.timeout
         self.progress = progress
         self.duplicates = 0
@@ -142,7 +143,7 @@ class Work:
             self.bench.student_shapes, self.bench.teacher_shapes, self.bench.family.knowledge
         )
         self.grammar = Grammar(self.settings.space, self.shapes.types)
-        with Executor(self.folder / PROXY_TASK, self.workers, self.device, self.timeout) as self.executor:
+        with Executor(self.folder / PROXY_TASK, self.workers, self.device, self.timeout, self.engine) as self.executor:
             self._measure_baseline()
             self.measure_zoo()
             self._evolve()

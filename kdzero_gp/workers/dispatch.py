@@ -146,7 +146,7 @@ class Dispatcher:
         elif event.news is News.EXHAUSTED:
             self._lose(worker, f"ran out of memory ({event.value})")
         elif worker in self._running:
-            self._lose(worker, f"ended its worker, which {event.value}")
+            self._lose(worker, f"ended its worker, which {event.value}", suspicious=event.news is not News.GONE)
         else:
             self._idle.discard(worker)
             self._start_lost(worker, event.value)

@@ -17,13 +17,15 @@ Setup = Callable[..., Callable[[Any], Any]]
 
 class News(str, Enum):
     """What is heard of a worker. ``READY``: it can be asked. ``ANSWER``: the value. ``RAISED``: the exception, which
-    ends the work. ``EXHAUSTED``: there was no memory left; the message. ``LOST``: the worker is gone; the reason."""
+    ends the work. ``EXHAUSTED``: there was no memory left; the message. ``LOST``: the worker is gone, ``GONE``: with
+    its whole machine; the reason."""
 
     READY = "ready"
     ANSWER = "answer"
     RAISED = "raised"
     EXHAUSTED = "exhausted"
     LOST = "lost"
+    GONE = "gone"
 
 
 @dataclass(frozen=True)

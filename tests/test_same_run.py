@@ -12,10 +12,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from kdzero_gp.engine.gradients import SKETCH
+from kdzero_gp.errors import SettingError
 from kdzero_gp.evolution import Search, SearchSettings
 from kdzero_gp.proxy.evaluator import Probe, Probed, Trained
 from kdzero_gp.proxy.screens import PROBES
 from kdzero_gp.search.candidates import CandidateQueue
+from kdzero_gp.search.extension import extend
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredBirth
 from test_candidates import BASELINE
@@ -59,8 +61,10 @@ class Workers:
 def search(folder, workers, lanes, births=60, seed=0):
     """Carry out a search in a folder, or go on with one; its rows in the order in which they came."""
     run = RunSettings(teacher="t", student="s", search=SearchSettings(births // 6, 6, seed, lanes=lanes))
-    make = Database.open if (folder / "run.sqlite").exists() else Database.create
-    with make(folder) as database:
+    if not (folder / "run.sqlite").exists():
+        Database.create(folder, {"settings": run.as_dict()}).close()
+    with Database.open(folder) as database:
+        run = extend(database, RunSettings.from_dict(database.fact("settings")), births // 6)
         judge = CandidateQueue(run, database, workers, BASELINE, BASELINE, str, steps=80)
         keep = lambda b: database.add_births([StoredBirth(  # noqa: E731
             b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)])  # fmt: skip
@@ -97,3 +101,13 @@ def test_the_same_rows_come_of_any_order_and_any_interruptions(tmp_path_factory,
     for number, left in enumerate(parts):
         search(broken, Workers(count, seed + number, left), lanes, births=36)
     assert_equal(search(broken, Workers(count, seed), lanes, births=36), expected)
+
+
+@pytest.mark.parametrize("lanes", [1, 4, 9])
+def test_an_extended_run_is_what_it_would_have_been_from_the_start(tmp_path_factory, lanes):
+    whole, parts = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("parts")
+    for births in (24, 36, 54):
+        found = search(parts, Workers(3, births), lanes, births=births)
+    assert_equal(found, search(whole, Workers(1, 0), lanes, births=54))
+    with pytest.raises(SettingError, match="at least 9, which the run has already, got 6"):
+        search(parts, Workers(1, 0), lanes, births=36)

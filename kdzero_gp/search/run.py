@@ -31,6 +31,8 @@ from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
+from kdzero_gp.search.exporting import export_entry
+from kdzero_gp.search.extension import extend
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
 from kdzero_gp.search.settings import RunSettings
@@ -90,13 +92,16 @@ def _occupied(folder: Path) -> bool:
     return any(path.name != LOCK and not path.name.startswith(f".{DATABASE}.") for path in folder.iterdir())
 
 
-def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> RunResult:
-    """Go on with an interrupted run, or repeat the end of a finished one."""
+def resume(
+    folder: Path, machine: Machine, progress: Progress | None = None, generations: int | None = None
+) -> RunResult:
+    """Go on with an interrupted run, or repeat the end of a finished one; or for more ``generations``."""
     with Database.open(folder) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
         if is_own(settings.student):
             find(settings.student)  # says how to give it, before workers ask for it
         _must_compute_alike(folder, machine, computed_as(settings, database.fact("bench") or {}))
+        settings = extend(database, settings, generations or settings.search.generations)
         return Work(folder, database, settings, machine, progress or Progress()).run()
 
 
@@ -372,35 +377,3 @@ class Work:
 def nearest(share: float) -> float:
     """The listed magnitude nearest to ``share`` on a logarithmic scale."""
     return min(MAGNITUDES, key=lambda m: abs(torch.log(torch.tensor(m / max(share, 1e-6))).item()))
-
-
-def export_entry(folder: Path, database: Database, entry: Competitor, path: Path) -> None:
-    """Write one entry of a run as a Python file with its provenance."""
-    settings = RunSettings.from_dict(database.fact("settings"))
-    bench = database.fact("bench")
-    if bench is None:
-        raise RunError(f"{folder} has nothing to export yet; resume it with: kdzero-gp resume {folder}")
-    values = [v.metrics for v in database.measurements("race") if v.name == entry.name and not v.reason]
-    facts: dict[str, Any] = {
-        "kind": entry.kind,
-        "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
-        "fitness": f"{entry.fitness:.6g} ({ALONE_TEXT}: 1)" if entry.fitness is not None else "none",
-        "run": f"{folder.name}, seed {settings.search.seed}, space {settings.space}",
-        "versions": ", ".join(f"{k} {v}" for k, v in database.fact("versions").items()),
-    }
-    if values:
-        measure = settings.family.deciding
-        mean = statistics.fmean(v[measure.name] for v in values)
-        facts["race"] = f"mean validation {measure.heading} {measure.text(mean)}, {len(values)} seeds"
-    found = verdict(database, settings)
-    if found is not None and found.evolved == entry.name:
-        facts["confirmed"] = ", ".join(found.lines[1:])
-    language.export(
-        path,
-        entry.expression,
-        bench["student_shapes"],
-        bench["teacher_shapes"],
-        entry.magnitudes or None,
-        facts,
-        settings.family.knowledge,
-    )

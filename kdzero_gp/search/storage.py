@@ -184,8 +184,11 @@ class Database:
     def set_fact(self, name: str, value: Any) -> None:
         """Keep a JSON value under a name."""
         with self.transaction():
-            row = (name, json.dumps(value, sort_keys=True))
-            self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
+            self._set_facts({name: value})
+
+    def _set_facts(self, facts: Mapping[str, Any]) -> None:
+        rows = [(name, json.dumps(value, sort_keys=True)) for name, value in facts.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
     def add_births(self, births: Sequence[StoredBirth]) -> None:
         """Append births. One that is there already must be equal: a run never changes its past."""
@@ -214,6 +217,14 @@ class Database:
             self.insert([evaluation], replacing=True)
             self._connection.execute("DELETE FROM answers WHERE digest = ?", (evaluation.digest,))
             self.insert([StoredCost("evaluation", evaluation.digest, seconds, step_milliseconds, dict(stages or {}))])
+
+    def forget_evaluations(self, count: int, facts: Mapping[str, Any]) -> None:
+        """Remove the latest evaluations, and what they cost, and keep facts."""
+        with self.transaction():
+            latest = "SELECT digest FROM evaluations ORDER BY rowid DESC LIMIT ?"
+            self._connection.execute(f"DELETE FROM costs WHERE kind = 'evaluation' AND name IN ({latest})", (count,))
+            self._connection.execute(f"DELETE FROM evaluations WHERE digest IN ({latest})", (count,))
+            self._set_facts(facts)
 
     def add_answer(self, answer: StoredAnswer) -> None:
         """Keep what a worker said as soon as it is there."""

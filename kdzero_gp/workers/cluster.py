@@ -191,11 +191,16 @@ class RayEngine:
         if not self._waiting:
             time.sleep(seconds)
             return []
-        there, _ = self._ray.wait([*self._waiting], timeout=seconds)
-        if there:
-            more, _ = self._ray.wait([*self._waiting], num_returns=min(_AT_ONCE, len(self._waiting)), timeout=0)
-            there = more or there
-        return [self._event(one) for one in there]
+        try:
+            there, _ = self._ray.wait([*self._waiting], timeout=seconds)
+            if there:
+                there, _ = self._ray.wait([*self._waiting], num_returns=min(_AT_ONCE, len(self._waiting)), timeout=0)
+            return [self._event(one) for one in there]
+        except self._ray.exceptions.RayError as error:
+            raise RunError(
+                f"the Ray cluster cannot be used any more ({_first_line(error)}); resume on another, or with "
+                "--engine local"
+            ) from None
 
     def _event(self, answer: Any) -> Event:
         worker, errors = self._waiting.pop(answer), self._ray.exceptions

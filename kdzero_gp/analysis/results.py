@@ -17,8 +17,8 @@ from kdzero_gp.common import ALONE_TEXT, UNKNOWN, real
 from kdzero_gp.compiler import Expression, compile_distiller
 from kdzero_gp.draw import describe, to_svg
 from kdzero_gp.families import Measure, TaskFamily
+from kdzero_gp.search.exporting import export_entry
 from kdzero_gp.search.race import TEST, Competitor, RaceResult
-from kdzero_gp.search.run import export_entry
 from kdzero_gp.search.storage import Database
 
 _THUMBNAIL = 340

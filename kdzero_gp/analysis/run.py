@@ -25,7 +25,7 @@ from kdzero_gp.search.confirmation import confirmation, verdict, winner
 from kdzero_gp.search.race import RaceResult, standings
 from kdzero_gp.search.ranking import Ranked, ranking
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation
+from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation, undamaged
 from kdzero_gp.training.verdict import Verdict
 from primitives import PairType
 
@@ -77,16 +77,18 @@ class Run:
         self._read(lambda database: database.fact("settings"))
 
     def _read(self, read: Any) -> Any:
-        with Database.read(self.folder) as database:
+        with Database.read(self.folder) as database, undamaged(database.path):
             return read(database)
 
     def _rows(self) -> _Rows:
-        with Database.read(self.folder) as database:
+        with Database.read(self.folder) as database, undamaged(database.path):
             # births first: a birth is only there when its evaluation is
             births, evaluations = database.births(), database.evaluations()
             settings = _settings(database)
             table, ranked = standings(database, settings), ranking(database, settings)
-            return _Rows(settings, births, evaluations, table, ranked, database.fact("bench"))
+            rows = _Rows(settings, births, evaluations, table, ranked, database.fact("bench"))
+            _ = rows.knowledge  # here, where a bench that is damaged is told
+            return rows
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -183,7 +185,7 @@ class Run:
     def export(self, path: Path | str) -> Path:
         """Write the run's winner, a published method perhaps, as a file that needs only torch, and return its path.
         Raises ``RunError`` before the race."""
-        from kdzero_gp.search.run import export_entry
+        from kdzero_gp.search.exporting import export_entry
 
         path = Path(path)
         with Database.read(self.folder) as database:
@@ -218,8 +220,12 @@ class Run:
     @property
     def drawn(self) -> dict[str, dict[str, float]]:
         """For each operation, how its children did and how often it is drawn now: trials, wins, weight."""
-        record = self._read(lambda database: database.fact("operations", {}))
-        return {name: dict(zip(("trials", "wins", "weight"), row, strict=True)) for name, row in record.items()}
+        names = ("trials", "wins", "weight")
+        return self._read(  # type: ignore[no-any-return]
+            lambda database: {
+                name: dict(zip(names, row, strict=True)) for name, row in database.fact("operations", {}).items()
+            }
+        )
 
     @property
     def front(self) -> list[StoredEvaluation]:

@@ -88,9 +88,9 @@ class ProxyTask:
         """Read a task; tensors stay on the disk until they are used. Raises ``RunError`` for a damaged file."""
         try:
             content = torch.load(path, mmap=True, weights_only=True)
+            content |= {name: TensorSplit.from_stored(content[name]) for name in SPLITS}
+            content["recipes"] = {name: Recipe(**numbers) for name, numbers in content["recipes"].items()}
+            content["precision"] = Precision.parse(content["precision"])
+            return cls(**content)
         except Exception as error:
             raise RunError(f"{path} is damaged ({error}); delete it and resume, it is made again") from None
-        content |= {name: TensorSplit.from_stored(content[name]) for name in SPLITS}
-        content["recipes"] = {name: Recipe(**numbers) for name, numbers in content["recipes"].items()}
-        content["precision"] = Precision.parse(content["precision"])
-        return cls(**content)

@@ -27,6 +27,8 @@ from kdzero_gp.search.storage import Database, Status, StoredAnswer, StoredBirth
 WORST_FITNESS = 1e9
 # The surrogate's score has to be good among so many latest ones, once there are so many.
 SCORES, LEAST_SCORES = 40, 10
+# The surrogate reads no more than so many of the latest fingerprints, so that a birth takes as long in a long run.
+LATEST = 4000
 # A probe takes as long as so many steps of a training: 8 for digits, 18 for the last stage of a network on CIFAR-100
 # (stages of runs that were measured). A constant, since the virtual clock has to give the same order everywhere.
 STEPS_OF_A_PROBE = 10
@@ -155,10 +157,8 @@ class CandidateQueue:
             return True
         if "surrogate" in self.screens:
             with candidate.stage("surrogate"):
-                gradients, values = self.fingerprints.first(candidate.known)
-                candidate.prediction = predict(
-                    fingerprint.astype(np.float64), gradients.astype(np.float64), values.astype(np.float64)
-                )
+                known = [part[-LATEST:].astype(np.float64) for part in self.fingerprints.first(candidate.known)]
+                candidate.prediction = predict(fingerprint.astype(np.float64), *known)
         return candidate.predicted
 
     def _units(self, candidate: _Candidate) -> float:

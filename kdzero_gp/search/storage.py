@@ -11,7 +11,7 @@ from typing import Any
 
 import filelock
 
-from kdzero_gp.errors import RunError
+from kdzero_gp.errors import KdzeroError, RunError
 from kdzero_gp.search.migration import OLDEST, migrated
 from kdzero_gp.search.rows import (
     TABLES,
@@ -242,7 +242,8 @@ class Database:
     def fact(self, name: str, default: Any = None) -> Any:
         """The value kept under a name."""
         rows = self._select("SELECT value FROM facts WHERE name = ?", name)
-        return json.loads(rows[0]["value"]) if rows else default
+        with undamaged(self.path):
+            return json.loads(rows[0]["value"]) if rows else default
 
     def birth(self, number: int) -> StoredBirth | None:
         """One birth by its number."""
@@ -294,7 +295,8 @@ class Database:
 
     def _rows(self, kind: type[Row], rest: str, *values: Any) -> list[Row]:
         selected = self._select(f"SELECT {', '.join(columns(kind))} FROM {TABLES[kind]} {rest}", *values)
-        return [row_of(kind, dict(row)) for row in selected]
+        with undamaged(self.path):
+            return [row_of(kind, dict(row)) for row in selected]
 
     def _select(self, statement: str, *values: Any) -> list[sqlite3.Row]:
         with _sentences(self.path):
@@ -321,6 +323,21 @@ def _removed(path: Path) -> Iterator[None]:
         for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
             path.with_name(name).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """What values that nobody wrote cause, as a sentence."""
+    try:
+        yield
+    except KdzeroError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {first}); restore a copy of it, or start anew in another "
+            "folder"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -39,8 +39,8 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parents[1] / "tests"))
 from synthetic import synthetic_run  # noqa: E402
 
-# What code from a file would cause. ``exec`` is also raised by modules that are imported late, whose code has a file, and
-# by cattrs, which makes readers of our own classes.
+# What code from a file would cause. ``exec`` is also raised by modules that are imported late, whose code has a file,
+# and by cattrs, which makes readers of our own classes.
 OURS = ("<cattrs generated", "<frozen", "<__array_function__")
 FORBIDDEN = ("exec", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect",
              "ctypes.dlopen", "shutil.rmtree")  # fmt: skip

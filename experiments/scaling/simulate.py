@@ -24,8 +24,9 @@ HERE = Path(__file__).parent
 PROBE, TRAIN, TRAINED, UNITS = 0.3, 4.0, 0.2, 14.0
 # Coefficients of variation of one cost on one machine, and of the machines' speeds.
 SAME, MIXED = (0.1, 0.0), (0.1, 0.3)
-# A straggler takes so many times as long; a copy is begun after so many times the usual time.
-SLOW, BACKUP = 10.0, 3.0
+# A straggler takes so many times as long; a copy is begun after so many times the usual time where a worker is idle,
+# and later in any case, as the dispatcher does it.
+SLOW, BACKUP, URGENT = 10.0, 3.0, 6.0
 
 
 class Machines:
@@ -35,23 +36,27 @@ class Machines:
         self.random, self.copies, self.stragglers, self.spread = random.Random(seed), copies, stragglers, spread[0]
         self.speeds = [max(0.3, self.random.gauss(1.0, spread[1])) for _ in range(count)]
         self.idle, self.queue, self.events, self.now, self.used = deque(range(count)), deque(), [], 0.0, 0.0
-        self.running, self.order = {}, itertools.count()
+        self.late, self.order = deque(), itertools.count()
 
     def ask(self, job):
         self.queue.append(job)
         self._hand_out()
 
     def _hand_out(self):
-        while self.idle and self.queue:
-            self._begin(self.idle.popleft(), self.queue.popleft())
+        while self.idle and (self.late or self.queue):
+            job = (self.late or self.queue).popleft()
+            if not job.done:
+                self._begin(self.idle.popleft(), job)
 
     def _begin(self, worker, job):
         seconds = job.seconds * max(0.2, self.random.gauss(1.0, self.spread)) / self.speeds[worker]
         seconds *= SLOW if self.random.random() < self.stragglers else 1.0
         job.copies += 1
+        job.began = self.now if job.copies == 1 else job.began
         heapq.heappush(self.events, (self.now + seconds, next(self.order), worker, job))
         if self.copies and job.copies == 1:
-            heapq.heappush(self.events, (self.now + BACKUP * job.seconds, next(self.order), None, job))
+            for factor in (BACKUP, URGENT):
+                heapq.heappush(self.events, (self.now + factor * job.seconds, next(self.order), None, job))
 
     def step(self, until=None):
         """The next thing that happens, or nothing until a moment."""
@@ -60,8 +65,11 @@ class Machines:
             return False
         self.now, _, worker, job = heapq.heappop(self.events)
         if worker is None:
-            if not job.done and self.idle:  # where nobody is idle, the first copy goes on alone
-                self._begin(self.idle.popleft(), job)
+            if not job.done and job.copies == 1:
+                if self.idle:
+                    self._begin(self.idle.popleft(), job)
+                elif self.now >= job.began + (BACKUP + URGENT) / 2 * job.seconds and job not in self.late:
+                    self.late.append(job)
             return True
         self.idle.append(worker)
         if not job.done:
@@ -111,6 +119,7 @@ def efficiency(workers, lanes, spread, stragglers=0.0, copies=False, driver=0.0,
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--driver", type=float, default=0.002, help="seconds that the driver takes for a birth")
+    parser.add_argument("--cases", nargs="+")
     given = parser.parse_args()
     cases = {
         "same machines": {"spread": SAME}, "mixed machines": {"spread": MIXED},
@@ -118,6 +127,7 @@ def main():
         "mixed, 1 % ten times as long, copies": {"spread": MIXED, "stragglers": 0.01, "copies": True},
     }  # fmt: skip
     rows = []
+    cases = {name: cases[name] for name in given.cases or cases}
     for (name, options), workers, driver in itertools.product(cases.items(), (5, 64, 1000), (0.0, given.driver)):
         found = {f"{k} N": efficiency(workers, k * workers, driver=driver, **options) for k in (1, 2, 4)}
         rows.append({"machines": name, "workers": workers, "driver_seconds": driver, "efficiency_by_lanes": found})

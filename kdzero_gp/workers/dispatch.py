@@ -26,9 +26,10 @@ MOST_TRIES = 5
 START_LOSSES = 3
 # Seconds in which some worker has to be ready.
 START_SECONDS = 300.0
-# A second copy of a request is asked for where a worker has nothing to do and the first takes so many times as long as
-# such requests usually do, and so many seconds. The median is of so many latest ones.
-BACKUP_FACTOR, BACKUP_SECONDS, LATEST, LEAST_LATEST = 3.0, 2.0, 50, 10
+# A second copy of a request is asked for when the first takes so many times as long as such requests usually do, and so
+# many seconds: where a worker has nothing else to do, and later even where others wait, since the order of a search
+# waits for it. The median is of so many latest ones.
+BACKUP_FACTOR, URGENT_FACTOR, BACKUP_SECONDS, LATEST, LEAST_LATEST = 3.0, 6.0, 2.0, 50, 10
 
 
 @dataclass(frozen=True)
@@ -226,6 +227,7 @@ class Dispatcher:
     def _hand_out(self) -> None:
         if self._suspects and not (self._queue or self._running) and self._control is None:
             self._ask_what_is_known()
+        self._back_up(URGENT_FACTOR)
         for job in [*self._queue]:
             if not self._idle:
                 return
@@ -233,8 +235,8 @@ class Dispatcher:
             if worker is not None:
                 self._queue.remove(job)
                 self._send(worker, job)
-        if self._idle and not self._queue:
-            self._back_up()
+        if not self._queue:
+            self._back_up(BACKUP_FACTOR)
 
     def _place_for(self, job: _Job) -> int | None:
         """An idle worker that did not fail at this request, if possible on another machine; any, where all did."""
@@ -251,13 +253,13 @@ class Dispatcher:
         job.tried.add(worker)
         self.engine.send(worker, job.request)
 
-    def _back_up(self) -> None:
+    def _back_up(self, factor: float) -> None:
         """Ask others for what takes unusually long; whoever answers first gives the same."""
-        for one in [*self._running.values()]:
+        for one in [*self._running.values()] if self._idle else ():
             known = self._durations[one.job.kind]
             if not self._idle or one.job.over or self._copies(one.job) > 1 or len(known) < LEAST_LATEST:
                 continue
-            usual = max(BACKUP_FACTOR * statistics.median(known), BACKUP_SECONDS)
+            usual = max(factor * statistics.median(known), BACKUP_SECONDS)
             worker = self._place_for(one.job)
             if self._clock - one.since > usual and worker is not None:
                 self._send(worker, one.job)

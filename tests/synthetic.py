@@ -6,12 +6,11 @@ rejected, for reasons as evaluation gives them. Everything follows from the seed
 
 import math
 import random
-from collections.abc import Callable
 from pathlib import Path
 
 from kdzero_gp.common import ALONE
 from kdzero_gp.compiler import pair_shapes, zoo
-from kdzero_gp.evolution import Birth, Grammar, Score, Search, SearchSettings
+from kdzero_gp.evolution import Birth, Grammar, Pending, Score, Search, SearchSettings
 from kdzero_gp.search.race import entries
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredCost, StoredEvaluation, StoredMeasurement
@@ -70,7 +69,7 @@ def _evolve(database: Database, settings: SearchSettings) -> None:
     shapes = pair_shapes(STUDENT, TEACHER)
     rows: list[tuple[StoredEvaluation, float]] = []
 
-    def judge(birth: Birth) -> Callable[[], Score]:
+    def judge(birth: Birth) -> Pending:
         text = str(birth.expression)
         fitness = fitness_of(text, birth.digest)
         reason = "" if fitness is not None else random.Random(text).choice(REASONS)
@@ -78,7 +77,7 @@ def _evolve(database: Database, settings: SearchSettings) -> None:
         status = Status.TRAINED if fitness is not None else Status.FAILED
         row = StoredEvaluation(birth.digest, text, status, fitness, reason, metrics, (1.0,) * text.count("times("))
         rows.append((row, 1.0 + random.Random(text).random()))
-        return lambda: Score(1e9 if fitness is None else fitness, measured=fitness is not None)
+        return Pending(lambda: Score(1e9 if fitness is None else fitness, measured=fitness is not None))
 
     born: list[StoredBirth] = []
 

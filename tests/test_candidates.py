@@ -83,9 +83,9 @@ def judged(candidates, count, window=3):
     started, scores = [], []
     for number in range(count):
         if len(started) == window:
-            scores.append(started.pop(0)())
+            scores.append(started.pop(0).score())
         started.append(candidates.start(birth(number)))
-    return scores + [score() for score in started]
+    return scores + [pending.score() for pending in started]
 
 
 def test_each_answer_decides_what_is_asked_next(database):

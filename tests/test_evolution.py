@@ -19,7 +19,7 @@ import pytest
 
 from kdzero_gp.compiler import canonical, check, digest, parse, zoo
 from kdzero_gp.errors import ExpressionError, ExpressionTypeError, GrammarError, SettingError
-from kdzero_gp.evolution import SPACES, Grammar, Limits, Score, Search, SearchSettings, Slot
+from kdzero_gp.evolution import SPACES, Grammar, Limits, Pending, Score, Search, SearchSettings, Slot
 from kdzero_gp.evolution.search import NEW_HEIGHT
 from kdzero_gp.evolution.variation import MUTATIONS, crossover, within_limits
 from primitives import CATALOGUE, CONSTANTS, LOSS, PAPER_CONSTANTS
@@ -58,7 +58,7 @@ def toy_search(grammar=None, evaluate=None, seeds=(), on_birth=None, **settings)
     settings = SearchSettings(**({"generations": 6, "population": 8} | settings))
     judge = evaluate or toy_verdict
     # as the executor does, the verdict is only worked out when it is asked for
-    return Search(grammar or grammar_of(), settings, lambda birth: lambda: judge(birth), seeds, on_birth)
+    return Search(grammar or grammar_of(), settings, lambda birth: Pending(lambda: judge(birth)), seeds, on_birth)
 
 
 def births_of(**options):
@@ -306,16 +306,16 @@ def test_a_search_neither_reads_nor_moves_the_global_generator():
 # --- aging and selection ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("window", [None, 1, 3, 8])
-def test_removal_oldest_keeps_the_latest_births(window):
-    search = toy_search(removal="oldest", in_flight=window)
+@pytest.mark.parametrize("lanes", [1, 3, 8, 40])
+def test_removal_oldest_keeps_the_latest_births(lanes):
+    search = toy_search(removal="oldest", lanes=lanes)
     for generation in search.run():
         assert [i.birth.number for i in search.population] == list(range(generation.births - 8, generation.births))
 
 
 def test_removal_worst_keeps_the_fittest_and_of_equals_the_youngest():
     kept, births = [], []
-    search = toy_search(removal="worst", in_flight=1, on_birth=births.append)
+    search = toy_search(removal="worst", lanes=1, on_birth=births.append)
     for generation in search.run():
         for birth in births[len(kept) and generation.births - 8 :]:
             kept.append((search.scores[birth.digest].fitness, -birth.number))
@@ -324,10 +324,10 @@ def test_removal_worst_keeps_the_fittest_and_of_equals_the_youngest():
 
 
 @pytest.mark.parametrize("removal", ["oldest", "worst"])
-@pytest.mark.parametrize("window", [None, 3, 8])
-def test_the_population_keeps_its_size_and_a_generation_is_that_many_births(removal, window):
+@pytest.mark.parametrize("lanes", [1, 3, 8, 40])
+def test_the_population_keeps_its_size_and_a_generation_is_that_many_births(removal, lanes):
     births = []
-    search = toy_search(removal=removal, in_flight=window, on_birth=births.append, seeds=list(IMAGE_ZOO.values()))
+    search = toy_search(removal=removal, lanes=lanes, on_birth=births.append, seeds=list(IMAGE_ZOO.values()))
     for generation in search.run():
         assert len(search.population) == 8
         assert generation.births == len(births) == 8 * (generation.number + 1)
@@ -449,8 +449,7 @@ def test_patience_ends_a_search_that_finds_nothing_better():
         {"crossover": -0.1},
         {"crossover": 1.1},
         {"removal": "youngest"},
-        {"in_flight": 0},
-        {"in_flight": 21},
+        {"lanes": 0},
         {"objectives": ("cka_gap",)},
         {"objectives": ("cka_gap", "cka_gap")},
         {"objectives": ("cka_gap", "memory"), "population": 3},

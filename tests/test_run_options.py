@@ -148,7 +148,7 @@ def test_gaps_decide_nothing_where_evolution_would_only_close_them(task):
         (("--screens", "finite,taste"), "there is no screen 'taste'"),
         (("--objectives", "cross_entropy,beauty"), "there is no objective 'beauty'"),
         (("--objectives", "memory"), "--objectives must name two or more"),
-        (("--in-flight", "0"), "--in-flight must lie in 1..--pop"),
+        (("--lanes", "0"), "--lanes must be at least 1"),
         (("--short-bound", "0"), "--short-bound must be more than 0"),
         (("--surrogate-share", "0"), "--surrogate-share must lie above 0 and not above 1, got 0"),
         (("--loss-memory", "-1"), "--loss-memory must be more than 0"),

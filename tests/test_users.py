@@ -9,7 +9,6 @@ import os
 import runpy
 import subprocess
 import sys
-from concurrent.futures import Future
 from pathlib import Path
 
 import nbformat
@@ -19,6 +18,7 @@ import torch
 import kdzero_gp
 from kdzero_gp import objects
 from kdzero_gp.search.storage import Database
+from kdzero_gp.workers.engine import Event, News, answered
 
 USERS = Path(__file__).resolve().parent / "users"
 SEPARATE = ("no_guard", "notebook")
@@ -27,33 +27,35 @@ SCRIPTS = sorted(path.stem for path in USERS.glob("*.py") if path.stem not in SE
 LONGEST = 40
 
 
-class InlinePool:
+class InlineEngine:
     """The workers' interface, in this process; objects take the way that they take to processes."""
 
-    def __init__(self, workers, start=None, arguments=(), timeout=None):
+    def __init__(self, setup, arguments=()):
+        self.setup, self.arguments, self.news = setup, arguments, []
         path = objects.packed()
         if path is not None:
             objects.unpack(path)
             path.unlink()
-        if start is not None:
-            start(*arguments)
 
-    def submit(self, function, *arguments):
-        future = Future()
-        future.set_result(function(*arguments))
-        return future
+    def start(self, worker):
+        self.answer = self.setup(*self.arguments, worker=worker)
+        self.news.append(Event(worker, News.READY))
 
-    def result(self, future):
-        return future.result()
+    def send(self, worker, request):
+        self.news.append(Event(worker, *answered(self.answer, request)))
+
+    def events(self, seconds):
+        news, self.news = self.news, []
+        return news
+
+    def silent(self, worker):
+        return False
+
+    def place(self, worker):
+        return "here"
 
     def close(self):
         pass
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.close()
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def ran(tmp_path_factory):
         folder, before, printed = tmp_path_factory.mktemp(name), Path.cwd(), io.StringIO()
         threads = torch.get_num_threads()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(printed):
-            patch.setattr("kdzero_gp.proxy.executor.Pool", InlinePool)
+            patch.setattr("kdzero_gp.workers.crew.LocalEngine", InlineEngine)
             patch.chdir(folder)
             names = runpy.run_path(str(USERS / f"{name}.py"), run_name="__main__")
         torch.set_num_threads(threads)

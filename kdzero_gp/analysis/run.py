@@ -28,7 +28,7 @@ from kdzero_gp.search.pruning import Pruning, pruning
 from kdzero_gp.search.race import RaceResult, standings, tuned_zoo
 from kdzero_gp.search.ranking import Ranked, ranking
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation
+from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation, undamaged
 from kdzero_gp.training.verdict import Verdict
 from primitives import PairType
 
@@ -80,16 +80,18 @@ class Run:
         self._read(lambda database: database.fact("settings"))
 
     def _read(self, read: Any) -> Any:
-        with Database.read(self.folder) as database:
+        with Database.read(self.folder) as database, undamaged(database.path):
             return read(database)
 
     def _rows(self) -> _Rows:
-        with Database.read(self.folder) as database:
+        with Database.read(self.folder) as database, undamaged(database.path):
             # births first: a birth is only there when its evaluation is
             births, evaluations = database.births(), database.evaluations()
             settings = _settings(database)
             table, ranked = standings(database, settings), ranking(database, settings)
-            return _Rows(settings, births, evaluations, table, ranked, database.fact("bench"))
+            rows = _Rows(settings, births, evaluations, table, ranked, database.fact("bench"))
+            _ = rows.knowledge  # here, where a bench that is damaged is told
+            return rows
 
     def __repr__(self) -> str:
         return f"Run({str(self.folder)!r})"
@@ -232,8 +234,12 @@ class Run:
     @property
     def drawn(self) -> dict[str, dict[str, float]]:
         """For each operation, how its children did and how often it is drawn now: trials, wins, weight."""
-        record = self._read(lambda database: database.fact("operations", {}))
-        return {name: dict(zip(("trials", "wins", "weight"), row, strict=True)) for name, row in record.items()}
+        names = ("trials", "wins", "weight")
+        return self._read(  # type: ignore[no-any-return]
+            lambda database: {
+                name: dict(zip(names, row, strict=True)) for name, row in database.fact("operations", {}).items()
+            }
+        )
 
     @property
     def language_model(self) -> dict[str, Any]:
@@ -288,7 +294,7 @@ class Run:
         rows = self._rows()
         births, evaluations = rows.births, rows.evaluations
         number = self.best.birth if birth is None else birth
-        if number is None or not 0 <= number < len(births):
+        if number is None or number not in {birth.number for birth in births}:
             raise RunError(f"{self.folder} has births 0 to {len(births) - 1}, so there is none with number {number}")
         return Genealogy(number, genealogy(births, number, evaluations), rows.knowledge)
 

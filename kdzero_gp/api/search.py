@@ -44,6 +44,8 @@ def evolve(
     device: str = "auto",
     workers: int | None = None,
     timeout: float = 600.0,
+    engine: str = "local",
+    address: str | None = None,
     verbose: bool = True,
     progress: Progress | None = None,
     config: str | Path | None = None,
@@ -83,7 +85,7 @@ def evolve(
             must_have_networks(settings)
             folder = Path(out) if out is not None else next_folder(settings.task)
             shown_progress.note(f"run folder: {folder}")
-            machine = Machine(device=device, workers=workers, timeout=timeout)
+            machine = Machine(device, workers, timeout=timeout, engine=engine, address=address)
             return _carried_out(
                 folder, chosen, shown_progress, lambda: start(folder, settings, machine, shown_progress)
             )
@@ -150,12 +152,14 @@ class Run(StoredRun):
 
     def resume(
         self, teacher: Any = None, student: Any = None, train: Any = None, validation: Any = None, test: Any = None, *,
-        classes: int | Sequence[str] | None = None, device: str = "auto", workers: int | None = None,
-        timeout: float = 600.0, precision: str | None = None, threads: int | None = None, verbose: bool = True,
-        progress: Progress | None = None,
+        classes: int | Sequence[str] | None = None, generations: int | None = None, device: str = "auto",
+        workers: int | None = None, timeout: float = 600.0, engine: str = "local", address: str | None = None,
+        precision: str | None = None,
+        threads: int | None = None, verbose: bool = True, progress: Progress | None = None,
     ) -> Run:  # fmt: skip
-        """Go on where the run was interrupted. Objects of the user's have to be given again in another session; they
-        must be those that the run was started with, by their fingerprints. Raises KdzeroError."""
+        """Go on where the run was interrupted, or for more ``generations``. Objects of the user's have to be given
+        again in another session; they must be those that the run was started with, by their fingerprints. Raises
+        KdzeroError."""
         settings = self.settings
         family = kind_of(settings.task) if is_own(settings.task) else settings.family.name
         chosen = given(
@@ -169,9 +173,11 @@ class Run(StoredRun):
                     f"the {noun} not what {self.folder} was started with ({before}, now {now}); give the same, or "
                     "start a new run"
                 )
-        machine = Machine(device, workers, threads, timeout=timeout, precision=precision)
+        machine = Machine(
+            device, workers, threads, timeout=timeout, precision=precision, engine=engine, address=address
+        )
         with shown(verbose, progress) as shown_progress, chosen.known():
-            work = lambda: resume(self.folder, machine, shown_progress)  # noqa: E731
+            work = lambda: resume(self.folder, machine, shown_progress, generations)  # noqa: E731
             return _carried_out(self.folder, chosen, shown_progress, work)
 
     @property

@@ -130,6 +130,9 @@ TAP = click.option("--tap", multiple=True, metavar="NAME=LAYER", help="Where to 
 WORKER_OPTIONS = (
     click.option("--workers", type=int,
                  help="Worker processes [default: one for each core]; results do not depend on it."),
+    click.option("--engine", default="local", show_default=True,
+                 help="local: processes of this machine; ray: a cluster (pip install 'kdzero-gp[ray]')."),
+    click.option("--address", help="Of a running Ray cluster, as host:port or auto [default: one is started here]."),
     DEVICE,
     click.option("--timeout", type=float, default=600.0, show_default=True,
                  help="Seconds after which an evaluation is stopped."),

@@ -105,6 +105,7 @@ def _conclusion(result: Any) -> list[str]:
 
 @click.command()
 @click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--generations", type=int, help="So many in all, more than the run was started with.")
 @with_options(WORKER_OPTIONS, (PRECISION, THREADS), FINAL_OPTIONS)
 @click.pass_context
 def resume(ctx: click.Context, folder: Path, **options: Any) -> None:

@@ -68,14 +68,14 @@ def from_genotype(
 
 
 def _transform(name: str) -> str:
-    name = _SPELLINGS.get(name, name)
+    name = _SPELLINGS.get(str(name), name)
     if name not in paper_operations("transform"):
         raise GenotypeError(f"the paper has no transform {name!r}; it has {', '.join(paper_operations('transform'))}")
     return name
 
 
 def _one_of(name: str, known: dict[str, str], what: str) -> str:
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise GenotypeError(f"the paper has no {what} {name!r}; it has {', '.join(known)}")
     return known[name]
 

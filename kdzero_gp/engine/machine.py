@@ -14,16 +14,20 @@ from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.errors import SettingError
 from kdzero_gp.threads import cores
 
+ENGINES = ("local", "ray")
+
 
 @dataclass(frozen=True)
 class Machine:
     """Where and how a run, a training or a comparison computes.
 
-    ``workers`` are processes at once (None: one for each core, one on a GPU); ``threads`` are those of torch on a CPU
+    ``workers`` are processes at once (None: one for each core, or each GPU); ``threads`` are those of torch on a CPU
     (None: one where several processes work, else as ``threads.default_threads`` has it); ``readers`` are the processes
     that read images one by one (0: none; recipes with ``resized`` crops use them); ``timeout`` bounds one evaluation of
-    a search, in seconds; ``precision`` is what the networks compute in, as ``Precision`` writes it (None: the fastest,
-    measured). Only ``threads`` and ``precision`` can change the digits of a result, so they are recorded.
+    a search, in seconds; ``engine`` says what the workers of a search are: processes of this machine (``local``), or
+    actors of the ``ray`` cluster at ``address`` (None: one that is started here); ``precision`` is what the networks
+    compute in, as ``Precision`` writes it (None: the fastest, measured). Only ``threads`` and ``precision`` can change
+    the digits of a result, so they are recorded.
     """
 
     device: str = "auto"
@@ -32,11 +36,17 @@ class Machine:
     readers: int = 0
     timeout: float = 600.0
     precision: str | None = None
+    engine: str = "local"
+    address: str | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingError for what does not exist here."""
         if self.device not in ("auto", "cpu", "cuda"):
             raise SettingError(f"--device must be auto, cpu or cuda, got {self.device!r}")
+        if self.engine not in ENGINES:
+            raise SettingError(f"--engine must be {' or '.join(ENGINES)}, got {self.engine!r}")
+        if self.address is not None and self.engine != "ray":
+            raise SettingError("--address has no effect without --engine ray; add it, or leave --address out")
         for name in ("workers", "threads"):
             number = getattr(self, name)
             if number is not None and number < 1:
@@ -57,7 +67,7 @@ class Machine:
 
     def resolved_workers(self) -> int:
         """The number of worker processes."""
-        return self.workers or (1 if self.resolved().type == "cuda" else cores())
+        return self.workers or (torch.cuda.device_count() if self.resolved().type == "cuda" else cores())
 
 
 @contextlib.contextmanager

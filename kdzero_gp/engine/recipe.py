@@ -237,9 +237,12 @@ def load_recipe(name: str, task: str = "", student: str = "", changes: Mapping[s
         values: dict[str, Any] = tomllib.loads(_text(name))
     except tomllib.TOMLDecodeError as error:
         raise SettingError(f"the recipe {name} is no TOML ({error}); its lines are NAME = VALUE") from None
-    for override in values.pop("overrides", []):
+    overrides = values.pop("overrides", [])
+    if not isinstance(overrides, list) or not all(isinstance(override, dict) for override in overrides):
+        raise SettingError(f"the overrides of the recipe {name} have to be tables, each below a line [[overrides]]")
+    for override in overrides:
         asked = {"task": task, "student": student.rpartition(":")[2]}
-        if all(fnmatchcase(asked[key], override.get(key, "*")) for key in CONDITIONS):
+        if all(fnmatchcase(asked[key], str(override.get(key, "*"))) for key in CONDITIONS):
             values |= {key: value for key, value in override.items() if key not in CONDITIONS}
     if is_own(task):
         values |= WITHOUT_CHANGES

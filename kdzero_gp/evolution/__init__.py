@@ -1,5 +1,6 @@
 """Evolution of distillers with DEAP: grammar, variation, aging, search."""
 
+from kdzero_gp.evolution.clock import SCREENED, Pending
 from kdzero_gp.evolution.grammar import SPACES, Grammar, Limits, Slot
 from kdzero_gp.evolution.individual import Birth, Score
 from kdzero_gp.evolution.search import Generation, Guest, Proposal, Proposer, Search
@@ -7,12 +8,14 @@ from kdzero_gp.evolution.selection import nondominated
 from kdzero_gp.evolution.settings import SearchSettings
 
 __all__ = [
+    "SCREENED",
     "SPACES",
     "Birth",
     "Generation",
     "Grammar",
     "Guest",
     "Limits",
+    "Pending",
     "Proposal",
     "Proposer",
     "Score",

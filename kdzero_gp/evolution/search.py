@@ -18,6 +18,7 @@ from deap import base, tools
 
 from kdzero_gp.compiler.canonical import canonical, digest
 from kdzero_gp.compiler.expression import Expression
+from kdzero_gp.evolution.clock import Pending, VirtualClock
 from kdzero_gp.evolution.grammar import Grammar, Slot
 from kdzero_gp.evolution.individual import Birth, Individual, Score, same
 from kdzero_gp.evolution.selection import select, survivors
@@ -34,7 +35,7 @@ NEW_HEIGHT = 8
 
 @dataclass
 class Generation:
-    """The state of a search after a generation of so many births in all; ``best`` of all that were born."""
+    """The state of a search after a generation: so many births are judged; ``best`` is the best of them."""
 
     number: int
     births: int
@@ -42,8 +43,8 @@ class Generation:
     improved: bool
 
 
-# Starts the evaluation of a new birth; the function it gives waits for the score.
-Evaluate = Callable[[Birth], Callable[[], Score]]
+# Starts the evaluation of a new birth.
+Evaluate = Callable[[Birth], Pending]
 # A new expression and the numbers of its parents.
 Proposal = tuple[Expression, tuple[int, ...]]
 
@@ -75,8 +76,8 @@ class Guest(Protocol):
 class Search:
     """An evolution of distillers.
 
-    ``evaluate`` is given each new expression once, in the order of births, and up to ``settings.window`` of them before
-    the first score is asked for; scores are taken in the same order. ``seeds`` are put into the first population;
+    ``evaluate`` is given each new expression once, in the order of births, while up to ``settings.lanes`` births are
+    under way; they are judged in the order of the virtual clock. ``seeds`` are put into the first population;
     ``on_birth`` hears of each birth when it is judged. A ``guest`` is asked for births beside the proposers.
     """
 
@@ -156,14 +157,15 @@ class Search:
     # --- the loop ------------------------------------------------------------------------------------------
 
     def _next(self) -> Birth:
-        """The next birth; the first population is the seeds and random trees."""
+        """The next birth; the first population is the seeds and random trees, and where there are so many lanes that
+        less than half of a population is judged, random trees go on."""
         generation = self.births // self.settings.population
         while generation == 0 and self._seeds_left:
             # what finds no place is not born, so that it can be found later
             seed = self._seeds_left.popleft()
             if digest(seed) not in self.first_birth:
                 return self._born(0, canonical(seed), "zoo", ())
-        if generation == 0 or self.settings.random_search:
+        if generation == 0 or self.settings.random_search or 2 * len(self.population) < self.settings.population:
             return self._breed(generation, self.inventors)
         return self._invited(generation) or self._breed(generation, self.proposers)
 
@@ -175,15 +177,22 @@ class Search:
         proposal = guest.propose(self.births, self.first_birth.keys())
         return None if proposal is None else self._born(generation, proposal[0], guest.name, proposal[1])
 
-    def _settle(self, birth: Birth, pending: Callable[[], Score] | None) -> None:
-        """Take the score of the oldest birth that has none, and let it into the population."""
+    def _begin(self, clock: VirtualClock, birth: Birth) -> None:
+        """Have a birth judged, unless its expression is already."""
+        if birth.duplicate_of is None:
+            clock.start(birth, self.toolbox.evaluate(birth))
+        else:
+            clock.repeat(birth, birth.digest in self.scores)
+
+    def _settle(self, birth: Birth, pending: Pending | None) -> None:
+        """Take the score of a birth, and let it into the population."""
         if pending is not None:
-            self.scores[birth.digest] = pending()
+            self.scores[birth.digest] = pending.score()
         if self.on_birth is not None:
             self.on_birth(birth)
         score = self.scores[birth.digest]
         individual = Individual(self.grammar.to_nodes(birth.expression), birth, score)
-        if birth.generation > 0 and not self.settings.random_search:
+        if birth.generation > 0 and self.population and not self.settings.random_search:
             self._learn(individual)
         if score.measured and not score.superfluous:
             self.hall_of_fame.update([Individual(individual, birth, score, scalar=True)])
@@ -199,24 +208,23 @@ class Search:
             self.grammar.weights.update({name: self.record.weight(name) for name in self.record.trials})
 
     def run(self) -> Iterator[Generation]:
-        """Yield the state after each generation: ``population`` births. The first is random, with the seeds in it."""
-        settings = self.settings
-        best, since = math.inf, 0
+        """Yield the state after each generation: ``population`` births that are judged. The first is random, with the
+        seeds in it."""
+        settings, clock = self.settings, VirtualClock()
+        best, since, judged = math.inf, 0, 0
         last = settings.generations * settings.population
-        waiting: deque[tuple[Birth, Callable[[], Score] | None]] = deque()
-        while self.births < last or waiting:
-            while self.births < last and len(waiting) < settings.window:
-                birth = self._next()
-                waiting.append((birth, self.toolbox.evaluate(birth) if birth.duplicate_of is None else None))
-            birth, pending = waiting.popleft()
-            self._settle(birth, pending)
-            number, place = divmod(birth.number + 1, settings.population)
+        while self.births < last or clock.busy:
+            while self.births < last and clock.busy < settings.lanes:
+                self._begin(clock, self._next())
+            self._settle(*clock.next())
+            judged += 1
+            number, place = divmod(judged, settings.population)
             if place:
                 continue
             leader = self.hall_of_fame[0] if len(self.hall_of_fame) else self.population[0]
             improved = leader.score.fitness < best
             best, since = min(best, leader.score.fitness), 0 if improved else since + 1
-            yield Generation(number - 1, birth.number + 1, leader, improved)
+            yield Generation(number - 1, judged, leader, improved)
             if settings.patience is not None and since >= settings.patience:
                 # what is being evaluated already is judged; nothing new is bred
                 last = self.births

@@ -37,8 +37,8 @@ def select(population: list[Individual], settings: SearchSettings, random: Rando
 
 
 def survivors(population: list[Individual], settings: SearchSettings) -> list[Individual]:
-    """The population without those that retire, in order of birth: the oldest, the worst (among equals the oldest),
-    or with several objectives those that NSGA-II places last."""
+    """The population without those that retire, in the order in which they were judged: the oldest, the worst (among
+    equals the oldest), or with several objectives those that NSGA-II places last."""
     if settings.objectives:
         # also while nobody has to go: it measures the crowding that the tournament reads
         kept = tools.selNSGA2(population, min(len(population), settings.population))

@@ -120,8 +120,23 @@ ALLOWED: dict[tuple[str, str], Any] = {
 }
 
 
-class TensorUnpickler(pickle.Unpickler):
-    """``storage``: key, dtype and length to a flat tensor."""
+class _Within:
+    """A file of which no more is read than there is, whatever it says of itself, so that it fills no memory."""
+
+    def __init__(self, file: IO[bytes]):
+        self.file, here = file, file.tell()
+        self.size = file.seek(0, io.SEEK_END)
+        file.seek(here)
+        self.readline = file.readline
+
+    def read(self, count: int) -> bytes:
+        """The next so many bytes, or the rest."""
+        return self.file.read(min(count, self.size - self.file.tell()))
+
+
+class TensorUnpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    """``storage``: key, dtype and length to a flat tensor. The unpickler in Python, since that in C makes as much room
+    as a place in a file says."""
 
     def __init__(self, file: IO[bytes], storage: Callable[[str, torch.dtype, int], Tensor]):
         super().__init__(file, encoding="utf-8")
@@ -166,11 +181,14 @@ def _tensor(content: bytes, dtype: torch.dtype) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=dtype) if content else torch.empty(0, dtype=dtype)
 
 
-def _read_legacy(file: IO[bytes]) -> Any:
+def _read_legacy(whole: IO[bytes]) -> Any:
     """Five pickles and then the storages one after another (torch before 1.6), or a pickle alone."""
     storages: dict[str, Tensor] = {}
+    file: Any = _Within(whole)
 
     def promised(key: str, dtype: torch.dtype, length: int) -> Tensor:
+        if length * dtype.itemsize > file.size:
+            raise pickle.UnpicklingError("a storage reaches beyond the file")
         return storages.setdefault(key, torch.empty(length, dtype=dtype))
 
     content = TensorUnpickler(file, promised).load()

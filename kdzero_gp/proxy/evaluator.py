@@ -22,6 +22,7 @@ from kdzero_gp.engine.teacher import KeptTeacher
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import PROBES, Rejected, must_be_usable, must_lead_to_the_teacher
 from kdzero_gp.proxy.task import BuildStudent, ProxyTask
+from kdzero_gp.workers.engine import exhausted
 
 # A student whose validation cross-entropy is this many times that of guessing was destroyed.
 DESTROYED = 5.0
@@ -189,7 +190,7 @@ class Evaluator:
         return KeptTeacher(distiller, self.family, self.kept, self.train_split.labels)
 
     def __call__(self, request: Request) -> Answer:
-        """Answer one request. Never raises for what a distiller does: that becomes the answer's reason."""
+        """Answer one request. What a distiller does becomes the answer's reason; raises where memory is exhausted."""
         return self.probe(request) if isinstance(request, Probe) else self.train(request)
 
     def probe(self, request: Probe) -> Probed:
@@ -255,6 +256,8 @@ class _Work:
         except Diverged as reason:
             self._note(reason=str(reason))
         except Exception as error:  # whatever a candidate does is its own end and not the search's
+            if exhausted(error) is not None:
+                raise  # which may be the machine's fault: it is tried again elsewhere
             first = (str(error).splitlines() or [type(error).__name__])[0]
             self._note(reason=f"{type(error).__name__}: {first[:200]}")
         return replace(self.learnt, seconds=time.perf_counter() - start, stages=self.stages)

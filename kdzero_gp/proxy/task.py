@@ -63,6 +63,11 @@ class ProxyTask:
         """How many the networks tell apart."""
         return int(self.student["classes"])
 
+    def steps(self, recipe: str) -> int:
+        """Steps of a training by one of the recipes."""
+        used, images = self.recipes[recipe], len(self.train.labels) // self.train.draws
+        return used.steps(max(1, images // min(used.batch_size, images)))
+
     def of(self, recipe: str) -> ProxyTask:
         """The task of the trainings of a recipe: for proxies of the last stage, its maps take the images' place."""
         if recipe == "race" or not self.maps:
@@ -86,9 +91,9 @@ class ProxyTask:
         """Read a task; tensors stay on the disk until they are used. Raises ``RunError`` for a damaged file."""
         try:
             content = torch.load(path, mmap=True, weights_only=True)
+            content |= {name: TensorSplit.from_stored(content[name]) for name in SPLITS}
+            content["recipes"] = {name: Recipe(**numbers) for name, numbers in content["recipes"].items()}
+            content["precision"] = Precision.parse(content["precision"])
+            return cls(**content)
         except Exception as error:
             raise RunError(f"{path} is damaged ({error}); delete it and resume, it is made again") from None
-        content |= {name: TensorSplit.from_stored(content[name]) for name in SPLITS}
-        content["recipes"] = {name: Recipe(**numbers) for name, numbers in content["recipes"].items()}
-        content["precision"] = Precision.parse(content["precision"])
-        return cls(**content)

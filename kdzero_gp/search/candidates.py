@@ -15,7 +15,7 @@ import cattrs.preconf.json
 import numpy as np
 
 from kdzero_gp.compiler import Expression
-from kdzero_gp.evolution import Birth, Score, nondominated
+from kdzero_gp.evolution import SCREENED, Birth, Pending, Score, nondominated
 from kdzero_gp.proxy.evaluator import Answer, Probe, Probed, Request, Rung, Train, Trained
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
@@ -29,6 +29,11 @@ WORST_FITNESS = 1e9
 # The surrogate's score has to be good among so many latest ones, once there are so many.
 SCORES, LEAST_SCORES = 40, 10
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+# The surrogate reads no more than so many of the latest fingerprints, so that a birth takes as long in a long run.
+LATEST = 4000
+# A probe takes as long as so many steps of a training: 8 for digits, 18 for the last stage of a network on CIFAR-100
+# (stages of runs that were measured). A constant, since the virtual clock has to give the same order everywhere.
+STEPS_OF_A_PROBE = 10
 _CONVERTER = cattrs.preconf.json.make_converter()
 
 
@@ -46,6 +51,7 @@ class _Candidate:
     prediction: Prediction | None = None
     judged: str = ""
     trained: Trained | None = None
+    asked: bool = False
     done: bool = False
     stages: dict[str, float] = field(default_factory=dict)
 
@@ -67,7 +73,7 @@ class CandidateQueue:
     is committed when it arrives; what follows from it is decided here alone.
 
     ``baseline`` and ``short_baseline`` are the metrics of cross-entropy alone after the proxy and after its first part;
-    ``source`` gives an expression's source."""
+    ``source`` gives an expression's source; ``steps`` are those of a proxy training."""
 
     def __init__(
         self,
@@ -77,12 +83,14 @@ class CandidateQueue:
         baseline: Mapping[str, float],
         short_baseline: Mapping[str, float],
         source: Callable[[Expression], str],
+        steps: int = STEPS_OF_A_PROBE,
     ):
         self.settings = settings
         self.database = database
         self.executor = executor
         self.baseline, self.short_baseline = dict(baseline), dict(short_baseline)
         self.source = source
+        self.trained_units = SCREENED + max(1.0, steps / STEPS_OF_A_PROBE)
         # with several objectives fitness is not what counts, so it need not be predicted
         unasked = {"surrogate"} if settings.search.objectives else set()
         self.screens = tuple(name for name in settings.screens if name not in unasked)
@@ -93,18 +101,18 @@ class CandidateQueue:
         # what the surrogate said of the latest distillers
         self._scores: deque[float] = deque(maxlen=SCORES)
 
-    def start(self, birth: Birth) -> Callable[[], Score]:
+    def start(self, birth: Birth) -> Pending:
         """Start judging a new expression. What is asked of it follows from the births that are judged already, so
         that a run takes the same way however many workers there are and however often it was interrupted."""
         stored = self.database.evaluation(birth.digest)
         if stored is not None:
-            return lambda: self._take(stored)
+            return Pending(lambda: self._take(stored), lambda: stored.units)
         candidate = _Candidate(birth, self.source(birth.expression), len(self.fingerprints), self._score_bound())
         plan, seed = self.settings.plan, self.settings.search.seed
         screens = tuple(name for name in ("finite", "rejection") if name in self.screens)
         self._ask(candidate, Probe(candidate.source, seed, self.settings.magnitude, screens, plan.loss_memory))
         self._hear_all()
-        return lambda: self._settle(candidate)
+        return Pending(lambda: self._settle(candidate), lambda: self._units(candidate))
 
     # --- questions and answers ------------------------------------------------------------------------------
 
@@ -134,7 +142,8 @@ class CandidateQueue:
             return
         candidate.probed = answer
         candidate.done = self._spared(candidate, answer)
-        if not candidate.done:
+        candidate.asked = not candidate.done
+        if candidate.asked:
             plan, rung = self.settings.plan, None
             if "short" in self.screens:
                 rung = Rung(plan.short, plan.short_bound, self.short_baseline)
@@ -152,11 +161,13 @@ class CandidateQueue:
             return True
         if "surrogate" in self.screens:
             with candidate.stage("surrogate"):
-                gradients, values = self.fingerprints.first(candidate.known)
-                asked = fingerprint.astype(np.float64), gradients.astype(np.float64), values.astype(np.float64)
+                gradients, values = (
+                    part[-LATEST:].astype(np.float64) for part in self.fingerprints.first(candidate.known)
+                )
+                asked = fingerprint.astype(np.float64), gradients, values
                 candidate.prediction = predict(*asked)
                 if candidate.prediction is None and self.settings.judge == "surrogate":
-                    self._judge(candidate, predict(*asked, least=LEAST_JUDGED), asked[2])
+                    self._judge(candidate, predict(*asked, least=LEAST_JUDGED), values)
         return candidate.predicted
 
     def _judge(self, candidate: _Candidate, prediction: Prediction | None, values: FloatArray) -> None:
@@ -170,6 +181,12 @@ class CandidateQueue:
             candidate.judged = (
                 f"judged less fit than one of the trained: fitness {prediction.fitness:.3f} to {other:.3f}"
             )
+
+    def _units(self, candidate: _Candidate) -> float:
+        """What a candidate costs on the virtual clock, once its probe tells whether it is trained."""
+        while candidate.probed is None:
+            self._hear_all(wait=True)
+        return self.trained_units if candidate.asked else SCREENED
 
     def _settle(self, candidate: _Candidate) -> Score:
         while not candidate.done:
@@ -225,6 +242,7 @@ class CandidateQueue:
         return StoredEvaluation(
             birth.digest, str(birth.expression), status, value, reason, metrics, probed.magnitudes, screen,
             earlier.digest if earlier else "", short, probed.fingerprint,
+            self.trained_units if candidate.asked else SCREENED,
         )  # fmt: skip
 
     def _equivalent(self, probed: Probed) -> StoredEvaluation | None:

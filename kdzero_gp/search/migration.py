@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from typing import Any
 
@@ -28,6 +29,9 @@ def migrated(connection: sqlite3.Connection, version: int) -> sqlite3.Connection
                 for table in ("measurements", "costs"):
                     copy.execute(f"UPDATE {table} SET name = ? WHERE name = ?", (ALONE, _ALONE_BEFORE))
                 _change_settings(copy)
+            if version < 5:
+                copy.execute("ALTER TABLE evaluations ADD COLUMN units REAL NOT NULL DEFAULT 1")
+                _name_lanes(copy)
     except BaseException:
         copy.close()
         raise
@@ -56,6 +60,17 @@ def _change_settings(copy: sqlite3.Connection) -> None:
     for name in ("warm", "proxy", "race", "teacher_recipe"):
         if plan[name] is not None:
             plan[name] = _recipe(plan[name])
+    copy.execute("UPDATE facts SET value = ? WHERE name = 'settings'", (json.dumps(settings, sort_keys=True),))
+
+
+def _name_lanes(copy: sqlite3.Connection) -> None:
+    """Before schema 5 births were judged in the order of birth, by default a quarter of a population at once."""
+    row = copy.execute("SELECT value FROM facts WHERE name = 'settings'").fetchone()
+    if row is None:
+        return
+    settings = json.loads(row[0])
+    search = settings["search"]
+    search["lanes"] = search.pop("in_flight", None) or max(1, math.ceil(search["population"] / 4))
     copy.execute("UPDATE facts SET value = ? WHERE name = 'settings'", (json.dumps(settings, sort_keys=True),))
 
 

@@ -90,8 +90,8 @@ OPTIONS = (
     Option("--shrink", "Draw operations whose descendants keep losing less often.", "search.shrink", form="flag"),
     Option("--random-search", "Every birth is a new random tree: what evolution has to beat.", "search.random_search",
            form="flag"),
-    Option("--in-flight", "Births bred before the oldest of them is judged [default: a quarter of --pop]; decides the "
-           "run, and how many workers can be busy.", "search.in_flight", int),
+    Option("--lanes", "Births under way at once: decides the run, and how many workers can be busy.", "search.lanes",
+           int),
     Option("--patience", "Stop after this many generations without a better distiller.", "search.patience", int),
     Option("--training", "What the winner is for: long trainings, or short ones of a few epochs; decides the defaults "
            "of --warm-epochs, --proxy-epochs, --short-bound and --weight [default: long]."),

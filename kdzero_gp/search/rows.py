@@ -47,7 +47,8 @@ class StoredEvaluation:
 
     ``equivalent_to``: the digest of an earlier distiller with the same gradient, whose fitness and metrics these are.
     ``short``: what was learnt before the end of the proxy: the metrics at the rung, their ``gaps``, and the surrogate's
-    ``predicted`` fitness and ``score``. ``fingerprint``: the gradient folded, float32.
+    ``predicted`` fitness and ``score``. ``fingerprint``: the gradient folded, float32. ``units``: what it costs on the
+    virtual clock.
     """
 
     digest: str
@@ -61,6 +62,7 @@ class StoredEvaluation:
     equivalent_to: str = ""
     short: dict[str, float] = field(default_factory=dict)
     fingerprint: bytes = b""
+    units: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ from kdzero_gp.search.config import CONFIG, config_text
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
 from kdzero_gp.search.estimate import Estimate, estimate, megabytes
 from kdzero_gp.search.export import export_entry
+from kdzero_gp.search.extension import extend
 from kdzero_gp.search.model import ACCOUNT, model_proposer, must_be_askable, tell
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
@@ -43,6 +44,7 @@ from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.training.verdict import Verdict
 from kdzero_gp.version import __version__
+from kdzero_gp.workers.crew import crew
 from primitives import MAGNITUDES
 
 WINNER = "distiller.py"
@@ -99,13 +101,16 @@ def _occupied(folder: Path) -> bool:
     return any(path.name != LOCK and not path.name.startswith(f".{DATABASE}.") for path in folder.iterdir())
 
 
-def resume(folder: Path, machine: Machine, progress: Progress | None = None) -> RunResult:
-    """Go on with an interrupted run, or repeat the end of a finished one."""
+def resume(
+    folder: Path, machine: Machine, progress: Progress | None = None, generations: int | None = None
+) -> RunResult:
+    """Go on with an interrupted run, or repeat the end of a finished one; or for more ``generations``."""
     with Database.open(folder) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
         if is_own(settings.student):
             find(settings.student)  # says how to give it, before workers ask for it
         _must_compute_alike(folder, machine, computed_as(settings, database.fact("bench") or {}))
+        settings = extend(database, settings, generations or settings.search.generations)
         return Work(folder, database, settings, machine, progress or Progress()).run()
 
 
@@ -139,7 +144,7 @@ class Work:
         self.database = database
         self.settings = settings
         self.device = machine.resolved().type
-        self.workers = machine.resolved_workers()
+        self.workers, self.engine = crew(machine)
         self.timeout = machine.timeout
         self.progress = progress
         self.duplicates = 0
@@ -154,7 +159,7 @@ class Work:
             self.bench.student_shapes, self.bench.teacher_shapes, self.bench.family.knowledge
         )
         self.grammar = Grammar(self.settings.space, self.shapes.types)
-        with Executor(self.folder / PROXY_TASK, self.workers, self.device, self.timeout) as self.executor:
+        with Executor(self.folder / PROXY_TASK, self.workers, self.device, self.timeout, self.engine) as self.executor:
             self._measure_baseline()
             self._tell_cost()
             self.measure_zoo()
@@ -356,8 +361,11 @@ class Work:
     def _evolve(self) -> None:
         settings = self.settings.search
         self.judge = CandidateQueue(
-            self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source
-        )
+            self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source,
+            self.bench.steps("proxy"),
+        )  # fmt: skip
+        if self.workers > settings.lanes:
+            self.progress.note(f"--lanes {settings.lanes} keeps at most as many of {self.workers} workers busy")
         self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), self._keep_birth, self.guest())
         self._begin("births", settings.generations * settings.population)
         last = 0

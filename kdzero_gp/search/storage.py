@@ -11,7 +11,7 @@ from typing import Any
 
 import filelock
 
-from kdzero_gp.errors import RunError
+from kdzero_gp.errors import KdzeroError, RunError
 from kdzero_gp.search.migration import OLDEST, migrated
 from kdzero_gp.search.rows import (
     TABLES,
@@ -46,7 +46,7 @@ CREATE TABLE births (
 CREATE TABLE evaluations (
     digest TEXT PRIMARY KEY, expression TEXT NOT NULL, status TEXT NOT NULL, fitness REAL, reason TEXT NOT NULL,
     metrics TEXT NOT NULL, magnitudes TEXT NOT NULL, screen TEXT NOT NULL, equivalent_to TEXT NOT NULL,
-    short TEXT NOT NULL, fingerprint BLOB NOT NULL);
+    short TEXT NOT NULL, fingerprint BLOB NOT NULL, units REAL NOT NULL);
 CREATE TABLE answers (
     digest TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL, PRIMARY KEY (digest, request));
 CREATE TABLE replies (
@@ -191,8 +191,11 @@ class Database:
     def set_fact(self, name: str, value: Any) -> None:
         """Keep a JSON value under a name."""
         with self.transaction():
-            row = (name, json.dumps(value, sort_keys=True))
-            self._connection.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
+            self._set_facts({name: value})
+
+    def _set_facts(self, facts: Mapping[str, Any]) -> None:
+        rows = [(name, json.dumps(value, sort_keys=True)) for name, value in facts.items()]
+        self._connection.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
     def add_births(self, births: Sequence[StoredBirth]) -> None:
         """Append births. One that is there already must be equal: a run never changes its past."""
@@ -222,6 +225,14 @@ class Database:
             self._connection.execute("DELETE FROM answers WHERE digest = ?", (evaluation.digest,))
             self.insert([StoredCost("evaluation", evaluation.digest, seconds, step_milliseconds, dict(stages or {}))])
 
+    def forget_evaluations(self, count: int, facts: Mapping[str, Any]) -> None:
+        """Remove the latest evaluations, and what they cost, and keep facts."""
+        with self.transaction():
+            latest = "SELECT digest FROM evaluations ORDER BY rowid DESC LIMIT ?"
+            self._connection.execute(f"DELETE FROM costs WHERE kind = 'evaluation' AND name IN ({latest})", (count,))
+            self._connection.execute(f"DELETE FROM evaluations WHERE digest IN ({latest})", (count,))
+            self._set_facts(facts)
+
     def add_answer(self, answer: StoredAnswer) -> None:
         """Keep what a worker said as soon as it is there."""
         with self.transaction():
@@ -243,7 +254,8 @@ class Database:
     def fact(self, name: str, default: Any = None) -> Any:
         """The value kept under a name."""
         rows = self._select("SELECT value FROM facts WHERE name = ?", name)
-        return json.loads(rows[0]["value"]) if rows else default
+        with undamaged(self.path):
+            return json.loads(rows[0]["value"]) if rows else default
 
     def birth(self, number: int) -> StoredBirth | None:
         """One birth by its number."""
@@ -303,7 +315,8 @@ class Database:
 
     def _rows(self, kind: type[Row], rest: str, *values: Any) -> list[Row]:
         selected = self._select(f"SELECT {', '.join(columns(kind))} FROM {TABLES[kind]} {rest}", *values)
-        return [row_of(kind, dict(row)) for row in selected]
+        with undamaged(self.path):
+            return [row_of(kind, dict(row)) for row in selected]
 
     def _select(self, statement: str, *values: Any) -> list[sqlite3.Row]:
         with _sentences(self.path):
@@ -330,6 +343,21 @@ def _removed(path: Path) -> Iterator[None]:
         for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
             path.with_name(name).unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def undamaged(path: Path) -> Iterator[None]:
+    """What values that nobody wrote cause, as a sentence."""
+    try:
+        yield
+    except KdzeroError:
+        raise
+    except Exception as error:
+        first = (str(error).splitlines() or [""])[0][:200]
+        raise RunError(
+            f"{path} is damaged ({type(error).__name__}: {first}); restore a copy of it, or start anew in another "
+            "folder"
+        ) from None
 
 
 @contextlib.contextmanager

@@ -233,7 +233,10 @@ class _Suggesting(Work):
     def _judge(self, candidates: list[tuple[str, Expression]]) -> None:
         """Screen and train all of them; births and verdicts are kept as a run's."""
         settings = replace(self.settings, screens=tuple(s for s in self.settings.screens if s != "surrogate"))
-        queue = CandidateQueue(settings, self.database, self.executor, self.baseline, self.short_baseline, self._source)
+        queue = CandidateQueue(
+            settings, self.database, self.executor, self.baseline, self.short_baseline, self._source,
+            self.bench.steps("proxy"),
+        )  # fmt: skip
         self.sources: dict[str, str] = {}
         self.progress.begin("candidates", len(candidates))
         waiting: deque[Callable[[], Score]] = deque()
@@ -242,7 +245,7 @@ class _Suggesting(Work):
             self.sources[name] = source
             operator = {"the language model": "model", "the earlier run": "run", "the surrogate": "surrogate"}
             birth = Birth(number, 0, operator.get(source, "zoo"), (), expression, name)
-            waiting.append(queue.start(birth))
+            waiting.append(queue.start(birth).score)
             self.database.add_births([StoredBirth(number, 0, birth.operator, (), str(expression), name, None)])
             if len(waiting) > 2 * self.workers:
                 waiting.popleft()()

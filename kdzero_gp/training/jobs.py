@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import as_completed
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.training.run import run
 from kdzero_gp.training.settings import Settings, TrainingResult
-from kdzero_gp.workers.pool import Pool, WorkerDied
+from kdzero_gp.workers.dispatch import Dispatcher, Lost
+from kdzero_gp.workers.local import LocalEngine
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,24 @@ def results(jobs: Sequence[Job], machine: Machine, workers: int) -> Iterator[tup
     """The results of jobs with their positions, each as soon as it is there. They do not depend on ``workers``.
 
     A training that cannot be measured or whose loss is no longer finite gives a result with a reason; other errors
-    end them all. Raises RunError when a process dies.
+    end them all. A training whose process dies is gone on with in another. Raises RunError when that dies, too.
     """
     if workers == 1 or len(jobs) < 2:
         for index, job in enumerate(jobs):
             yield index, _run(job, machine)
         return
-    with Pool(min(workers, len(jobs))) as pool:
-        futures = {pool.submit(_run, job, machine): index for index, job in enumerate(jobs)}
-        for future in as_completed(futures):
-            try:
-                yield futures[future], pool.result(future)
-            except WorkerDied:
+    with contextlib.closing(Dispatcher(LocalEngine(_trainer, (machine,)), min(workers, len(jobs)))) as dispatcher:
+        for index, result in dispatcher.map(jobs):
+            if isinstance(result, Lost):
                 raise RunError(
-                    "a training process died, perhaps for lack of memory; give the same command with fewer --workers"
-                ) from None
+                    "a training process died twice, perhaps for lack of memory; give the same command with fewer "
+                    "--workers"
+                )
+            yield index, result
+
+
+def _trainer(machine: Machine, worker: int) -> Callable[[Job], TrainingResult]:
+    return lambda job: _run(job, machine)
 
 
 def _run(job: Job, machine: Machine) -> TrainingResult:

@@ -1,11 +1,11 @@
-"""What a search adds to textbook evolution: births in flight, several objectives, and shrinkage of the space."""
+"""What a search adds to textbook evolution: the virtual clock, several objectives, and shrinkage of the space."""
 
 import collections
 import random
 
 import pytest
 
-from kdzero_gp.evolution import Score, Search, SearchSettings, Slot, nondominated
+from kdzero_gp.evolution import Pending, Score, Search, SearchSettings, Slot, nondominated
 from kdzero_gp.evolution.shrinkage import FLOOR, Record
 from kdzero_gp.evolution.variation import MUTATIONS
 from primitives import LOSS
@@ -13,24 +13,45 @@ from strategies import IMAGE_ZOO
 from test_evolution import births_of, grammar_of, lines, toy_search, toy_verdict
 
 
-@pytest.mark.parametrize("window", [1, 3, 8])
-def test_a_birth_is_bred_when_exactly_those_before_its_window_are_judged(window):
+@pytest.mark.parametrize("lanes", [1, 3, 8, 30])
+def test_births_are_judged_when_their_units_are_over_and_the_next_are_bred_then(lanes):
     started, judged, seen = [], [], []
+
+    def units(number):
+        return 1.0 + 6.5 * (number % 3 == 0)
 
     def evaluate(birth):
         started.append(birth.number)
-        seen.append((birth.number, len(judged)))
-        return lambda: judged.append(birth.number) or toy_verdict(birth)
+        seen.append(len(judged))
+        score = lambda: judged.append(birth.number) or toy_verdict(birth)  # noqa: E731
+        return Pending(score, lambda: units(birth.number))
 
-    settings = SearchSettings(generations=5, population=8, in_flight=window)
+    settings = SearchSettings(generations=5, population=8, lanes=lanes)
     collections.deque(Search(grammar_of(), settings, evaluate).run(), maxlen=0)
     # no duplicates here, so that every birth is started and judged
-    assert judged == started == list(range(40))
-    assert seen == [(number, max(0, number - window + 1)) for number in range(40)]
+    assert started == list(range(40))
+    ends, free = [], [0.0] * lanes
+    for number in range(40):  # each begins in the lane that is free first
+        lane = free.index(min(free))
+        ends.append((free[lane] + units(number), number))
+        free[lane] += units(number)
+    assert judged == [number for _, number in sorted(ends)]
+    assert all(number - known == min(lanes - 1, number) for number, known in enumerate(seen))
 
 
-def test_the_window_decides_the_run():
-    assert lines(births_of(in_flight=1)) != lines(births_of(in_flight=8))
+def test_lanes_decide_the_run():
+    assert lines(births_of(lanes=1)) != lines(births_of(lanes=8))
+
+
+def test_a_repeated_expression_is_judged_after_the_first():
+    births = []
+    units = lambda birth: Pending(lambda: toy_verdict(birth), lambda: 1.0 + birth.number % 5)  # noqa: E731
+    settings = SearchSettings(generations=60, population=4, lanes=9)
+    collections.deque(Search(grammar_of("kdzero"), settings, units, on_birth=births.append).run(), maxlen=0)
+    order = {birth.number: place for place, birth in enumerate(births)}
+    repeated = [birth for birth in births if birth.duplicate_of is not None]
+    assert len(births) == 240 and repeated
+    assert all(order[birth.duplicate_of] < order[birth.number] for birth in repeated)
 
 
 def two_objectives(birth):
@@ -56,7 +77,7 @@ def test_the_front_is_what_no_other_distiller_dominates():
 
 
 def test_nsga_keeps_the_front_of_population_and_child():
-    search = toy_search(evaluate=two_objectives, generations=10, in_flight=1, objectives=("cross_entropy", "memory"))
+    search = toy_search(evaluate=two_objectives, generations=10, lanes=1, objectives=("cross_entropy", "memory"))
     for _ in search.run():
         kept = [individual.fitness.values for individual in search.population]
         assert len(kept) == 8

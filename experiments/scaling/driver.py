@@ -1,0 +1,98 @@
+"""How fast is the driver, and what does a request cost?
+
+A search of a whole run's parts (breeding, decisions, database) on outcomes that are made up and cost nothing: settled
+births a second and memory as the run grows. Then what a request costs that is answered at once, with processes and with
+Ray.
+
+    python experiments/scaling/driver.py --births 20000 --ray
+"""
+
+import argparse
+import json
+import resource
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parents[1] / "tests"))
+
+from kdzero_gp.evolution import Search, SearchSettings  # noqa: E402
+from kdzero_gp.search.candidates import CandidateQueue  # noqa: E402
+from kdzero_gp.search.settings import RunSettings  # noqa: E402
+from kdzero_gp.search.storage import Database, StoredBirth  # noqa: E402
+from kdzero_gp.workers.dispatch import Dispatcher  # noqa: E402
+from kdzero_gp.workers.local import LocalEngine  # noqa: E402
+from test_candidates import BASELINE  # noqa: E402
+from test_evolution import grammar_of  # noqa: E402
+from test_same_run import Workers  # noqa: E402
+
+REQUESTS = 2000
+
+
+def settled(births, lanes, screens):
+    """Births a second and MiB, a tenth of the search at a time."""
+    search = SearchSettings(births // 20, 20, lanes=lanes)
+    run, rows = RunSettings(teacher="t", student="s", search=search, screens=screens), []
+    with tempfile.TemporaryDirectory() as folder, Database.create(Path(folder)) as database:
+        judge = CandidateQueue(run, database, Workers(lanes, 0), BASELINE, BASELINE, str, steps=80)
+        keep = lambda b: database.add_births([StoredBirth(  # noqa: E731
+            b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)])  # fmt: skip
+        begin, before = time.perf_counter(), time.process_time()
+        for generation in Search(grammar_of(), search, judge.start, on_birth=keep).run():
+            part = births // 10
+            if generation.births % part == 0:
+                now, used = time.perf_counter(), time.process_time()
+                memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                rows.append({"births": generation.births, "a_second": round(part / (now - begin), 1),
+                             "a_cpu_second": round(part / (used - before), 1), "mib": round(memory)})  # fmt: skip
+                begin, before = now, used
+                print(rows[-1], flush=True)
+    return rows
+
+
+def echo(worker):
+    """A setup that answers at once."""
+    return lambda request: request
+
+
+def a_request(engine):
+    """Milliseconds a request, one after the other."""
+    dispatcher = Dispatcher(engine, 1)
+    try:
+        list(dispatcher.map(range(10)))
+        begin, before = time.perf_counter(), time.process_time()
+        for number in range(REQUESTS):
+            dispatcher.submit(number, "x" * 4000)
+            dispatcher.arrived()
+        return {"milliseconds": round((time.perf_counter() - begin) / REQUESTS * 1000, 3),
+                "driver_cpu_milliseconds": round((time.process_time() - before) / REQUESTS * 1000, 3)}  # fmt: skip
+    finally:
+        dispatcher.close()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--births", type=int, default=20000)
+    parser.add_argument("--lanes", type=int, default=64)
+    parser.add_argument("--ray", action="store_true")
+    given = parser.parse_args()
+    found = {"lanes": given.lanes}
+    found["without surrogate"] = settled(given.births, given.lanes, ("finite", "equivalence", "rejection", "short"))
+    found["with surrogate"] = settled(given.births // 10, given.lanes, ("finite", "equivalence", "surrogate"))
+    import driver  # by name, so that workers can import it
+
+    found["a request, processes"] = a_request(LocalEngine(driver.echo))
+    print(found["a request, processes"], flush=True)
+    if given.ray:
+        from kdzero_gp.workers import cluster
+
+        _, started = cluster.connect(None, 1, "cpu")
+        found["a request, Ray"] = a_request(cluster.RayEngine(driver.echo, (), "cpu", started))
+        print(found["a request, Ray"], flush=True)
+    (HERE / "driver.json").write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

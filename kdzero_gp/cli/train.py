@@ -225,7 +225,6 @@ def _show(comparison: Any, deciding: Any) -> None:
 
 
 def _table(found: Any, deciding: Any, title: str) -> None:
-    from kdzero_gp.analysis.names import ingredients
     from kdzero_gp.cli.tables import numbers_table, show
 
     rows: list[list[str]] = []
@@ -233,7 +232,7 @@ def _table(found: Any, deciding: Any, title: str) -> None:
     for number, row in enumerate(found, 1):
         name = row.name
         if "(" in name:
-            name = f"expression {number} · {ingredients(row.name)}"
+            name = f"expression {number}"
             below.append(f"expression {number}: {row.name}")
         if row.reason:
             below.append(f"{row.name} has no result: {row.reason}")

@@ -161,6 +161,17 @@ def test_the_accuracy_is_told_and_an_honest_weak_teacher_teaches(classes: int, r
         assert len(told) == 1
 
 
+@pytest.mark.parametrize(("seen", "fresh", "noted"), [(0.9, 0.6, True), (0.6, 0.6, False), (0.6, 0.9, False)])
+def test_a_teacher_that_has_learnt_from_the_validation_images_is_named(seen: float, fresh: float, noted: bool):
+    notes, measured = Notes(), {}
+    for part, right in (("validation", seen), ("test", fresh)):
+        answered = Answers(CLASSIFICATION)
+        outputs = {"logits": said(BALANCED[10], 10, right, 3.0)}
+        measured[part] = CLASSIFICATION.measure(answered.of([(outputs, BALANCED[10])])), answered
+    check_teacher(CLASSIFICATION, measured, tuple("abcdefghij"), "net", notes)
+    assert any("has probably learnt from the validation images" in note for note in notes.told) == noted
+
+
 def test_a_teacher_at_the_majority_teaches_with_a_warning():
     hints = torch.stack([torch.full((400,), 3.0), RARE.float() * 2.5], 1)
     told = checked(hints, RARE)

@@ -136,8 +136,9 @@ def test_the_final_weights_are_the_best_by_validation(pair, tmp_path, monkeypatc
     monkeypatch.setattr(running.Opened, "measure", measure)
     result = training.train("digits", "digits_cnn_4", out=tmp_path, changes=pair.changes, machine=ONE)
     assert (result.best_epoch, result.validation["accuracy"], result.last_validation["accuracy"]) == (2, 0.9, 0.7)
-    assert same(weights(tmp_path), kept[1])
-    assert not same(weights(tmp_path), kept[2])
+    final = load_file(tmp_path / "network.safetensors")
+    assert same(final, kept[1])
+    assert not same(final, kept[2])
 
 
 def test_test_images_are_read_once_and_last(pair, tmp_path, monkeypatch):
@@ -441,6 +442,12 @@ def test_a_teacher_needs_weights_that_know_the_data(pair, tmp_path):
     guessing = dataclasses.replace(pair, teacher_weights=str(tmp_path / "random.safetensors"))
     with pytest.raises(ModelError, match="near guessing"):
         training.distill(guessing, "zoo:kd", out=tmp_path / "b", machine=ONE)
+
+
+def test_a_training_that_fails_at_its_start_leaves_no_folder(tmp_path):
+    with pytest.raises(ModelError):
+        training.train("digits", "digits_cnn_4", out=tmp_path / "out", taps={"feat": "nowhere"}, machine=ONE)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(pair, tmp_path):

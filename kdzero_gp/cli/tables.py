@@ -103,9 +103,10 @@ def _table(title: str) -> Table:
     return Table(title=title, title_justify="left", box=HORIZONTALS, pad_edge=False, padding=(0, 1, 0, 0))
 
 
-def _unbroken(table: Table) -> Table:
-    """The same table: where the terminal is narrow its headers are broken into lines, and no number is."""
-    for column in table.columns:
+def _unbroken(table: Table, first: int = 0) -> Table:
+    """The same table: where the terminal is narrow its headers are broken into lines, and no number is in the columns
+    from ``first`` on."""
+    for column in table.columns[first:]:
         if not column.no_wrap:
             column.min_width = max(map(cell_len, map(str, column.cells)), default=0)
     return table
@@ -116,6 +117,17 @@ def _add_column(table: Table, header: str, is_text: bool = False) -> None:
         table.add_column(header, no_wrap=True, overflow="ellipsis", max_width=NAME)
     else:
         table.add_column(header, justify="right", no_wrap=False, overflow="fold")
+
+
+def numbers_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """A table of names, which may be long and are broken where the terminal is narrow, and numbers, which are not."""
+    shown = _table(title)
+    shown.add_column(headers[0], overflow="fold", min_width=12)
+    for header in headers[1:]:
+        _add_column(shown, header)
+    for row in rows:
+        shown.add_row(*row)
+    return _unbroken(shown, 1)
 
 
 def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:

@@ -229,27 +229,25 @@ def _show(comparison: Any, deciding: Any) -> None:
 
 
 def _table(found: Any, deciding: Any, title: str) -> None:
-    from kdzero_gp.cli.tables import plain_table, show
+    from kdzero_gp.cli.tables import numbers_table, show
 
-    rows = []
-    for row in found:
+    rows: list[list[str]] = []
+    below: list[str] = []
+    for number, row in enumerate(found, 1):
+        name = row.name
+        if "(" in name:
+            name = f"expression {number}"
+            below.append(f"expression {number}: {row.name}")
         if row.reason:
-            rows.append([row.name, row.reason, "", "", "", "", ""])
+            below.append(f"{row.name} has no result: {row.reason}")
             continue
         rows.append([
-            row.name, "–" if row.factor is None else f"{row.factor:g}", deciding.text(row.test, row.interval),
+            name, "–" if row.factor is None else f"{row.factor:g}", deciding.text(row.test, row.interval),
             deciding.difference(row.difference, row.difference_interval), deciding.text(row.validation),
             f"{row.milliseconds:.1f}", f"{row.megabytes:.0f}",
         ])  # fmt: skip
-    headers = [
-        "distiller",
-        "factor",
-        f"test {deciding.heading}",
-        "to kd",
-        f"validation {deciding.heading}",
-        "ms/step",
-        "MB",
-    ]
-    table = plain_table(headers, rows)
-    table.title, table.title_justify = title, "left"
-    show(console, table)
+    heading = deciding.heading
+    headers = ["distiller", "factor", f"test {heading}", "to kd", f"validation {heading}", "ms/step", "MB"]
+    show(console, numbers_table(title, headers, rows))
+    for line in below:
+        click.echo(line)

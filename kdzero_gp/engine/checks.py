@@ -69,7 +69,9 @@ def check_teacher(
     ]
     progress.note(f"teacher {name}: {decides.label} {', '.join(shown)}")
     values = {part: measures[decides.name] for part, (measures, _) in measured.items() if measures}
-    if decides.key(values.get("validation", math.nan)) < decides.key(values.get("test", math.nan)) - SEEN:
+    if {"validation", "test"} <= values.keys() and decides.key(values["validation"]) < decides.key(
+        values["test"]
+    ) - SEEN:
         progress.note(
             f"the teacher {name} has probably learnt from the validation images, which come out of the training "
             "images: it is surer of them than of others, and they decide here; test images say what is left"

@@ -10,6 +10,7 @@ import runpy
 import subprocess
 import sys
 from concurrent.futures import Future
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -19,10 +20,13 @@ import torch
 import kdzero_gp
 from kdzero_gp import objects
 from kdzero_gp.search.storage import Database
+from kdzero_gp.tasks import own
 
 USERS = Path(__file__).resolve().parent / "users"
 SEPARATE = ("no_guard", "notebook")
 SCRIPTS = sorted(path.stem for path in USERS.glob("*.py") if path.stem not in SEPARATE)
+# The end of a search in a few trainings; scripts show how one begins.
+QUICK = {"fresh_seeds": 1, "prune": 0, "zoo_factors": (1.0,)}
 # Lines that are not empty.
 LONGEST = 40
 
@@ -68,6 +72,8 @@ def ran(tmp_path_factory):
         threads = torch.get_num_threads()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(printed):
             patch.setattr("kdzero_gp.proxy.executor.Pool", InlinePool)
+            for plan in ("OWN", "OWN_IMAGES"):
+                patch.setattr(own, plan, replace(getattr(own, plan), **QUICK))
             patch.chdir(folder)
             names = runpy.run_path(str(USERS / f"{name}.py"), run_name="__main__")
         torch.set_num_threads(threads)

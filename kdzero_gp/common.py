@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from kdzero_gp.errors import SettingError
+from kdzero_gp.errors import SettingError, install
 
 # The student that learns without a teacher: its key in files and databases, and what it is called.
 ALONE, ALONE_TEXT = "alone", "cross-entropy alone"
@@ -64,7 +64,5 @@ def summary_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:
-        raise SettingError(
-            "--tensorboard needs tensorboard; install it with: pip install 'kdzero-gp[tensorboard]'"
-        ) from None
+        raise SettingError(f"--tensorboard needs tensorboard; install it with: {install('tensorboard')}") from None
     return SummaryWriter

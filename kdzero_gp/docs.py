@@ -1,5 +1,5 @@
-"""The generated pages of the documentation: ``python -m kdzero_gp.docs`` writes them, ``--check`` fails when they
-are stale. They come from the declarations alone."""
+"""The generated pages of the documentation, and the defaults that the help shows: ``python -m kdzero_gp.docs`` writes
+them, ``--check`` fails when they are stale. They come from the declarations alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzero_gp import draw
+from kdzero_gp import cli, draw
+from kdzero_gp.cli.defaults import FILE, defaults_file
 from kdzero_gp.compiler import zoo
 from primitives import CATALOGUE, MAGNITUDES, TEMPERATURES, Operation, PairType
 from primitives.types import RANKS
@@ -20,6 +21,8 @@ FOLDER = Path(__file__).resolve().parent.parent / "docs"
 _ROLES = {
     "transform": "Transforms: the same function on both sides of a pair",
     "distance": "Distances: (student, teacher) to losses",
+    "weight": "Weights of places, from the teacher and the labels",
+    "weighing": "Weighted means over places",
     "calibration": "Calibrations: the losses of samples to one number",
     "combination": "Combinations of losses",
 }
@@ -74,9 +77,16 @@ def _example(operation: Operation) -> str:
         logits, losses = torch.tensor(_MATRIX), torch.tensor([1.0, 2.0])
         needed = {"student_logits": logits, "teacher_logits": 2.0 * logits, "labels": labels}
         return f"1 2 → {float(operation.function(losses, *(needed[name] for name in operation.needs))):.2f}"
+    if operation.role == "weighing":
+        losses, weights = torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[1.0, 1.0, 0.0]]])
+        return f"1 2 3 under 1 1 0 → {float(operation.function(losses, weights)):g}"
     given = next(overload[0] for overload in operation.overloads)
     assert isinstance(given, PairType)
     x = _example_input(given)
+    if operation.dense:
+        labels = torch.tensor([[[0, 0, 1]], [[1, 1, -1]]])
+    if operation.role == "weight":
+        return f"{_written(x)} → {_written(operation.function(x, labels))}"
     if operation.role == "distance":
         teacher = x.flip(1) if given.axis else 2.0 * x
         more = (given,) if operation.specialise else ()
@@ -123,26 +133,31 @@ def zoo_page() -> str:
         "|---|---|---|---|",
     ]
     for entry in zoo.entries.values():
-        lines.append(f"| `{entry.name}` | `{entry.text}` | {draw.describe(entry.expression)} | {entry.reference} |")
+        words = draw.describe(entry.expression, entry.knowledge)
+        lines.append(f"| `{entry.name}` | `{entry.text}` | {words} | {entry.reference} |")
     return "\n".join(lines) + "\n"
 
 
-PAGES = {"catalogue.md": catalogue_page, "zoo.md": zoo_page}
+PAGES = {
+    FOLDER / "catalogue.md": catalogue_page,
+    FOLDER / "zoo.md": zoo_page,
+    Path(cli.__file__).parent / FILE: defaults_file,
+}
 
 
 def main(arguments: list[str]) -> int:
     """Write the pages, or with ``--check`` say which are stale. Returns the exit code."""
     stale = []
-    for name, page in PAGES.items():
-        path, text = FOLDER / name, page()
+    for path, page in PAGES.items():
+        text = page()
         if path.exists() and path.read_text(encoding="utf-8") == text:
             continue
-        stale.append(name)
+        stale.append(path.name)
         if "--check" not in arguments:
-            FOLDER.mkdir(exist_ok=True)
+            path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
     if "--check" in arguments and stale:
-        print(f"{', '.join(stale)} in {FOLDER} are stale; run: python -m kdzero_gp.docs")
+        print(f"{', '.join(stale)} are stale; run: python -m kdzero_gp.docs")
         return 1
     print(f"wrote {', '.join(stale)}" if stale else "all pages are up to date")
     return 0

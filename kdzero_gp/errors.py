@@ -48,3 +48,12 @@ class SettingError(KdzeroError):
 
 class DataWarning(UserWarning):
     """Something about usable data that the user ought to look at; ``Dataset.account`` has it too."""
+
+
+def install(extra: str) -> str:
+    """The command that installs an optional part.
+
+    >>> install("vision")
+    "pip install 'kdzero-gp[vision]'"
+    """
+    return f"pip install 'kdzero-gp[{extra}]'"

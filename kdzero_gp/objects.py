@@ -14,8 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kdzero_gp.errors import RunError, SettingError
 
 OWN = "own:"
@@ -81,6 +79,7 @@ def packed() -> Path | None:
     if not _known:
         return None
     import cloudpickle
+    import torch
 
     with tempfile.NamedTemporaryFile(prefix="kdzero-gp-", suffix=".pt", delete=False) as file:
         path = Path(file.name)
@@ -98,4 +97,6 @@ def packed() -> Path | None:
 
 def unpack(path: Path) -> None:
     """Know the objects that ``packed`` wrote. Only for files that this program's own parent process wrote."""
+    import torch  # late: names are known without it
+
     _known.update(torch.load(path, mmap=True, weights_only=False))

@@ -15,6 +15,9 @@ class Progress:
     def note(self, text: str) -> None:
         """Something worth a line."""
 
+    def later(self, seconds: float) -> None:
+        """About so many seconds will be needed when the stage that begins next is over."""
+
     def begin(self, what: str, total: int) -> None:
         """A stage of ``total`` steps starts."""
 

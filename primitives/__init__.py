@@ -3,7 +3,7 @@
 Users reach everything here through ``kdzero_gp``.
 """
 
-from primitives import calibrations, distances, elementwise, normalization, relations, spatial
+from primitives import calibrations, distances, elementwise, normalization, places, relations, spatial
 from primitives.declaration import (
     CATALOGUE,
     CONSTANTS,
@@ -19,13 +19,17 @@ from primitives.types import (
     LOGITS,
     LOSS,
     MAGNITUDE,
+    MAP_LOGITS,
+    PLACE,
     SAMPLE,
     SCALAR,
     TEMPERATURE,
+    WEIGHT,
     ConstantType,
     LossType,
     PairType,
     ValueType,
+    WeightType,
     pairs,
 )
 
@@ -37,11 +41,14 @@ __all__ = [
     "LOSS",
     "MAGNITUDE",
     "MAGNITUDES",
+    "MAP_LOGITS",
     "PAPER_CONSTANTS",
+    "PLACE",
     "SAMPLE",
     "SCALAR",
     "TEMPERATURE",
     "TEMPERATURES",
+    "WEIGHT",
     "Catalogue",
     "ConstantType",
     "DuplicateOperationError",
@@ -49,11 +56,13 @@ __all__ = [
     "Operation",
     "PairType",
     "ValueType",
+    "WeightType",
     "calibrations",
     "distances",
     "elementwise",
     "normalization",
     "pairs",
+    "places",
     "relations",
     "spatial",
 ]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from primitives.declaration import calibration, combination
+from primitives.relations import at_places
 from primitives.types import LOSS, MAGNITUDE, SCALAR
 
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, section E.3"
@@ -21,6 +22,14 @@ _listed = partial(calibration, source=_SUPPLEMENT, paper=True)
 def by_sample(weight: Tensor) -> Tensor:
     """Mean over the places of each sample: N or N×… to N."""
     return weight.flatten(1).mean(dim=1) if weight.dim() > 1 else weight
+
+
+def seen_alike(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """The student's logits without gradient; those that are a map, at the size of the teacher's, by means."""
+    student_logits = student_logits.detach()
+    if student_logits.dim() == 4 and student_logits.shape[2:] != teacher_logits.shape[2:]:
+        return F.adaptive_avg_pool2d(student_logits, (teacher_logits.shape[2], teacher_logits.shape[3]))
+    return student_logits
 
 
 def of_labelled_places(losses: Tensor, labels: Tensor) -> Tensor:
@@ -73,9 +82,11 @@ def focal(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor, labels
     N losses, N×C(×…) logits and N(×…) labels to a scalar: samples that the student gets worse than the teacher count
     more. Places with a negative label are left out of both means.
     """
+    labels = at_places(labels, teacher_logits) if teacher_logits.dim() == 4 else labels
     labels = labels.reshape(len(losses), *teacher_logits.shape[2:])
     labels = labels.masked_fill(labels < 0, -100)  # what cross_entropy leaves out
-    student_entropy = F.cross_entropy(student_logits.detach(), labels, reduction="none")
+    student_logits = seen_alike(student_logits, teacher_logits)
+    student_entropy = F.cross_entropy(student_logits, labels, reduction="none")
     teacher_entropy = F.cross_entropy(teacher_logits, labels, reduction="none")
     weight = 1.0 - torch.exp(-student_entropy / (teacher_entropy + 1e-7))
     weight = by_sample(weight)
@@ -96,7 +107,8 @@ def sim(losses: Tensor, student_logits: Tensor, teacher_logits: Tensor) -> Tenso
     N losses and N×C(×…) logits to a scalar: samples on which both already agree count more. A negative weight would
     turn the loss around and drive the student away from the teacher, so it is 0.
     """
-    weight = F.cosine_similarity(student_logits.detach(), teacher_logits, dim=1, eps=1e-8).clamp(min=0.0)
+    student_logits = seen_alike(student_logits, teacher_logits)
+    weight = F.cosine_similarity(student_logits, teacher_logits, dim=1, eps=1e-8).clamp(min=0.0)
     return (by_sample(weight) * losses).mean()
 
 

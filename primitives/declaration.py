@@ -13,9 +13,12 @@ from primitives.types import (
     BATCH,
     DISTRIBUTIONS,
     MAGNITUDE,
+    MAP_LOGITS,
+    PLACE,
     SAMPLE,
     SCALAR,
     TEMPERATURE,
+    WEIGHT,
     PairType,
     ValueType,
 )
@@ -49,7 +52,8 @@ class Operation:
     student and teacher must have one size before the operation can be applied (``("*",)`` is all of them).
     ``noise`` draws what a stochastic operation shares between the two sides. ``specialise`` gives, for one type of
     pair, the plain functions whose composition the operation is there. ``needs``: what the function takes behind its
-    arguments, out of ``NEEDS``.
+    arguments, out of ``NEEDS``. ``dense``: for pairs whose logits are maps alone, since it needs a label for each place
+    or is of no use without.
 
     In print: ``latex``, of a transform with <x> for its argument, <b> for the argument in brackets where it is no
     single symbol, <T> for the division by its temperature and <N> for its constant; of a distance with <t> and <s>
@@ -79,6 +83,7 @@ class Operation:
     needs: tuple[str, ...] = ()
     paper: bool = False
     searchable: bool = True
+    dense: bool = False
     identity: bool = False
     idempotent: bool = False
     non_negative: bool = False
@@ -90,7 +95,7 @@ class Operation:
     division: bool = False
 
     def __post_init__(self) -> None:
-        allowed = {"calibration": NEEDS, "transform": ("labels",)}.get(self.role, ())
+        allowed = {"calibration": NEEDS, "transform": ("labels",), "weight": ("labels",)}.get(self.role, ())
         if not set(self.needs) <= set(allowed):
             listed = ", ".join(allowed) or "nothing"
             raise ValueError(f"{self.name} needs {', '.join(self.needs)}; a {self.role} may need {listed}")
@@ -196,10 +201,12 @@ def transform(
 
 
 def distance(
-    sample: list[PairType], *, batch: Sequence[PairType] = (), name: str | None = None, **facts: Any
-) -> Declarer:
-    """Declare a function (student, teacher) -> losses; on ``sample`` types it gives one loss for each sample."""
-    overloads: dict[tuple[ValueType, ...], ValueType] = {(given,): SAMPLE for given in sample}
+    sample: list[PairType], *, batch: Sequence[PairType] = (), by_place: bool = False, name: str | None = None,
+    **facts: Any,
+) -> Declarer:  # fmt: skip
+    """Declare a function (student, teacher) -> losses; on ``sample`` types it gives one loss for each sample, or
+    ``by_place`` one for each place of each."""
+    overloads: dict[tuple[ValueType, ...], ValueType] = {(given,): PLACE if by_place else SAMPLE for given in sample}
     overloads |= {(given,): BATCH for given in batch}
     return _declarer("distance", overloads, name, **({"agree": ("*",)} | facts))
 
@@ -215,3 +222,13 @@ def calibration(*, batch: bool = False, name: str | None = None, **facts: Any) -
 def combination(overloads: Mapping[tuple[ValueType, ...], ValueType], **facts: Any) -> Declarer:
     """Declare a function that combines scalar losses."""
     return _declarer("combination", overloads, None, **facts)
+
+
+def weight(**facts: Any) -> Declarer:
+    """Declare a function (teacher's logits N×K×H×W, labels) -> weights N×H×W, ≥ 0 and 0 without a label."""
+    return _declarer("weight", {(MAP_LOGITS,): WEIGHT}, None, **({"needs": ("labels",), "dense": True} | facts))
+
+
+def weighing(**facts: Any) -> Declarer:
+    """Declare a function (losses of places, weights) -> losses of samples."""
+    return _declarer("weighing", {(PLACE, WEIGHT): SAMPLE}, None, **({"dense": True} | facts))

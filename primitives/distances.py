@@ -218,7 +218,7 @@ def hard(student: Tensor, teacher: Tensor) -> Tensor:
     [],
     batch=pairs("matrix"),
     latex=r"\log_2 \sum_{j} \left|\rho_{j}\left(<t>,\,<s>\right)-1\right|^{2.02}",
-    words="by the correlation of each feature over the batch",
+    words="by the logarithm, often negative, of each feature's lack of correlation over the batch",
     source=_SUPPLEMENT + ", eq. 12; Miles et al. 2022, arXiv:2112.00459 (ITRD)",
 )
 def cor(student: Tensor, teacher: Tensor) -> Tensor:

@@ -97,6 +97,17 @@ def transpose(x: Tensor) -> Tensor:
     return x.t()
 
 
+def at_places(labels: Tensor, x: Tensor) -> Tensor:
+    """Label maps N×H×W at the size of a map N×C×h×w: the label at each place's centre. Labels N×(h·w) get its shape."""
+    if labels.dim() == 2 or labels.shape[1:] == x.shape[2:]:
+        return labels.reshape(len(x), *x.shape[2:])
+    rows, columns = (
+        ((torch.arange(size, device=labels.device) + 0.5) * (length / size)).long()
+        for size, length in zip(x.shape[2:], labels.shape[1:], strict=True)
+    )
+    return labels[:, rows][:, :, columns]
+
+
 _CLASSES = {
     given: PairType(given.rank, "log_probability", "C") for given in pairs("matrix", "tokens", "map", kinds=("logits",))
 }
@@ -104,7 +115,7 @@ _CLASSES = {
 
 def at_labels(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Logits with zeros where there is no label (a negative one), and which of them are the label's class."""
-    labels = labels.reshape(len(x), 1, *x.shape[2:])
+    labels = (at_places(labels, x) if x.dim() == 4 else labels).reshape(len(x), 1, *x.shape[2:])
     classes = torch.arange(x.shape[1], device=x.device).view(-1, *[1] * (x.dim() - 2))
     return x.masked_fill(labels < 0, 0.0), classes == labels.clamp(min=0)
 

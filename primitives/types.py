@@ -58,7 +58,8 @@ class PairType:
 
 @dataclass(frozen=True, order=True)
 class LossType:
-    """``sample``: one loss for each sample (N,); ``batch``: losses that belong to no single sample;
+    """``sample``: one loss for each sample (N,); ``place``: one for each place
+    (N×H×W); ``batch``: losses that belong to no single sample;
     ``scalar``: one number for the batch; ``loss``: a scalar with its magnitude, what a distiller returns."""
 
     name: str
@@ -66,10 +67,21 @@ class LossType:
     def __str__(self) -> str:
         return {
             "sample": "a loss for each sample",
+            "place": "a loss for each place",
             "batch": "a loss for the whole batch",
             "scalar": "a calibrated loss",
             "loss": "a weighted loss",
         }[self.name]
+
+
+@dataclass(frozen=True, order=True)
+class WeightType:
+    """A number ≥ 0 for each place (N×H×W), from the teacher and the labels alone: it has one side and no gradient."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return "a weight for each place"
 
 
 @dataclass(frozen=True, order=True)
@@ -82,15 +94,18 @@ class ConstantType:
         return f"a {self.name}"
 
 
-ValueType = PairType | LossType | ConstantType
+ValueType = PairType | LossType | WeightType | ConstantType
 
 SAMPLE = LossType("sample")
+PLACE = LossType("place")
+WEIGHT = WeightType("weight")
 BATCH = LossType("batch")
 SCALAR = LossType("scalar")
 LOSS = LossType("loss")
 TEMPERATURE = ConstantType("temperature")
 MAGNITUDE = ConstantType("magnitude")
 LOGITS = PairType("matrix", "logits")
+MAP_LOGITS = PairType("map", "logits")
 
 DISTRIBUTIONS = ("probability", "log_probability")
 

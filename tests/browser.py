@@ -99,8 +99,8 @@ class Browser:
         elif message.get("method") == "Log.entryAdded" and facts["entry"]["level"] in ("error", "warning"):
             self.problems.append(facts["entry"]["text"])
 
-    def show(self, path, width=1200, height=900, scheme="light"):
-        """Open a file in a window of this size, in the ``light`` or ``dark`` scheme."""
+    def show(self, path, width=1200, height=900, scheme="light", unfolded=True):
+        """Open a file in a window of this size, in the ``light`` or ``dark`` scheme, with all panels unfolded."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=width < 600
         )
@@ -110,6 +110,9 @@ class Browser:
         while self.run("document.readyState") != "complete" or self.run("location.href") == "about:blank":
             assert time.monotonic() < end, "the page does not load"
             time.sleep(0.02)
+        if unfolded:
+            unfold = "document.querySelectorAll('.fold').forEach((one) => { one.open = true; })"
+            self.run(f"new Promise((done) => {{ {unfold}; setTimeout(done, 50); }})")
 
     def run(self, script):
         """The value of a JavaScript expression."""

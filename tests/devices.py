@@ -40,19 +40,19 @@ def pretended_cuda():
         yield
 
 
-def fake_batch(pair, count, device="cuda"):
-    """(student, teacher, labels) without data."""
+def fake_batch(pair, count, device="cuda", places=()):
+    """(student, teacher, labels) without data; ``places`` is the size of label maps."""
     sides = [{name: torch.empty(count, *shape, device=device) for name, shape in side.items()} for side in pair]
-    return *sides, torch.zeros(count, dtype=torch.long, device=device)
+    return *sides, torch.zeros(count, *places, dtype=torch.long, device=device)
 
 
-def loss_on_cuda(distiller_of, pair, count=6):
+def loss_on_cuda(distiller_of, pair, count=6, places=()):
     """The loss of a distiller on the pretended device, in two steps as an engine has them. Raises LeftTheDevice, or
     what torch raises where devices meet or a value is asked for."""
     with pretended_cuda():
         with torch.device("cuda"):
             distiller = distiller_of()
-        student, teacher, labels = fake_batch(pair, count)
+        student, teacher, labels = fake_batch(pair, count, places=places)
         with OnDevice("cuda"):
             targets = distiller.prepare(teacher, labels)
             loss = distiller.loss(student, targets, labels)

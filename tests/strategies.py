@@ -9,9 +9,12 @@ import random
 import torch
 from hypothesis import strategies as st
 
-from kdzero_gp.compiler import Expression
+from kdzero_gp.compiler import Expression, zoo
 from primitives import BATCH, CATALOGUE, CONSTANTS, LOGITS, MAGNITUDES, SAMPLE, PairType
 from primitives.types import RANKS
+
+# The published methods for pairs of images; those for label maps are in test_places.py.
+IMAGE_ZOO = {name: entry.expression for name, entry in zoo.entries.items() if not entry.dense}
 
 # --- pairs of shapes, per sample ----------------------------------------------------------------------------
 
@@ -95,7 +98,7 @@ def _legal(role, given, searchable_only, without):
     found = []
     for operation in CATALOGUE.of_role(role):
         result = operation.overloads.get((given, *operation.parameters))
-        skipped = operation.name in without or (searchable_only and not operation.searchable)
+        skipped = operation.dense or operation.name in without or (searchable_only and not operation.searchable)
         if result is not None and not skipped:
             found.append((operation, result))
     return found

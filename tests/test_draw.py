@@ -18,6 +18,7 @@ from kdzero_gp.compiler import Expression, PairShapes, parse, terms, zoo
 from kdzero_gp.compiler.checking import check, type_of
 from kdzero_gp.draw import (
     SUFFIXES,
+    bullets,
     describe,
     graph,
     to_dot,
@@ -33,6 +34,7 @@ from kdzero_gp.draw.render import layout
 from kdzero_gp.draw.style import FONT_FAMILY, ROLES, SLANT, Box, indent
 from kdzero_gp.errors import ExpressionError, RunError, SettingError, ShapeError
 from primitives import CATALOGUE, CONSTANTS
+from strategies import IMAGE_ZOO
 
 SIZES = [3, *range(4, 60, 2), 60]
 PAIR = PairShapes(
@@ -43,11 +45,16 @@ SVG = "{http://www.w3.org/2000/svg}"
 TOLERANCE = 0.5
 
 
+def plain(role):
+    """The operations for any pair; pictures of those for label maps are among the zoo's."""
+    return [operation for operation in CATALOGUE.of_role(role) if not operation.dense]
+
+
 def grown(generator, node, transforms):
     """``node`` under some transforms; fewer where none fits."""
     for _ in range(transforms):
         given = type_of(node)
-        fitting = [op for op in CATALOGUE.of_role("transform") if any(k[0] == given for k in op.overloads)]
+        fitting = [op for op in plain("transform") if any(k[0] == given for k in op.overloads)]
         if not fitting:
             break
         node = applied(generator, generator.choice(fitting), node)
@@ -65,7 +72,7 @@ def random_comparison(generator, transforms):
         leaf = Expression(generator.choice(["logits", "emb", "feat", "feat1"]))
         below = grown(generator, leaf, transforms)
         given = (type_of(below),)
-        fitting = [operation for operation in CATALOGUE.of_role("distance") if given in operation.overloads]
+        fitting = [operation for operation in plain("distance") if given in operation.overloads]
         if fitting:
             return Expression(generator.choice(fitting).name, (below,))
 
@@ -74,7 +81,7 @@ def random_term(generator, transforms):
     """A weighted loss."""
     losses = random_comparison(generator, transforms)
     given = (type_of(losses),)
-    fitting = [operation for operation in CATALOGUE.of_role("calibration") if given in operation.overloads]
+    fitting = [operation for operation in plain("calibration") if given in operation.overloads]
     weighted = Expression(generator.choice(fitting).name, (losses,))
     return applied(generator, CATALOGUE["times"], weighted)
 
@@ -97,7 +104,7 @@ def random_tree(size, seed):
             return tree
 
 
-ZOO = [pytest.param(zoo[name], id=name) for name in zoo]
+ZOO = [pytest.param(tree, id=name) for name, tree in IMAGE_ZOO.items()]
 TREES = [*ZOO, *(pytest.param(random_tree(size, seed=size), id=f"random-{size}") for size in SIZES)]
 
 
@@ -199,7 +206,7 @@ def test_pair_of_different_shapes_is_written_into_the_nodes():
     assert ">student pooled to 4×4<" in svg
 
 
-@pytest.mark.parametrize("name", list(zoo))
+@pytest.mark.parametrize("name", IMAGE_ZOO)
 def test_picture_with_shapes_has_no_overlap(name):
     drawn = layout(zoo[name], shapes=PAIR)
     boxes = [node.box for node in drawn.nodes]
@@ -221,7 +228,7 @@ def test_svg_is_xml_with_every_label_as_text(tree):
     assert not list(root.iter(f"{SVG}image"))
 
 
-@pytest.mark.parametrize("name", list(zoo))
+@pytest.mark.parametrize("name", IMAGE_ZOO)
 def test_svgs_have_no_ids_so_that_a_page_can_hold_any_number_of_them(name):
     assert not [element for element in ElementTree.fromstring(to_svg(zoo[name])).iter() if "id" in element.attrib]
 
@@ -367,7 +374,7 @@ def some_distiller(operation):
             return tree
 
 
-OPERATIONS = [operation.name for operation in CATALOGUE]
+OPERATIONS = [operation.name for operation in CATALOGUE if not operation.dense]
 
 
 @pytest.mark.parametrize("operation", CATALOGUE, ids=lambda operation: operation.name)
@@ -435,6 +442,39 @@ def test_sentence_of_a_part_is_a_phrase():
     assert describe(Expression("relu", (Expression("feat2"),))) == "The positive part of feature map 2."
 
 
+# --- the numbers of the exported file ------------------------------------------------------------------------
+
+MEASURED = parse("add(times(no(l2(feat)), 10), times(no(l1(emb)), 1))")
+NUMBERS = (1477620.0, 0.25)
+
+
+def test_picture_formula_and_sentence_tell_the_numbers_of_the_file_and_the_relative_ones():
+    assert "with magnitude 1.478e+06, relative 10; plus" in describe(MEASURED, numbers=NUMBERS)
+    assert "with magnitude 0.25, relative 1." in describe(MEASURED, numbers=NUMBERS)
+    formula = to_latex(MEASURED, numbers=NUMBERS)
+    assert r"1.478 \times 10^{6}\," in formula and r" 0.25\," in formula
+    texts = {element.text for element in ElementTree.fromstring(to_svg(MEASURED, numbers=NUMBERS)).iter(f"{SVG}text")}
+    assert {"× 1.478e+06", "relative 10", "× 0.25", "relative 1"} <= texts
+    assert "relative" not in describe(MEASURED) and "relative" not in to_svg(MEASURED)
+
+
+def test_numbers_that_are_what_the_expression_says_are_told_once():
+    assert describe(MEASURED, numbers=(10.0, 1.0)) == describe(MEASURED)
+
+
+def test_a_formula_in_a_file_says_which_numbers_are_relative(tmp_path):
+    write(MEASURED, tmp_path / "loss.tex", numbers=NUMBERS)
+    text = (tmp_path / "loss.tex").read_text(encoding="utf-8")
+    assert "relative to the cross-entropy's gradient they are 10, 1" in text
+    assert r"1.478 \times 10^{6}" in text
+
+
+def test_each_term_has_a_line():
+    first, *lines = bullets(MEASURED, numbers=NUMBERS).splitlines()
+    assert first == "Matches" and [line.strip()[:2] for line in lines] == ["• ", "• "]
+    assert bullets(zoo["kd"]) == describe(zoo["kd"])
+
+
 # --- files --------------------------------------------------------------------------------------------------
 
 
@@ -445,6 +485,7 @@ def test_suffix_decides_what_is_written(suffix, tmp_path):
     starts = {
         ".svg": b"<svg",
         ".png": b"\x89PNG",
+        ".pdf": b"%PDF",
         ".dot": b"digraph",
         ".mmd": b"flowchart",
         ".tex": b"%",
@@ -459,9 +500,9 @@ def test_written_picture_has_the_shapes_of_the_pair(tmp_path):
     assert "N×512×4×4" in (tmp_path / "tree.svg").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["tree.pdf", "tree"])
+@pytest.mark.parametrize("name", ["tree.jpg", "tree"])
 def test_unknown_suffix_lists_the_known_ones_and_writes_nothing(name, tmp_path):
-    with pytest.raises(SettingError, match=r"\.svg, \.png, \.dot, \.mmd, \.tex, \.txt"):
+    with pytest.raises(SettingError, match=r"\.svg, \.png, \.pdf, \.dot, \.mmd, \.tex, \.txt"):
         write(zoo["kd"], tmp_path / name)
     assert not list(tmp_path.iterdir())
 

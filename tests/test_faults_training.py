@@ -60,7 +60,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Weights of a teacher of the digits that was trained on them as RGB."""
     out = tmp_path_factory.mktemp("teacher") / "out"
     training.train("digits", "digits_cnn_8", out=out, changes={"epochs": 6}, channels=3, machine=ONE)
-    return out / "student.safetensors"
+    return out / "network.safetensors"
 
 
 # Kind 3: a teacher is checked like a colleague
@@ -396,7 +396,7 @@ def test_size_and_channels_pass_through_the_commands(images: Path, tmp_path: Pat
     common = ("--task", "folder", "--data", images, "--image-size", "8x12", "--channels", 3, "--epochs", 1)
     code, told = command("train", *common, "--model", "rgb:net", "--batch-size", 8, "--lr", 0.5, "--out", "T")
     assert code == 0, told
-    contract = read_contract(tmp_path / "T/student.safetensors")
+    contract = read_contract(tmp_path / "T/network.safetensors")
     assert contract is not None and (contract.channels, contract.size) == (3, (8, 12))
     kept = json.loads((tmp_path / "T/settings.json").read_text())["settings"]
     assert (kept["channels"], kept["recipe"]["image_size"], kept["recipe"]["image_width"]) == (3, 8, 12)

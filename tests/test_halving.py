@@ -26,7 +26,7 @@ DISTILLERS = [OWN, "zoo:mse", "zoo:dist", "zoo:pkt"]
 def pair(tmp_path_factory):
     out = tmp_path_factory.mktemp("teacher")
     training.train("digits", "digits_cnn_8", out=out, changes={"epochs": 3}, machine=ONE)
-    weights = str(out / "student.safetensors")
+    weights = str(out / "network.safetensors")
     return Pair("digits", "digits_cnn_4", "digits_cnn_8", weights, changes={"epochs": 8})
 
 

@@ -27,6 +27,7 @@ from kdzero_gp.errors import ExpressionError, ExpressionTypeError, GenotypeError
 from primitives import CATALOGUE, CONSTANTS, PairType
 from strategies import (
     GENOTYPE,
+    IMAGE_ZOO,
     KNOWLEDGE,
     SMALL_CROSS,
     SMALL_EQUAL,
@@ -316,7 +317,7 @@ def changed_by_canonical():
 
 def test_some_random_trees_are_not_canonical():
     """Or the tests below would show nothing."""
-    assert len(changed_by_canonical()) > 40
+    assert len(changed_by_canonical()) > 30
 
 
 @given(trees(searchable_only=False))
@@ -355,7 +356,7 @@ def chains_behind(start, longest=2):
     """Every legal chain of at most ``longest`` transforms behind ``start``; T is 4, and also 1 where that is all."""
     yield start
     for operation in CATALOGUE.of_role("transform") if longest else ():
-        if operation.name not in STOCHASTIC:
+        if operation.name not in STOCHASTIC and not operation.dense:
             for constant in (4.0, 1.0) if operation.name == "over" else (4.0,):
                 node = Expression(operation.name, (start, *[constant] * len(operation.parameters)))
                 try:
@@ -368,7 +369,7 @@ def chains_behind(start, longest=2):
 def compared(chain):
     """The chain under every distance that is defined for it."""
     for operation in CATALOGUE.of_role("distance"):
-        if (type_of(chain, KNOWLEDGE),) in operation.overloads:
+        if not operation.dense and (type_of(chain, KNOWLEDGE),) in operation.overloads:
             yield Expression(operation.name, (chain,))
 
 
@@ -488,7 +489,7 @@ def test_digests_stay_the_same():
     assert {text: digest(parse(text)) for _, text in (line.split(" ", 1) for line in lines)} == {
         text: pinned for pinned, text in (line.split(" ", 1) for line in lines)
     }
-    assert {str(tree) for tree in kdzero_gp.zoo.values()} <= {line.split(" ", 1)[1] for line in lines}
+    assert set(map(str, IMAGE_ZOO.values())) <= {line.split(" ", 1)[1] for line in lines}
 
 
 def test_digest_is_sixteen_hexadecimal_digits_and_stable():
@@ -612,9 +613,9 @@ def test_wrong_genotypes_get_a_sentence_that_names_what_is_wrong(what):
 
 
 def test_every_operation_can_stand_in_a_distiller():
-    """Reachability: none is declared that no tree can hold."""
+    """Reachability: none is declared that no tree can hold. Those for label maps are in test_places.py."""
     seen = {node.name for tree in random_trees(2000, seed=7, searchable_only=False) for node in tree.walk()}
-    assert {operation.name for operation in CATALOGUE} <= seen
+    assert {operation.name for operation in CATALOGUE if not operation.dense} <= seen
 
 
 def test_types_print_what_they_are():

@@ -1,13 +1,21 @@
 """The options of a search are one table: settings, help and the repeating command come from it."""
 
+import os
 import shlex
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
+from kdzero_gp import cli
 from kdzero_gp.cli import main
+from kdzero_gp.cli.defaults import FILE, defaults_file
+from kdzero_gp.cli.options import GROUPS
 from kdzero_gp.errors import SettingError
+from kdzero_gp.search.config import config_text, with_config
 from kdzero_gp.search.options import NO_EFFECT_WITH, NO_EFFECT_WITHOUT, OPTIONS, evolve_command, settings_from
 from kdzero_gp.search.run import computed_as
 from kdzero_gp.search.settings import RunSettings
@@ -24,7 +32,7 @@ OTHER = {
     "--proxy-trains": "whole", "--surrogate-share": 0.5, "--short-bound": 2.0, "--loss-memory": 9.0,
     "--race-epochs": 2.5, "--race-top": 4, "--race-seeds": 7, "--fresh-seeds": 6, "--prune": 3,
     "--weight": ("cka_gap=2", "calibrated=0"), "--precision": "bfloat16,channels-last", "--threads": 2,
-    "--image-size": "48x64", "--channels": 3,
+    "--image-size": "48x64", "--channels": 3, "--crop": 96,
 }  # fmt: skip
 NEEDS = {"--top-k": {"--sample-ratio": 0.5}, "--proxy-trains": {"--task": "cifar100"}}
 
@@ -91,10 +99,7 @@ def test_a_screen_that_is_off_makes_its_option_useless():
 
 def test_the_help_names_the_defaults_of_tasks():
     text = " ".join(CliRunner().invoke(main, ["evolve", "--help"]).output.split())
-    assert (
-        "Seeds of the race, which chooses the winner. [default: the task's: 5 (digits); 2 (cifar100); 3 (folder)]"
-        in text
-    )
+    assert "Seeds of the race, which chooses the winner. [default: digits: 5; cifar10, cifar100: 2; folder: 3]" in text
     assert "Size of the population. [default: 20]" in text
 
 
@@ -130,3 +135,102 @@ def test_knowledge_is_what_both_have_and_what_is_asked_for(changes, searched):
 def test_knowledge_that_one_side_lacks_is_refused(changes, words):
     with pytest.raises(SettingError, match=words):
         replace(RunSettings(), **changes).searched(STUDENT, TEACHER)
+
+
+# --- settings from a file ------------------------------------------------------------------------------------------
+
+
+def from_file(path, **given):
+    options = {option.key: given.get(option.key) for option in OPTIONS}
+    return settings_from(with_config(options, path))
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_every_option_comes_back_from_the_file_that_a_run_writes(name, tmp_path):
+    options = {**NEEDS.get(name, {}), name: OTHER[name]}
+    settings = settings_from({key.removeprefix("--").replace("-", "_"): value for key, value in options.items()})
+    (tmp_path / "config.toml").write_text(config_text(settings), encoding="utf-8")
+    assert from_file(tmp_path / "config.toml") == settings
+
+
+@pytest.mark.parametrize("training", ["long", "short"])
+@pytest.mark.parametrize("task", ["digits", "cifar100", "folder"])
+def test_a_file_repeats_the_settings_of_every_task(task, training, tmp_path):
+    settings = settings_from({"task": task, "training": training})
+    (tmp_path / "config.toml").write_text(config_text(settings), encoding="utf-8")
+    assert from_file(tmp_path / "config.toml") == settings
+
+
+def test_what_is_given_beside_a_file_wins(tmp_path):
+    (tmp_path / "config.toml").write_text('pop = 7\nrace_seeds = 4\nteacher-tap = {feat1 = "a=b"}\n', encoding="utf-8")
+    settings = from_file(tmp_path / "config.toml", pop=9)
+    assert (settings.search.population, settings.plan.race_seeds) == (9, 4)
+    assert settings.teacher_taps == {"feat1": "a=b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("popp = 3", "did you mean pop"),
+        ("pop = 3.5", "pop takes a whole number, got 3.5"),
+        ('pop = "3"', "pop takes a whole number"),
+        ("seed-zoo = 1", "seed-zoo takes true or false"),
+        ('knowledge = "logits"', "knowledge takes a list"),
+        ("weight = 3", "weight takes a table"),
+        ("pop = ", "no TOML file"),
+        ("out = 'x'", "no option"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_refused_in_one_sentence(text, words, tmp_path):
+    path = tmp_path / "config.toml"
+    path.write_text(text, encoding="utf-8")
+    result = CliRunner().invoke(main, ["evolve", "--config", str(path)])
+    assert result.exit_code == 2 and words in result.output and len(result.output.splitlines()) == 1, result.output
+    missing = CliRunner().invoke(main, ["evolve", "--config", str(tmp_path / "none.toml")])
+    assert missing.exit_code == 2 and "cannot be read" in missing.output
+
+
+# --- help ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_option_of_a_group_exists_and_has_one_group():
+    named = [name for names in GROUPS.values() for name in names]
+    assert len(named) == len(set(named))
+    assert set(named) <= {parameter.name for parameter in main.commands["evolve"].params}
+
+
+def test_the_defaults_of_the_help_are_those_of_the_settings():
+    path = Path(cli.__file__).parent / FILE
+    assert path.read_text(encoding="utf-8") == defaults_file(), "run: python -m kdzero_gp.docs"
+
+
+HELP = """
+import sys
+from kdzero_gp import cli
+from kdzero_gp.cli import main
+from kdzero_gp.cli.defaults import FILE, defaults_file
+from kdzero_gp.cli.options import GROUPS
+for words in ([], ["evolve"], ["resume"], ["train"], ["distill"], ["compare"], ["show"], ["inspect"], ["export"]):
+    try:
+        main([*words, "--help"], standalone_mode=False)
+    except SystemExit:
+        pass
+print(sorted({"torch", "deap", "scipy", "matplotlib", "sklearn"} & set(sys.modules)))
+"""
+
+
+def test_help_loads_nothing_that_takes_time():
+    done = subprocess.run([sys.executable, "-c", HELP], capture_output=True, encoding="utf-8", timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_shell_completes_commands_and_options():
+    for words, index, wanted in (("kdzero-gp e", 1, "evolve"), ("kdzero-gp evolve --gen", 2, "--generations")):
+        done = subprocess.run(
+            [sys.executable, "-c", "from kdzero_gp.cli import main; main(prog_name='kdzero-gp')"],
+            env=os.environ
+            | {"_KDZERO_GP_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(index)},
+            capture_output=True, encoding="utf-8", timeout=120,
+        )  # fmt: skip
+        assert wanted in done.stdout, done.stderr

@@ -18,7 +18,7 @@ LABELS = torch.zeros(2, dtype=torch.long)
 @pytest.fixture
 def student(monkeypatch, tmp_path):
     monkeypatch.setenv("KDZERO_CACHE", str(tmp_path / "cache"))
-    return Tapped(build("resnet8x4", 10), IMAGES)
+    return Tapped(build("resnet8", 10), IMAGES)
 
 
 def test_a_machine_is_asked_once_for_each_student_and_size(student, monkeypatch, tmp_path):

@@ -58,11 +58,16 @@ def generator_of(*key):
     return torch.Generator().manual_seed(sum(map(ord, "".join(map(str, key)))))
 
 
+def plain(role):
+    """The operations for any pair; those for label maps are in test_places.py."""
+    return [operation for operation in CATALOGUE.of_role(role) if not operation.dense]
+
+
 def cases(role):
     """operation × overload, as test parameters."""
     return [
         pytest.param(operation, given[0], result, id=f"{operation.name}-{describe(given[0])}")
-        for operation in CATALOGUE.of_role(role)
+        for operation in plain(role)
         for given, result in operation.overloads.items()
     ]
 
@@ -70,7 +75,7 @@ def cases(role):
 def rank_cases(role):
     """operation × what its function sees of a type: the rank, or the whole type where it is specialised."""
     found = {}
-    for operation in CATALOGUE.of_role(role):
+    for operation in plain(role):
         for pair, *_ in operation.overloads:
             seen = pair if operation.specialise else pair.rank
             found.setdefault((operation.name, seen), (operation, pair))
@@ -84,7 +89,7 @@ def describe(pair):
 def kind_cases(role):
     """operation × rank, each with all kinds that it has there and the result for each: {type: result}."""
     found = {}
-    for operation in CATALOGUE.of_role(role):
+    for operation in plain(role):
         for (pair, *_), result in operation.overloads.items():
             found.setdefault((operation.name, pair.rank), {})[pair] = result
     return [pytest.param(CATALOGUE[name], kinds, id=f"{name}-{rank}") for (name, rank), kinds in found.items()]
@@ -128,8 +133,8 @@ def test_every_operation_has_an_independent_reference():
         "combination": references.COMBINATIONS,
     }
     for role, table in tables.items():
-        assert set(table) == {operation.name for operation in CATALOGUE.of_role(role)}
-    assert {operation.role for operation in CATALOGUE} == set(tables)
+        assert set(table) == {operation.name for operation in plain(role)}
+    assert {operation.role for operation in CATALOGUE if not operation.dense} == set(tables)
 
 
 def test_the_paper_has_all_of_its_operations():

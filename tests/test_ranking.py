@@ -59,8 +59,11 @@ def test_a_rank_means_one_distiller_wherever_it_is_asked_for(reordered, tmp_path
     ranked = [row["expression"] for row in shown]
     assert ranked != fittest[:6], "the race has to reorder, or this test says nothing"
     table = said("show", reordered, "--top", "6")
-    lines = [re.match(r"│ (\d+) +│.*│ (\S.*?) +│$", line) for line in table.split("race,")[0].splitlines()]
-    printed = [(int(line[1]), line[2]) for line in lines if line]
+    assert [int(rank) for rank in re.findall(r"^ *evolved (\d+) · ", table.split("race, ")[0], re.MULTILINE)] == [
+        1, 2, 3, 4, 5, 6
+    ]  # fmt: skip
+    lines = [re.match(r"(\d+): (\S.*)$", line) for line in table.splitlines()]
+    printed = [(int(line[1]), line[2].rstrip()) for line in lines if line]
     # long ones go on in the next line
     assert [rank for rank, _ in printed] == [1, 2, 3, 4, 5, 6]
     assert all(expression.startswith(text) for (_, text), expression in zip(printed, ranked, strict=True))
@@ -94,7 +97,7 @@ def test_the_counts_add_up_to_the_births_and_a_prediction_is_no_rejection(tmp_pa
         "trained": 34, "equivalent": 4, "predicted": 21, "rejected": 11, "failed": 0, "duplicates": 0, "waiting": 0
     }  # fmt: skip
     output = said("show", folder)
-    assert "70 births, 34 trained, 4 equivalent, 21 predicted, 11 rejected" in output
+    assert "70 births: 34 trained, 4 equivalent, 21 predicted, 11 rejected" in output
     assert sum(map(int, re.findall(r"^rejected (\d+):", output, re.MULTILINE))) == 11
     flow = candidate_flow(*run._history())
     assert sum(count for name, count in flow.items() if name.startswith("rejected:")) == 11

@@ -27,7 +27,7 @@ def opened(task, data, recipe, **options):
 
 
 def test_the_recipes_are_those_of_the_supplements_section_f():
-    assert names() == ("cifar100", "imagenet", "short", "vit")
+    assert names() == ("cifar100", "cityscapes", "imagenet", "short", "vit")
     cifar = load_recipe("cifar100", "cifar100", "resnet20")
     assert (cifar.epochs, cifar.batch_size, cifar.optimizer) == (240, 64, "sgd")
     assert (cifar.learning_rate, cifar.momentum, cifar.nesterov, cifar.weight_decay) == (0.05, 0.9, False, 5e-4)
@@ -41,6 +41,9 @@ def test_the_recipes_are_those_of_the_supplements_section_f():
     assert (vit.epochs, vit.batch_size, vit.optimizer, vit.learning_rate) == (300, 128, "adamw", 5e-4)
     assert (vit.weight_decay, vit.schedule, vit.image_size, vit.teacher_image_size) == (0.05, "cosine", 224, 32)
     assert vit.augment.startswith("rand-") and vit.mixup == 0.8
+    cityscapes = load_recipe("cityscapes", "segmentation")
+    assert (cityscapes.crop, cityscapes.crop_size, cityscapes.batch_size) == ("window", 512, 8)
+    assert cityscapes.schedule == "poly" and round(cityscapes.epochs * 371) == 39994
 
 
 @pytest.mark.parametrize("student", ["mobilenet_v2", "shufflenet_v1", "timm:mobilenetv3_small_050"])
@@ -85,7 +88,7 @@ def test_a_recipe_file_of_the_user_is_read(tmp_path):
         ({"flip": "perhaps"}, "flip has to be true or false"),
         ({"learning_rate": -1}, "learning_rate must be above 0"),
         ({"learning_rate": "nan"}, "learning_rate must be above 0"),
-        ({"schedule": "cosin"}, "schedule must be one of steps, cosine, linear, constant, got 'cosin'"),
+        ({"schedule": "cosin"}, "schedule must be one of steps, cosine, linear, poly, constant, got 'cosin'"),
         ({"milestones": "a"}, "milestones has to be whole numbers"),
         ({"weight_decay": -1}, "weight_decay must be at least 0"),
         ({"warmup": 1}, "shares below 1"),
@@ -113,7 +116,7 @@ def test_a_wrong_recipe_file_gets_one_sentence(text, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar", "missing.toml"])
 def test_a_recipe_that_does_not_exist_gets_the_names(name):
-    with pytest.raises(SettingError, match="cifar100, imagenet, short, vit"):
+    with pytest.raises(SettingError, match="cifar100, cityscapes, imagenet, short, vit"):
         load_recipe(name)
 
 

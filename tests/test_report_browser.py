@@ -102,6 +102,29 @@ def test_every_panel_is_there_and_the_page_does_not_scroll_sideways(chromium, pa
     assert chromium.run("scrollX") == 0
 
 
+@pytest.mark.parametrize("name", ["finished", "unfinished", "empty"])
+def test_the_overview_fits_a_screen_and_the_rest_is_folded(chromium, pages, name):
+    chromium.show(pages[name], width=1400, unfolded=False)
+    assert chromium.run("document.querySelector('header').getBoundingClientRect().bottom") < 900
+    assert chromium.run("document.documentElement.scrollHeight") < 2 * 900
+    assert chromium.run("document.querySelectorAll('.panel .fold[open]').length") == 0
+    text = chromium.run("document.querySelector('header').innerText")
+    assert text.index("kdzero-gp report") < text.index("A loss for")
+
+
+def test_a_link_opens_what_it_leads_to(chromium, pages):
+    chromium.show(pages["finished"], unfolded=False)
+    is_open = "document.querySelector('#{} .fold').open"
+    assert not chromium.run(is_open.format("cost"))
+    chromium.run("document.querySelector('nav a[href=\"#cost\"]').click()")
+    chromium.run("new Promise((done) => setTimeout(done, 100))")
+    assert chromium.run(is_open.format("cost")) and not chromium.run(is_open.format("trees"))
+    chromium.run("location.hash = 'distiller-2'")
+    chromium.run("new Promise((done) => setTimeout(done, 100))")
+    assert chromium.run(is_open.format("trees"))
+    assert 0 <= chromium.run("document.getElementById('distiller-2').getBoundingClientRect().top") < 900
+
+
 def test_nothing_is_loaded_but_the_page_itself(chromium, pages):
     chromium.show(pages["finished"])
     assert (
@@ -145,7 +168,7 @@ def test_tab_reaches_every_interactive_part(chromium, pages):
         "copy": ".copier", "details": "summary", "link": "td a", "skip": ".skip",
     }  # fmt: skip
     reached = set()
-    for _ in range(200):
+    for _ in range(250):
         chromium.press("Tab")
         reached |= {kind for kind, what in kinds.items() if chromium.run(f"document.activeElement.matches('{what}')")}
     assert reached == set(kinds)

@@ -163,7 +163,9 @@ def test_ranks_are_those_of_the_command_line(run, folder, tmp_path, rank):
     done = CliRunner().invoke(main, ["inspect", str(folder), "--rank", str(rank), "-o", str(path)])
     assert done.exit_code == 0, done.output
     found = run.find(rank)
-    assert path.read_text(encoding="utf-8") == f"{found.expression}\n\n{found.sentence}\n"
+    several = "\n  • ".join(["Matches", *found.clauses])
+    words = several if len(found.clauses) > 1 else found.sentence
+    assert path.read_text(encoding="utf-8") == f"{found.expression}\n\n{words}\n"
     assert found == run.top(rank)[-1]
     assert found.digest == kdzero_gp.digest(found.expression)
 

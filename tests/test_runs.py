@@ -26,7 +26,12 @@ import torch
 from rich.console import Console
 
 from commands import command
+from kdzero_gp import Run
 from kdzero_gp.api.progress import progress_for
+from kdzero_gp.cli.tables import race_table, ranking_table
+from kdzero_gp.compiler import terms
+from kdzero_gp.search.config import with_config
+from kdzero_gp.search.options import OPTIONS, settings_from
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -159,7 +164,10 @@ def test_evolve_ends_with_a_race_an_exported_file_and_the_next_commands(referenc
     assert "race, 2 seeds that choose by validation images, mean, too few seeds for an interval" in output
     assert "confirmation, 3 fresh seeds that chose nothing, mean ± 95 % interval" in output
     for competitor in ("kd", "dist", "fitnet", "cross-entropy alone"):
-        assert f"│ {competitor} " in output
+        assert re.search(rf"^ *\d+  {competitor} ", output, re.MULTILINE), competitor
+    assert re.search(r"^ *\d+  evolved 1 · \w+", output, re.MULTILINE) and "\nevolved 1: " in output
+    assert re.search(r"about .* from here: published methods .*, births .*, race .*; \d+ MB in ", output)
+    assert "race: 6 epochs each, from a new student" in output
     assert re.search(
         r"teacher digits_cnn_32: accuracy \d+\.\d\d % on validation images, \d\d\.\d\d % on test images", output
     )
@@ -171,7 +179,7 @@ def test_evolve_ends_with_a_race_an_exported_file_and_the_next_commands(referenc
     assert f" to {folder / 'distiller.py'}" in output
     assert output.splitlines()[-1].startswith(f"next: kdzero-gp show {folder}")
     assert {path.name for path in folder.iterdir()} == {
-        "run.sqlite", "lock", "proxy_task.pt", "teacher.safetensors", "distiller.py"
+        "run.sqlite", "lock", "proxy_task.pt", "teacher.safetensors", "distiller.py", "config.toml"
     }  # fmt: skip
 
 
@@ -232,6 +240,65 @@ def test_export_writes_the_winner_again_and_other_ranks(reference, tmp_path):
     assert (tmp_path / "first.py").read_text() == (folder / "distiller.py").read_text()
     assert command("export", folder, "--rank", "2", "-o", tmp_path / "second.py")[0] == 0
     assert (tmp_path / "second.py").read_text() != (tmp_path / "first.py").read_text()
+
+
+def test_an_exported_file_says_what_its_numbers_mean(reference, tmp_path):
+    path = tmp_path / "distiller.py"
+    assert command("export", reference[0], "--rank", "1", "--with-hooks", "-o", path)[0] == 0
+    tree = ast.parse(path.read_text())
+    head = " ".join(ast.get_docstring(tree).split())
+    assert "pair: teacher digits_cnn_32, student digits_cnn_4, task digits" in head
+    assert "batch size: 64; the magnitudes hold for this one, calibrate() sets them for yours" in head
+    assert "recipe: searched with 5 epochs of sgd (batch size 64, learning rate 0.1, linear" in head
+    names = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
+    assert {"Distiller", "Reader"} <= names
+    one = Run(reference[0]).best
+    distiller = one.distiller()
+    for number, (share, magnitude) in enumerate(zip(distiller.SHARES, distiller.magnitudes, strict=True), 1):
+        assert f"term {number}: " in head
+        assert f"gradient {share:.3g} × that of the cross-entropy, magnitude {magnitude:.6g}" in head
+    assert distiller.SHARES == one.shares == tuple(float(term.arguments[1]) for term in terms(one.expression))
+
+
+def test_a_published_method_is_exported_as_the_run_tuned_it(reference, tmp_path):
+    path = tmp_path / "kd.py"
+    assert command("export", reference[0], "--method", "kd", "-o", path)[0] == 0
+    assert "times(no(kl(softmax_C(logits, 4))), 1)" in path.read_text() and "kind: zoo" in path.read_text()
+    assert_one_sentence(*command("export", reference[0], "--method", "crd", "-o", path)[::2], "tuned no 'crd'", "kd")
+    assert_one_sentence(*command("export", "kd", "--method", "kd", "-o", path)[::2], "--method needs a run")
+
+
+def test_the_file_of_settings_repeats_the_run(reference):
+    settings = Run(reference[0]).settings
+    options = {option.key: None for option in OPTIONS}
+    again = settings_from(with_config(options, reference[0] / "config.toml"))
+    assert again.search == settings.search and again.screens == settings.screens
+    assert (again.plan.race_top, again.plan.images) == (2, 128)
+
+
+def test_a_table_fits_80_columns(reference):
+    family = Run(reference[0]).settings.family
+    for table in (race_table(Run(reference[0]).race, family, 80), ranking_table(Run(reference[0]).top(5), family, 80)):
+        screen = Console(width=80, file=io.StringIO(), force_terminal=False)
+        screen.print(table)
+        lines = screen.file.getvalue().splitlines()
+        assert max(map(len, lines)) <= 80
+        assert any("evolved 1 · " in line and " ± " not in line.split("evolved")[0] for line in lines)
+        assert not any(line.rstrip().endswith("±") for line in lines), "a number is broken"
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_a_bar_shows_count_and_time_left_at_any_width(width):
+    screen = io.StringIO()
+    with progress_for(Console(file=screen, force_terminal=True, width=width)) as progress:
+        progress.later(3600.0)
+        progress.begin("published methods", 2000)
+        time.sleep(0.05)
+        progress.advance(700, best=0.4415, trained=474, equivalent=171, predicted=1182, rejected=173, failed=0)
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue()).replace("\r", "\n")
+    line = next(line for line in reversed(shown.splitlines()) if "published methods" in line)
+    assert "700/2000" in line and " s left, 1 h 00 min in all" in line and len(line.rstrip()) <= width
+    assert "1182 predicted" in shown
 
 
 def test_export_without_a_name_writes_over_nothing(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 Everything is trained on the embedded digits for a few epochs of some milliseconds each.
 """
 
+import ast
 import csv
 import dataclasses
 import json
@@ -55,7 +56,7 @@ def teacher(tmp_path_factory):
     out = tmp_path_factory.mktemp("teacher")
     result = training.train("digits", "digits_cnn_16", out=out, changes={"epochs": 6}, machine=ONE)
     assert result.test["accuracy"] > 0.8
-    return str(out / "student.safetensors")
+    return str(out / "network.safetensors")
 
 
 @pytest.fixture
@@ -350,7 +351,7 @@ def test_magnitudes_are_relative_to_the_gradient_of_the_cross_entropy(pair, mode
     text = "add(times(no(l2(logits)), 5), times(no(l2(emb)), 0.1))"
     whole, _ = trainer(pair, load_recipe("short", "digits"), text, keep=True, folder=tmp_path)
     before = {k: v.clone() for k, v in whole.student.state_dict().items()}
-    found = final_magnitudes(mode, 2.0, whole.student, whole.teacher, whole.batches, whole.precision, seed=0)
+    found, _ = final_magnitudes(mode, 2.0, whole.student, whole.teacher, whole.batches, whole.precision, seed=0)
     assert same(before, whole.student.state_dict())
     one, other, total, hard = norms(whole, found)
     if mode == "absolute":
@@ -374,7 +375,14 @@ def test_a_distiller_without_gradient_cannot_be_measured(pair, tmp_path):
 def test_magnitudes_are_put_into_a_source():
     source = kdzero_gp.source_of(EXPRESSION, {"logits": (3,), "feat": (4, 2, 2)}, {"logits": (3,), "feat": (5, 2, 2)})
     distiller = kdzero_gp.compiler.load_source(with_magnitudes(source, (0.125, 7.0)))
-    assert distiller.magnitudes == (0.125, 7.0)
+    assert distiller.magnitudes == (0.125, 7.0) and distiller.SHARES == ()
+
+
+def test_a_file_of_a_training_says_what_its_numbers_mean():
+    source = kdzero_gp.source_of(EXPRESSION, {"logits": (3,), "feat": (4, 2, 2)}, {"logits": (3,), "feat": (5, 2, 2)})
+    changed = with_magnitudes(source, (0.125, 7.0), (3.0, 0.5), {"batch size": 64, "pair": 'a "b" """'})
+    assert kdzero_gp.compiler.load_source(changed).SHARES == (3.0, 0.5)
+    assert "\nbatch size: 64\npair: a \"b\" '''\n" in ast.get_docstring(ast.parse(changed)) + "\n"
 
 
 # --- wrong inputs -------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdzero_gp.common import ALONE
 from kdzero_gp.compiler import zoo
-from kdzero_gp.errors import KdzeroError
+from kdzero_gp.errors import KdzeroError, install
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.search.race import TEST, RaceResult
 from kdzero_gp.search.storage import StoredBirth, StoredEvaluation, StoredMeasurement
@@ -15,7 +15,7 @@ from kdzero_gp.search.storage import StoredBirth, StoredEvaluation, StoredMeasur
 if TYPE_CHECKING:
     import pandas
 
-INSTALL = "pip install 'kdzero-gp[notebook]'"
+INSTALL = install("notebook")
 BIRTHS = ("number", "generation", "operator", "parents", "expression", "digest", "duplicate_of", "status", "fitness")
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from kdzero_gp.compiler import Expression
+from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.draw import to_svg
 from kdzero_gp.errors import KdzeroError
 
@@ -61,11 +62,15 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], left: Sequen
     return tag("table", tag("thead", cells("th", headers)), body, style="border-collapse:collapse")
 
 
-def picture(expression: Expression, width: int | None = None) -> Markup:
+def picture(
+    expression: Expression, width: int | None = None, knowledge: KnowledgeTypes | None = None,
+    numbers: Sequence[float] = (),
+) -> Markup:  # fmt: skip
     """The drawing of a distiller inside a page, as wide as the page allows, or at most ``width`` pixels; its text
-    where it cannot be drawn."""
+    where it cannot be drawn. ``numbers`` are those of its file, one for each term."""
     try:
-        drawn = to_svg(expression, direction="auto" if width is None else "right", legend=width is None)
+        direction = "auto" if width is None else "right"
+        drawn = to_svg(expression, knowledge, numbers=numbers, direction=direction, legend=width is None)
     except KdzeroError:
         return code(expression)
     return shrinking(drawn, width)

@@ -14,11 +14,13 @@ from torch import nn
 
 from kdzero_gp.analysis import markup
 from kdzero_gp.common import ALONE_TEXT, UNKNOWN, real
-from kdzero_gp.compiler import Expression, compile_distiller
-from kdzero_gp.draw import describe, to_svg
+from kdzero_gp.compiler import Expression, load_source, source_of
+from kdzero_gp.compiler.checking import KnowledgeTypes
+from kdzero_gp.draw import clauses, describe, to_svg
 from kdzero_gp.families import Measure, TaskFamily
-from kdzero_gp.search.export import export_entry
+from kdzero_gp.search.export import export_entry, shares_of
 from kdzero_gp.search.race import TEST, Competitor, RaceResult
+from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
 
 _THUMBNAIL = 340
@@ -50,7 +52,7 @@ class RankedDistiller:
 
     ``rank`` as in ``kdzero-gp export --rank``; ``fitness`` (lower is better, 1 is cross-entropy alone), ``metrics``
     and the final ``magnitudes`` are those of its proxy training; ``standing`` is its place in the race, or None;
-    ``birth`` is the number of the birth that first had it.
+    ``birth`` is the number of the birth that first had it; ``knowledge``: the types of the pair's knowledge.
     """
 
     folder: Path
@@ -64,34 +66,54 @@ class RankedDistiller:
     birth: int | None
     generation: int | None
     standing: RaceResult | None = None
+    knowledge: KnowledgeTypes | None = None
 
     @cached_property
     def sentence(self) -> str:
         """What it does, in one English sentence."""
-        return describe(self.expression)
+        return describe(self.expression, self.knowledge, numbers=self.magnitudes)
+
+    @property
+    def clauses(self) -> list[str]:
+        """The parts of ``sentence``, one for each term."""
+        return clauses(self.expression, self.knowledge, numbers=self.magnitudes)
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Each term's gradient in units of the cross-entropy's, as it was searched; () where that is not known."""
+        with Database.read(self.folder) as database:
+            settings = RunSettings.from_dict(database.fact("settings"))
+            return shares_of(database, settings, self._entry, self.expression)
+
+    @property
+    def _entry(self) -> Competitor:
+        return Competitor(self.digest, "evolved", str(self.expression), self.magnitudes, self.fitness)
 
     def source(self) -> str:
         """The text of the file that ``kdzero-gp export`` writes: a class ``Distiller`` that needs only torch."""
         with tempfile.TemporaryDirectory() as folder:
             return self.export(Path(folder) / "distiller.py").read_text(encoding="utf-8")
 
-    def export(self, path: Path | str) -> Path:
-        """Write that file, and return its path."""
+    def export(self, path: Path | str, hooks: bool = False) -> Path:
+        """Write that file, and return its path. With ``hooks`` it reads both networks' tensors, too."""
         path = Path(path)
-        entry = Competitor(self.digest, "evolved", str(self.expression), self.magnitudes, self.fitness)
         with Database.read(self.folder) as database:
-            export_entry(self.folder, database, entry, path)
+            export_entry(self.folder, database, self._entry, path, hooks)
         return path
 
     def distiller(self) -> nn.Module:
-        """The torch module for the run's pair, with its final magnitudes: ``module(student, teacher, labels)``."""
+        """The torch module for the run's pair, with its final magnitudes: ``module(student, teacher, labels)``. For
+        another batch size, call its ``calibrate(student, teacher, labels)`` first."""
         with Database.read(self.folder) as database:
             bench = database.fact("bench")
         shapes = bench["student_shapes"], bench["teacher_shapes"]
-        return compile_distiller(self.expression, *shapes, self.magnitudes or None)
+        table = self.family.knowledge
+        magnitudes = self.magnitudes or None
+        source = source_of(self.expression, *shapes, magnitudes, knowledge=table, shares=self.shares)
+        return load_source(source)
 
     def _repr_svg_(self) -> str:
-        return to_svg(self.expression)
+        return to_svg(self.expression, self.knowledge, numbers=self.magnitudes)
 
     @property
     def numbers(self) -> dict[str, str]:
@@ -118,7 +140,8 @@ class RankedDistiller:
 
     def _repr_html_(self) -> str:
         head = markup.tag("p", markup.tag("b", f"Rank {self.rank}"), " ", markup.code(self.expression))
-        drawn = markup.picture(self.expression) + markup.tag("p", self.sentence)
+        drawn = markup.picture(self.expression, knowledge=self.knowledge, numbers=self.magnitudes)
+        drawn += markup.tag("ul", *(markup.tag("li", clause) for clause in self.clauses))
         return markup.plain(head, drawn, markup.table(["", ""], list(self.numbers.items())))
 
 
@@ -157,7 +180,8 @@ def _row(member: RankedDistiller, deciding: Measure) -> list[object]:
     race = member.standing
     return [
         member.rank,
-        markup.picture(member.expression, _THUMBNAIL) + markup.code(member.expression),
+        markup.picture(member.expression, _THUMBNAIL, member.knowledge, member.magnitudes)
+        + markup.code(member.expression),
         real(member.fitness),
         deciding.text(member.metrics.get(deciding.name, math.nan)),
         UNKNOWN if race is None else deciding.text(*race.value(deciding.name)),

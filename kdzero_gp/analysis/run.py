@@ -7,7 +7,7 @@ state; nothing is ever written into it.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,7 @@ from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.search.candidates import counts_of, front, screen_rows
 from kdzero_gp.search.confirmation import confirmation, verdict, winner
 from kdzero_gp.search.pruning import Pruning, pruning
-from kdzero_gp.search.race import RaceResult, standings
+from kdzero_gp.search.race import RaceResult, standings, tuned_zoo
 from kdzero_gp.search.ranking import Ranked, ranking
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation
@@ -188,17 +188,21 @@ class Run:
         settings = self.settings
         return self._read(lambda database: pruning(database, settings))  # type: ignore[no-any-return]
 
-    def export(self, path: Path | str) -> Path:
+    def export(self, path: Path | str, hooks: bool = False, method: str | None = None) -> Path:
         """Write the run's winner, a published method perhaps, as a file that needs only torch, and return its path.
-        Raises ``RunError`` before the race."""
+        With ``hooks`` the file reads both networks' tensors, too. ``method``: a published one, as the run tuned it.
+        Raises ``RunError`` before the race, and for a method that was not tuned."""
         from kdzero_gp.search.export import export_entry
 
         path = Path(path)
         with Database.read(self.folder) as database:
-            entry = winner(database, self.settings)
+            tuned = tuned_zoo(database)
+            if method is not None and method not in tuned:
+                raise RunError(f"{self.folder} has tuned no {method!r}; it has {', '.join(tuned) or 'none yet'}")
+            entry = winner(database, self.settings) if method is None else tuned[method]
             if entry is None:
-                return self.best.export(path)
-            export_entry(self.folder, database, entry, path)
+                return self.best.export(path, hooks)
+            export_entry(self.folder, database, entry, path, hooks)
         return path
 
     @property
@@ -261,7 +265,7 @@ class Run:
             folder=self.folder, family=rows.settings.family, rank=row.rank, expression=rows.parse(e.expression),
             digest=e.digest, fitness=e.fitness, metrics=e.metrics, magnitudes=e.magnitudes,
             birth=None if birth is None else birth.number,
-            generation=None if birth is None else birth.generation, standing=row.result,
+            generation=None if birth is None else birth.generation, standing=row.result, knowledge=rows.knowledge,
         )  # fmt: skip
 
     # --- closer looks ---------------------------------------------------------------------------------------
@@ -281,7 +285,7 @@ class Run:
         """What two distillers share and where they differ. Each is a rank, a digest, an expression or its text, or the
         name of a published method."""
         (left, left_name), (right, right_name) = self._expression(a), self._expression(b)
-        return compare_trees(left, right, left_name, right_name)
+        return replace(compare_trees(left, right, left_name, right_name), knowledge=self._rows().knowledge)
 
     def _expression(self, which: Which) -> tuple[Expression, str]:
         if isinstance(which, RankedDistiller):

@@ -17,6 +17,7 @@ from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.objects import is_own, kind_of
 from kdzero_gp.progress import Progress
+from kdzero_gp.search.config import read_config
 from kdzero_gp.search.options import OPTIONS, settings_from
 from kdzero_gp.search.run import RunResult, resume, start
 from kdzero_gp.search.settings import RunSettings
@@ -45,6 +46,7 @@ def evolve(
     timeout: float = 600.0,
     verbose: bool = True,
     progress: Progress | None = None,
+    config: str | Path | None = None,
     **options: Any,
 ) -> Run:
     """Search for the best distiller of a teacher, a student and data, in the folder ``out``.
@@ -55,7 +57,7 @@ def evolve(
     is a tensor of any rank, or a mapping of tensors, which networks get as keyword arguments. What is not given of the
     data is split off ``train``. ``options`` are those of ``kdzero-gp evolve`` with ``_`` for ``-``: ``generations``,
     ``pop``, ``seed``, ``space``, …; ``teacher_tap`` and ``weight`` are mappings, ``knowledge`` and ``objectives``
-    sequences.
+    sequences. ``config``: a file with options, such as another run's ``config.toml``; those that are given win.
 
     In a notebook the stop button gives the run so far; elsewhere Ctrl-C raises KeyboardInterrupt, and
     ``Run(out).resume(teacher, student, train)`` goes on. Nothing of the user's is changed, and nothing pickled is kept.
@@ -64,6 +66,15 @@ def evolve(
     Example: ``run = kdzero_gp.evolve(teacher, SmallNet, train_set, generations=20); run.best.distiller()``.
     """
     texts = _texts(options)
+    if config is not None:
+        file = read_config(Path(config))
+        task, teacher, student = (
+            task or file.get("task"),
+            teacher or file.get("teacher"),
+            student or file.get("student"),
+        )
+        train = file.get("data") if train is None else train
+        texts = {**{name: value for name, value in file.items() if name not in _NAMED}, **texts}
     with shown(verbose, progress) as shown_progress:
         chosen = given(teacher, student, train, validation, test, family=family, task=task, classes=classes)
         with chosen.known():

@@ -174,8 +174,21 @@ def _opened(
         folder = Path(out) if out is not None else Path("runs") / f"{_stem(chosen, run)}-{what}"
         if out is None:
             progress.note(f"folder: {folder}")
+        if run is not None:
+            _tell_length(run, pair, progress)
         pair = _with_teacher(pair, folder, machine, progress)
         yield _Work(pair, [resolved(one) for one in distillers], folder, machine)
+
+
+def _tell_length(run: Run, pair: trainings.Pair, progress: Progress) -> None:
+    """What the race of a run trained, where this is another length."""
+    plan, epochs = run.settings.plan, pair.settings(0).recipe.epochs
+    if epochs != plan.race.epochs:
+        start = "a new student" if plan.race_from_scratch else "its warm student"
+        progress.note(
+            f"trains for {epochs:g} epochs (recipe {pair.recipe}); the race of {run.folder} trained {start} for "
+            f"{plan.race.epochs:g}, so that its accuracies are not those to expect; --epochs says how long"
+        )
 
 
 _MACHINE = ("device", "workers", "threads", "precision", "readers")
@@ -222,7 +235,7 @@ def _with_teacher(pair: trainings.Pair, folder: Path, machine: Machine, progress
     result = run_training(Settings(pair.task, pair.teacher, recipe, pair.data), place, machine, progress)
     if result.reason:
         raise RunError(f"the teacher {pair.teacher} could not be trained: {result.reason}; give teacher_weights")
-    return replace(pair, teacher_weights=str(place / files.STUDENT))
+    return replace(pair, teacher_weights=str(files.as_network(place)))
 
 
 def _stem(chosen: Given, run: Run | None) -> str:
@@ -261,7 +274,7 @@ def resolved(distiller: Distiller) -> Any:
     if not isinstance(distiller, RankedDistiller):
         return distiller
     name = name or distiller.folder.resolve().name + (f"#{distiller.rank}" if distiller.rank != 1 else "")
-    return NamedDistiller(name, distiller.expression, distiller.magnitudes)
+    return NamedDistiller(name, distiller.expression, distiller.magnitudes, distiller.shares)
 
 
 def _trained(pair: trainings.Pair, folder: Path) -> nn.Module:

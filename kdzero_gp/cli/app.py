@@ -62,7 +62,15 @@ class _Commands(click.Group):
             ctx.exit(2)
 
 
-@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+# \b keeps click from filling the lines.
+_EPILOG = """\b
+Begin with:        kdzero-gp evolve --generations 15
+Tab completion:    eval "$(_KDZERO_GP_COMPLETE=bash_source kdzero-gp)"   (or zsh_source, fish_source)"""
+
+
+@click.group(
+    cls=_Commands, epilog=_EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(kdzero_gp.__version__, prog_name="kdzero-gp")
 @click.pass_context
 def main(ctx: click.Context) -> None:

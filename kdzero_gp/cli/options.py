@@ -7,11 +7,42 @@ from typing import Any
 
 import click
 
-from kdzero_gp.data.resizing import parse_size
-from kdzero_gp.search.options import OPTIONS, Option, defaults, pairs, value_of
+from kdzero_gp.cli.defaults import shown_defaults
+from kdzero_gp.search.options import OPTIONS, Option, pairs
 
-# Tasks whose defaults the help names.
-_SHOWN_TASKS = ("digits", "cifar100", "folder")
+# What the help of a search puts together; what is in none of these stands in the last.
+GROUPS = {
+    "Your pair and data": (
+        "task", "data", "image_size", "channels", "teacher", "teacher_weights", "student", "student_weights",
+    ),
+    "The search": ("generations", "pop", "seed", "training", "patience", "out", "config"),
+    "The machine": ("workers", "device", "timeout", "precision", "threads"),
+    "Afterwards": ("race_top", "race_seeds", "fresh_seeds", "final", "final_recipe", "final_epochs"),
+    "For experts: what distillers are made of": (
+        "knowledge", "teacher_tap", "student_tap", "space", "magnitude", "seed_zoo",
+    ),
+    "For experts: what a candidate is trained on and judged by": (
+        "images", "validation_images", "warm_epochs", "proxy_epochs", "proxy_trains", "race_epochs", "weight",
+        "screens", "surrogate_share", "short_bound", "loss_memory",
+    ),
+    "For experts: evolution": (),
+}  # fmt: skip
+
+
+class GroupedCommand(click.Command):
+    """A command whose help has its options in groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        *_, last = GROUPS
+        group_of = {name: group for group, names in GROUPS.items() for name in names} | {"help": "The machine"}
+        rows: dict[str, list[tuple[str, str]]] = {group: [] for group in GROUPS}
+        for option in self.get_params(ctx):
+            record = option.get_help_record(ctx)
+            if record is not None:
+                rows[group_of.get(option.name or "", last)].append(record)
+        for group, records in rows.items():
+            with formatter.section(group):
+                formatter.write_dl(records)
 
 
 class _SearchOption(click.Option):
@@ -31,9 +62,9 @@ class _SearchOption(click.Option):
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
         record = super().get_help_record(ctx)
-        if record is None or not self.declared.field or "[default:" in self.declared.help:
+        if record is None or "[default:" in self.declared.help:
             return record
-        shown = _default_text(self.declared)
+        shown = shown_defaults().get(self.declared.name, "")
         return record[0], record[1] + (f"  [default: {shown}]" if shown else "")
 
 
@@ -43,27 +74,6 @@ def _kind(declared: Option) -> Any:
     return declared.kind if declared.form == "value" else str
 
 
-def _default_text(declared: Option) -> str:
-    if not declared.from_task:
-        return _value_text(value_of(defaults("digits"), declared))
-    texts: dict[str, list[str]] = {}
-    for task in _SHOWN_TASKS:
-        texts.setdefault(_value_text(value_of(defaults(task), declared)) or "all", []).append(task)
-    if len(texts) == 1:
-        return next(iter(texts))
-    return "the task's: " + "; ".join(f"{text} ({', '.join(tasks)})" for text, tasks in texts.items())
-
-
-def _value_text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name}={share:g}" for name, share in value.items())
-    if isinstance(value, tuple):
-        return "all" if value else ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
 def search_options(command: Any) -> Any:
     """Decorate a command with every option of a search."""
     command.__click_params__ = [*getattr(command, "__click_params__", []), *map(_SearchOption, reversed(OPTIONS))]
@@ -71,13 +81,33 @@ def search_options(command: Any) -> Any:
 
 
 NETWORK = "Built-in name, timm:NAME, torchvision:NAME or module:callable."
-TASK = click.option("--task", default="digits", show_default=True, help="digits, cifar10, cifar100, folder or yours.")
-TASK_OF_RUN = click.option("--task", help="digits, cifar10, cifar100, folder or yours [default: the run's, or digits].")
+TASK = click.option(
+    "--task", default="digits", show_default=True, help="digits, cifar10, cifar100, folder, segmentation or yours."
+)
+TASK_OF_RUN = click.option(
+    "--task", help="digits, cifar10, cifar100, folder, segmentation or yours [default: the run's, or digits]."
+)
 DATA = click.option("--data", help="Archive, image folder or zip of the task's images.")
-IMAGE_SIZE = click.option("--image-size", callback=lambda _context, _option, text: text and parse_size(text),
-                          metavar="H[xW]", help="Pixels a side, or height x width, of what the networks see "
-                          "[default: the recipe's, or the most common of the images].")  # fmt: skip
+
+
+def _size(_context: Any, _option: Any, text: str | None) -> Any:
+    from kdzero_gp.data.resizing import parse_size  # late: it stands beside what needs torch
+
+    return text and parse_size(text)
+
+
+IMAGE_SIZE = click.option(
+    "--image-size", callback=_size, metavar="H[xW]",
+    help="Pixels a side, or height x width, of what the networks see [default: the recipe's, or the most common of the "
+    "images].",
+)  # fmt: skip
 CHANNELS = click.option("--channels", type=int, help="Of the images: 3 makes grey ones RGB [default: the data's].")
+MAPS = (
+    click.option("--ignore", metavar="NUMBERS", expose_value=False, callback=lambda *given: _kept(*given),
+                 help="Of label maps: values that never count [default: 255]."),
+    click.option("--classes", metavar="NAMES", expose_value=False, callback=lambda *given: _kept(*given),
+                 help="Of label maps: names with commas, or how many [default: as many as the maps hold]."),
+)  # fmt: skip
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 PRECISION = click.option("--precision", help="float32, or bfloat16, either with ,channels-last [default: the fastest].")
 THREADS = click.option("--threads", type=int, help="Of torch on a CPU [default: chosen by the images' size].")
@@ -96,6 +126,23 @@ PAIR_OPTIONS = (
     click.option("--teacher-tap", multiple=True, metavar="NAME=LAYER", help="Where to read the teacher's."),
     click.option("--student-tap", multiple=True, metavar="NAME=LAYER", help="Where to read the student's."),
 )
+
+
+def _kept(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Puts an option that says how data are read where ``data_of`` finds it."""
+    context.meta[f"{__name__}.{parameter.name}"] = value
+    return value
+
+
+def data_of(options: dict[str, Any]) -> str | None:
+    """``--data`` with what ``--ignore`` and ``--classes`` say. Raises DataError."""
+    meta = click.get_current_context().meta
+    ignore, classes = (meta.get(f"{__name__}.{name}") for name in ("ignore", "classes"))
+    if ignore is None and classes is None:
+        return options["data"]
+    from kdzero_gp.data.label_maps import with_settings
+
+    return with_settings(options["data"], ignore, classes)
 
 
 def with_options(*groups: tuple[Any, ...]) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdzero_gp.cli.app import console
-from kdzero_gp.errors import SettingError
+from kdzero_gp.errors import ExpressionError, SettingError
 
 if TYPE_CHECKING:
     from kdzero_gp.analysis.results import RankedDistiller
     from kdzero_gp.analysis.run import Run
     from kdzero_gp.compiler import Expression
+    from kdzero_gp.compiler.checking import KnowledgeTypes
 
 # How many operations that became rarer are named.
 SHRUNK = 12
@@ -63,12 +65,13 @@ def _print_tables(run: Run, top: int) -> None:
     settings = run.settings
     state = "finished" if run.finished else "not finished"
     click.echo(f"{run.folder}: {state}, {tables.counts_line(run.counts)}")
-    tables.show(console, tables.ranking_table(run.top(top), settings.family))
+    family, width = settings.family, tables.width_of(console)
+    tables.show(console, tables.ranking_table(run.top(top), family, width))
     raced = [result for result in run.race if not result.reason]
     if raced:
-        tables.show(console, tables.race_table(raced, settings.family))
+        tables.show(console, tables.race_table(raced, family, width, expressions=False))
     if run.confirmation:
-        tables.show(console, tables.confirmation_table(run.confirmation, settings.family))
+        tables.show(console, tables.confirmation_table(run.confirmation, raced, family, width))
     tables.show(console, tables.screens_table(run.screens))
     if settings.search.objectives:
         tables.show(console, tables.front_table(run.front, settings.search.objectives))
@@ -90,10 +93,12 @@ def _print_lines(run: Run) -> None:
         click.echo(f"go on with: kdzero-gp resume {run.folder}")
 
 
-def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
-    """One of a run's distillers, or the expression of a zoo name or a text. Raises KdzeroError."""
+def distiller_of(what: str, rank: int) -> RankedDistiller | tuple[Expression, KnowledgeTypes | None]:
+    """One of a run's distillers, or the expression of a zoo name or a text with the knowledge that it is made of: the
+    usual one, or maps of logits where only these fit. Raises KdzeroError."""
     from kdzero_gp.analysis.run import Run
     from kdzero_gp.compiler import parse, zoo
+    from kdzero_gp.compiler.zoo import DENSE_KNOWLEDGE
 
     if rank < 1:
         raise SettingError(f"--rank must be at least 1, got {rank}")
@@ -101,10 +106,28 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
         return Run(what).find(rank)
     name = what.removeprefix("zoo:")
     if name in zoo:
-        return zoo[name]
+        return zoo[name], zoo.entries[name].knowledge
     if "(" not in what:
         raise SettingError(f"{what!r} is not a run folder, zoo name or expression; the zoo has {', '.join(zoo)}")
-    return parse(what)
+    try:
+        return parse(what), None
+    except ExpressionError:
+        with contextlib.suppress(ExpressionError):
+            return parse(what, DENSE_KNOWLEDGE), DENSE_KNOWLEDGE
+        raise
+
+
+def free_name(path: Path) -> Path:
+    """``path``, or with the first number that makes it a new file.
+
+    >>> free_name(Path("surely/not/there.svg")).name
+    'there.svg'
+    """
+    number, found = 1, path
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found
 
 
 @click.command()
@@ -114,18 +137,21 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    required=True,
-    help=".svg, .png, .dot, .mmd, .tex or .txt",
+    help=".svg, .png, .pdf, .dot, .mmd, .tex or .txt [default: a new tree.svg]",
 )
-def inspect(what: str, rank: int, output: Path) -> None:
+def inspect(what: str, rank: int, output: Path | None) -> None:
     """Draw a distiller's tree."""
     from kdzero_gp import draw
-    from kdzero_gp.compiler import Expression
 
-    distiller = distiller_of(what, rank)
-    expression = distiller if isinstance(distiller, Expression) else distiller.expression
-    draw.write(expression, output)
-    click.echo(f"{draw.describe(expression)}\nwrote {output}")
+    found = distiller_of(what, rank)
+    numbers: tuple[float, ...] = ()
+    if isinstance(found, tuple):
+        expression, knowledge = found
+    else:
+        expression, knowledge, numbers = found.expression, found.knowledge, found.magnitudes
+    output = output or free_name(Path("tree.svg"))
+    draw.write(expression, output, knowledge, numbers=numbers)
+    click.echo(f"{draw.bullets(expression, knowledge, numbers=numbers)}\nwrote {output}")
 
 
 @click.command()
@@ -139,30 +165,60 @@ def inspect(what: str, rank: int, output: Path) -> None:
     metavar="NAME=STUDENT:TEACHER",
     help="Shapes for an expression, e.g. feat=64x8x8:256x8x8.",
 )
-def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, ...]) -> None:
+@click.option("--with-hooks", is_flag=True, help="The file reads both networks' tensors itself, by hooks on the layers "
+              "that the run read.")  # fmt: skip
+@click.option("--method", metavar="NAME", help="A published method, with the magnitudes that the run tuned.")
+def export(
+    what: str, rank: int | None, output: Path | None, shape: tuple[str, ...], with_hooks: bool, method: str | None
+) -> None:
     """Write a distiller as a Python file that needs only torch."""
     from kdzero_gp.analysis.run import Run
-    from kdzero_gp.compiler import Expression
     from kdzero_gp.compiler import export as export_expression
+    from kdzero_gp.compiler import zoo
+    from kdzero_gp.families.segmentation import SEGMENTATION
 
     distiller = Run(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
+    if method is not None and not isinstance(distiller, Run):
+        raise SettingError("--method needs a run's folder, and no --rank")
     if output is None:
         output = Path("distiller.py")
         if output.exists():
             raise SettingError("distiller.py exists already; name the file to write with -o")
-    if isinstance(distiller, Expression):
-        export_expression(output, distiller, *_shapes(shape, distiller))
+    if isinstance(distiller, tuple):
+        if with_hooks:
+            raise SettingError(
+                "--with-hooks needs a run, which knows the layers of its networks; give the run's folder"
+            )
+        expression, dense = distiller
+        shares = () if what.removeprefix("zoo:") in zoo else _written(expression)
+        shapes = _shapes(shape, expression, _EXAMPLE_MAPS if dense else _EXAMPLE_SHAPES)
+        table = SEGMENTATION.knowledge if dense else None
+        export_expression(output, expression, *shapes, shares=shares, knowledge=table)
+    elif isinstance(distiller, Run):
+        distiller.export(output, with_hooks, method)
     else:
-        distiller.export(output)
+        distiller.export(output, with_hooks)
     click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy")
+    click.echo("for another batch size than its own, call its calibrate(student, teacher, labels) first")
 
 
-# Shapes for an expression exported without a pair: a ResNet-56 teacher and a ResNet-20 student on CIFAR-100.
-_EXAMPLE_SHAPES = {"logits": (100,), "emb": (64,), "feat": (64, 8, 8)}
+def _written(expression: Expression) -> tuple[float, ...]:
+    """The magnitudes that stand in an expression: relative ones, which are shares."""
+    from kdzero_gp.compiler import terms
+
+    return tuple(float(term.arguments[1]) for term in terms(expression))  # type: ignore[arg-type]
 
 
-def _shapes(texts: tuple[str, ...], expression: Expression) -> tuple[dict[str, Any], dict[str, Any]]:
-    student, teacher = dict(_EXAMPLE_SHAPES), dict(_EXAMPLE_SHAPES)
+# Shapes for an expression exported without a pair: a ResNet-56 teacher and a ResNet-20 student on CIFAR-100, and two
+# segmenters of 19 classes on 512×512 pixels.
+_EXAMPLE_SHAPES: dict[str, tuple[int, ...]] = {"logits": (100,), "emb": (64,), "feat": (64, 8, 8)}
+_EXAMPLE_MAPS: dict[str, tuple[int, ...]] = {"logits": (19, 128, 128), "feat": (128, 64, 64)}
+
+
+def _shapes(
+    texts: tuple[str, ...], expression: Expression, example: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    student, teacher = dict(example), dict(example)
     named = set()
     for text in texts:
         name, _equals, sizes = text.partition("=")
@@ -179,7 +235,11 @@ def _shapes(texts: tuple[str, ...], expression: Expression) -> tuple[dict[str, A
     missing = sorted(used - named)
     if missing:
         click.echo(
-            f"assuming the shapes of CIFAR-100's ResNets for {', '.join(missing)}; --shape sets others",
+            f"assuming {', '.join(f'{name}={_sizes(example.get(name, ()))}' for name in missing)}; --shape sets others",
             err=True,
         )
     return student, teacher
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -8,7 +8,14 @@ from typing import Any
 import click
 
 from kdzero_gp.cli.app import console
-from kdzero_gp.cli.options import PRECISION, THREADS, WORKER_OPTIONS, search_options, with_options
+from kdzero_gp.cli.options import (
+    PRECISION,
+    THREADS,
+    WORKER_OPTIONS,
+    GroupedCommand,
+    search_options,
+    with_options,
+)
 from kdzero_gp.errors import SettingError
 
 # Where nothing is said.
@@ -22,34 +29,46 @@ FINAL_OPTIONS = (
 )  # fmt: skip
 
 
-@click.command()
+@click.command(cls=GroupedCommand)
 @search_options
 @with_options(WORKER_OPTIONS, FINAL_OPTIONS)
+@click.option("--config", type=click.Path(path_type=Path), metavar="FILE.toml", help="Options from a file, such as the "
+              "config.toml of another run; those that are given here win.")  # fmt: skip
 @click.pass_context
-def evolve(ctx: click.Context, **options: Any) -> None:
-    """Search for the best distiller of a teacher-student pair."""
+def evolve(ctx: click.Context, config: Path | None, **options: Any) -> None:
+    """Search for the loss with which a student learns best from a teacher.
+
+    A search makes births: new losses (distillers), bred from good ones. Most are judged by a proxy, a short training
+    that starts from the warm student, one that has learnt without a teacher for a while. The best then race in longer
+    trainings. A magnitude is relative: the size of a term's gradient in units of the cross-entropy's. A tap names the
+    layer that a tensor is read from.
+    """
     from kdzero_gp.api import search
     from kdzero_gp.api.progress import progress_for
+    from kdzero_gp.data.label_maps import with_settings
+    from kdzero_gp.search.config import with_config
 
+    options = with_config(options, config)
     final = _final_options(options)
     task = options.pop("task") or DEFAULT_TASK
     folder = options.pop("out") or search.next_folder(task)
     ctx.obj["folder"] = folder
     with progress_for(console) as progress:
+        data = with_settings(options.pop("data"), options.pop("ignore"), options.pop("classes"))
         run = search.evolve(
-            options.pop("teacher"), options.pop("student"), options.pop("data"), task=task, out=folder,
-            progress=progress, **options,
-        )  # fmt: skip
+            options.pop("teacher"), options.pop("student"), data, task=task, out=folder, progress=progress, **options
+        )
     _conclude(run.result)
     _final(run, final, options)
 
 
 def _conclude(result: Any) -> None:
-    from kdzero_gp.cli.tables import confirmation_table, race_table, show
+    from kdzero_gp.cli.tables import confirmation_table, race_table, show, width_of
 
-    show(console, race_table(result.table, result.family))
+    width = width_of(console)
+    show(console, race_table(result.table, result.family, width))
     if result.fresh:
-        show(console, confirmation_table(result.fresh, result.family))
+        show(console, confirmation_table(result.fresh, result.table, result.family, width))
     for line in _conclusion(result):
         click.echo(line)
 
@@ -71,6 +90,8 @@ def _conclusion(result: Any) -> list[str]:
         best = result.table[0].entry
         if best.kind != "evolved":
             lines.append(f"{best.title} did better in this race")
+            if best.kind == "zoo":
+                lines[-1] += f"; take it with: kdzero-gp export {result.folder} --method {best.name}"
         lines.append("not confirmed on fresh seeds, so its lead is flattered: --fresh-seeds 20")
     won = result.verdict
     what = "the evolved distiller" if won is None or won.winner == won.evolved else won.winner

@@ -6,60 +6,116 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.box import HORIZONTALS
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
+from kdzero_gp.analysis.names import evolved_name, names_of
 from kdzero_gp.analysis.results import RankedDistiller, race_cells, race_headers
 from kdzero_gp.common import LEAST_VALUES, UNKNOWN, real
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.search.race import RaceResult
 from kdzero_gp.search.storage import StoredEvaluation
 
+# Narrower terminals get the columns that decide; wider ones the rest of them, too.
+WIDE = 110
+# A name is cut to so many characters.
+NAME = 28
+# The width of what goes to a file or a pipe.
+UNLIMITED = 200
 
-def race_table(table: Sequence[RaceResult], family: TaskFamily) -> Table:
-    """The race with 95 % intervals; distillers by name or by their text."""
-    seeds = max((result.seeds for result in table), default=0)
-    return _results_table(table, family, f"race, {seeds} seeds that choose by validation images, mean{_half(seeds)}")
+
+def width_of(console: Console) -> int:
+    """How many columns a table may have."""
+    return console.width if console.is_terminal else UNLIMITED
 
 
-def confirmation_table(table: Sequence[RaceResult], family: TaskFamily) -> Table:
-    """The finalists on fresh seeds."""
-    seeds = max((result.seeds for result in table), default=0)
-    title = f"confirmation, {seeds} fresh seeds that chose nothing, mean{_half(seeds)}"
-    return _results_table(table, family, title)
+def race_table(
+    table: Sequence[RaceResult], family: TaskFamily, width: int = UNLIMITED, expressions: bool = True
+) -> Group:
+    """The race with 95 % intervals under the distillers' short names, and below it what the evolved ones are."""
+    title = f"race, {_seeds(table)} seeds that choose by validation images, mean{_half(_seeds(table))}"
+    names = names_of(table)
+    evolved = [r.entry for r in table if r.entry.kind == "evolved" and not r.reason and expressions]
+    lines = [Text(f"{names[entry.name].split(' · ')[0]}: {entry.expression}", "dim") for entry in evolved]
+    return Group(_results_table(table, family, title, names, width), *lines)
+
+
+def confirmation_table(
+    table: Sequence[RaceResult], race: Sequence[RaceResult], family: TaskFamily, width: int = UNLIMITED
+) -> Table:
+    """The finalists on fresh seeds, under the names that they have in the race."""
+    title = f"confirmation, {_seeds(table)} fresh seeds that chose nothing, mean{_half(_seeds(table))}"
+    return _results_table(table, family, title, names_of(race), width)
+
+
+def _seeds(table: Sequence[RaceResult]) -> int:
+    return max((result.seeds for result in table), default=0)
 
 
 def _half(seeds: int) -> str:
     return " ± 95 % interval" if seeds >= LEAST_VALUES else ", too few seeds for an interval"
 
 
-def _results_table(table: Sequence[RaceResult], family: TaskFamily, title: str) -> Table:
-    shown = Table(title=title, title_justify="left")
-    for header in race_headers(family):
-        is_text = header == "distiller"
-        shown.add_column(header, justify="left" if is_text else "right", no_wrap=not is_text, overflow="fold")
+def _results_table(
+    table: Sequence[RaceResult], family: TaskFamily, title: str, names: Mapping[str, str], width: int
+) -> Table:
+    # rank, name, the measures, the difference to kd, test, fitness
+    shown = _table(title)
+    headers = race_headers(family)
+    deciding = 2 + list(family.measures).index(family.deciding)
+    kept = [0, 1, deciding, len(headers) - 3, len(headers) - 2] if width < WIDE else range(len(headers))
+    for place in kept:
+        _add_column(shown, headers[place], is_text=place == 1)
     for rank, result in enumerate(table, 1):
+        cells = race_cells(result, rank, family)
+        cells[1] = names.get(result.entry.name, cells[1])
+        if result.reason:
+            cells[deciding], cells[2] = cells[2], "" if deciding != 2 else cells[2]
         evolved = result.entry.kind == "evolved"
         style = "dim" if not evolved else "bold" if rank == 1 else ""
-        shown.add_row(*race_cells(result, rank, family), style=style)
-    return shown
+        shown.add_row(*(cells[place] for place in kept), style=style)
+    return _unbroken(shown)
 
 
-def ranking_table(ranked: Sequence[RankedDistiller], family: TaskFamily) -> Table:
-    """The best distillers of a search, at the rank that ``--rank`` and ``run:DIR#RANK`` take."""
+def ranking_table(ranked: Sequence[RankedDistiller], family: TaskFamily, width: int = UNLIMITED) -> Group:
+    """The best distillers of a search, at the rank that ``--rank`` and ``run:DIR#RANK`` take; expressions below."""
     deciding = family.deciding
-    headers = ["rank", f"race {deciding.heading}", "proxy fitness", *(f"proxy {m.heading}" for m in family.measures)]
-    rows = [
-        [
-            str(one.rank),
+    measures = [deciding] if width < WIDE else list(family.measures)
+    shown = _table("ranked by race and fitness (lower is better; cross-entropy alone has 1)")
+    headers = [f"race {deciding.heading}", "proxy fitness", *(f"proxy {m.heading}" for m in measures)]
+    _add_column(shown, "distiller", is_text=True)
+    for header in headers:
+        _add_column(shown, header)
+    for one in ranked:
+        shown.add_row(
+            evolved_name(one.rank, str(one.expression)),
             UNKNOWN if one.standing is None else deciding.text(*one.standing.value(deciding.name)),
             real(one.fitness),
-            *(measure.text(one.metrics.get(measure.name, math.nan)) for measure in family.measures),
-            str(one.expression),
-        ]
-        for one in ranked
-    ]
-    return plain_table([*headers, "distiller"], rows)
+            *(measure.text(one.metrics.get(measure.name, math.nan)) for measure in measures),
+        )
+    return Group(_unbroken(shown), *(Text(f"{one.rank}: {one.expression}", "dim") for one in ranked))
+
+
+def _table(title: str) -> Table:
+    return Table(title=title, title_justify="left", box=HORIZONTALS, pad_edge=False, padding=(0, 1, 0, 0))
+
+
+def _unbroken(table: Table) -> Table:
+    """The same table: where the terminal is narrow its headers are broken into lines, and no number is."""
+    for column in table.columns:
+        if not column.no_wrap:
+            column.min_width = max(map(cell_len, map(str, column.cells)), default=0)
+    return table
+
+
+def _add_column(table: Table, header: str, is_text: bool = False) -> None:
+    if is_text:
+        table.add_column(header, no_wrap=True, overflow="ellipsis", max_width=NAME)
+    else:
+        table.add_column(header, justify="right", no_wrap=False, overflow="fold")
 
 
 def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
@@ -93,13 +149,14 @@ def front_table(evaluations: Sequence[StoredEvaluation], objectives: Sequence[st
     return table
 
 
-def show(console: Console, table: Table) -> None:
+def show(console: Console, table: RenderableType) -> None:
     """Print a table, in full width where the output is no terminal."""
     if not console.is_terminal:
-        console = Console(file=console.file, width=200)
+        console = Console(file=console.file, width=UNLIMITED)
     console.print(table)
 
 
 def counts_line(counts: Mapping[str, int]) -> str:
-    """What became of the births, in words."""
-    return ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    """What became of the births, in words; the numbers behind the colon add up to the one before it."""
+    births, *fates = counts.items()
+    return f"{births[1]:,} births: " + ", ".join(f"{count:,} {name}" for name, count in fates)

@@ -15,6 +15,7 @@ from kdzero_gp.cli.options import (
     DATA,
     DEVICE,
     IMAGE_SIZE,
+    MAPS,
     NETWORK,
     PAIR_OPTIONS,
     PRECISION,
@@ -22,6 +23,7 @@ from kdzero_gp.cli.options import (
     TASK,
     TASK_OF_RUN,
     THREADS,
+    data_of,
     taps,
     taps_of_both,
     with_options,
@@ -29,7 +31,7 @@ from kdzero_gp.cli.options import (
 from kdzero_gp.errors import SettingError
 
 RECIPE_OPTIONS = (
-    click.option("--recipe", default="short", show_default=True, help="cifar100, imagenet, vit, short, or a .toml."),
+    click.option("--recipe", default="short", show_default=True, help="A packaged recipe, such as short, or a .toml."),
     click.option("--epochs", type=int, help="In place of the recipe's; its milestones move along."),
     click.option("--batch-size", type=int, help="In place of the recipe's."),
     click.option("--lr", "learning_rate", type=float, help="In place of the recipe's."),
@@ -101,7 +103,7 @@ def _resumable(ctx: click.Context) -> Iterator[Any]:
         ctx.exit(INTERRUPTED)
 
 
-def _conclude(result: Any, out: Path, task: str) -> None:
+def _conclude(result: Any, out: Path, task: str, weights: str = "student.safetensors") -> None:
     from kdzero_gp.tasks import get
 
     deciding = get(task).family.deciding
@@ -113,13 +115,14 @@ def _conclude(result: Any, out: Path, task: str) -> None:
     if result.validation:
         which = f"weights of epoch {result.best_epoch}, validation {shown(result.validation)}"
     click.echo(f"test {shown(result.test)} ({which}); {result.step_milliseconds:.1f} ms a step")
-    click.echo(f"wrote {out / 'student.safetensors'}, result.json and log.csv beside it")
+    click.echo(f"wrote {out / weights}, result.json and log.csv beside it")
 
 
 @click.command()
 @click.option("--model", required=True, help=NETWORK)
+@click.option("--backbone", help="Weights for the part of the network that is called backbone, such as ImageNet's.")
 @TAP
-@with_options((TASK, DATA), RECIPE_OPTIONS, MACHINE_OPTIONS)
+@with_options((TASK, DATA), MAPS, RECIPE_OPTIONS, MACHINE_OPTIONS)
 @_BOARD
 @click.pass_context
 def train(ctx: click.Context, model: str, **options: Any) -> None:
@@ -129,17 +132,19 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
     out = options["out"] or Path("runs") / f"{options['task']}-{model.rpartition(':')[2]}"
     with _resumable(ctx) as progress:
         result = training.train(
-            options["task"], model, out=out, data=options["data"], recipe=options["recipe"], seed=options["seed"],
+            options["task"], model, out=out, data=data_of(options), recipe=options["recipe"], seed=options["seed"],
             changes=_changes(options), taps=taps(options["tap"], "--tap"), validate=options["validation"],
             channels=options["channels"],
             machine=_machine(options), progress=progress, tensorboard=options["tensorboard"],
+            backbone=options["backbone"],
         )  # fmt: skip
-    _conclude(result, out, options["task"])
-    click.echo(f"next: kdzero-gp distill --teacher {model} --teacher-weights {out / 'student.safetensors'} …")
+    weights = "network.safetensors"
+    _conclude(result, out, options["task"], weights)
+    click.echo(f"next: kdzero-gp evolve --task {options['task']} --teacher {model} --teacher-weights {out / weights} …")
 
 
 @click.command()
-@with_options((TASK_OF_RUN, DATA), PAIR_OPTIONS, _WEIGHTS)
+@with_options((TASK_OF_RUN, DATA), MAPS, PAIR_OPTIONS, _WEIGHTS)
 @click.option("--distiller", required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]", help="What to distil with.")
 @click.option("--magnitude", help="relative, joint or absolute [default: absolute for files and runs, joint for the "
               "zoo, relative for expressions].")  # fmt: skip
@@ -153,7 +158,7 @@ def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options
 
     with _resumable(ctx) as progress:
         result = distil(
-            options["teacher"], options["student"], distiller, options["data"], magnitude=magnitude, progress=progress,
+            options["teacher"], options["student"], distiller, data_of(options), magnitude=magnitude, progress=progress,
             tensorboard=options["tensorboard"], **_pair(options),
         )  # fmt: skip
     _conclude(result, result.folder, result.task)
@@ -161,7 +166,7 @@ def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options
 
 @click.command()
 @click.argument("named", nargs=-1, metavar="[DISTILLER]…")
-@with_options((TASK_OF_RUN, DATA), PAIR_OPTIONS, _WEIGHTS)
+@with_options((TASK_OF_RUN, DATA), MAPS, PAIR_OPTIONS, _WEIGHTS)
 @click.option("--distiller", "distillers", multiple=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]",
               help="What to compare; kd and cross-entropy alone (ce) always take part.")  # fmt: skip
 @click.option("--seeds", type=int, help="Trainings of each [default: 5; with --halving 1].")
@@ -186,7 +191,7 @@ def compare(
         raise SettingError(f"--factors takes numbers such as 0.3,1,3, got {factors!r}") from None
     with _resumable(ctx) as progress:
         comparison = compare_distillers(
-            options["teacher"], options["student"], [*named, *distillers], options["data"], seeds=options["seeds"],
+            options["teacher"], options["student"], [*named, *distillers], data_of(options), seeds=options["seeds"],
             factors=grid, tune_epochs=options["tune_epochs"], halving=options["halving"],
             fresh_seeds=options["fresh_seeds"], progress=progress, **_pair(options),
         )  # fmt: skip

@@ -8,7 +8,7 @@ from functools import lru_cache
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, spec_of
 from kdzero_gp.errors import ExpressionError, ExpressionTypeError
-from primitives import CATALOGUE, CONSTANTS, LOSS, Operation, PairType, ValueType
+from primitives import CATALOGUE, CONSTANTS, LOSS, MAP_LOGITS, Operation, PairType, ValueType
 
 KnowledgeTypes = Mapping[str, PairType]
 
@@ -53,6 +53,8 @@ def _type_of_call(node: Expression, knowledge: KnowledgeTypes | None) -> ValueTy
         raise ExpressionError(f"unknown operation {node.name!r}")
     operation = CATALOGUE[node.name]
     check_arity(operation, len(node.arguments))
+    if operation.dense and knowledge is not None and MAP_LOGITS not in knowledge.values():
+        raise ExpressionTypeError(f"{node.name} is for pairs that label every place, and this one labels images")
     given: list[ValueType] = []
     for index, argument in enumerate(node.arguments):
         if isinstance(argument, Expression):

@@ -17,7 +17,7 @@ from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.knowledge import KnowledgeTable
 from kdzero_gp.compiler.lowering import lower
 from kdzero_gp.compiler.parsing import parse
-from kdzero_gp.compiler.rendering import checked_magnitudes, render
+from kdzero_gp.compiler.rendering import Reading, checked_magnitudes, render
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.files import atomic_write
 
@@ -35,13 +35,15 @@ class DistillerModule(nn.Module):
     """What a generated ``Distiller`` is, for type checkers: the class itself stands alone and does not inherit.
 
     ``KNOWLEDGE``: what both mappings must have, in the order of use. ``MAGNITUDES``: the factors of the terms, unless
-    ``magnitudes`` were given. ``EXPRESSION``: its text.
+    ``magnitudes`` were given. ``SHARES``: each term's gradient in units of the cross-entropy's, empty where it is not
+    known. ``EXPRESSION``: its text.
     """
 
     KNOWLEDGE: tuple[str, ...]
     MAGNITUDES: tuple[float, ...]
     EXPRESSION: str
     magnitudes: tuple[float, ...]
+    SHARES: tuple[float, ...]
 
     def prepare(self, teacher: Tensors, labels: Tensor) -> dict[str, Tensor]:
         """The teacher's part that belongs to each sample alone."""
@@ -53,6 +55,17 @@ class DistillerModule(nn.Module):
 
     def loss(self, student: Tensors, targets: Tensors, labels: Tensor) -> Tensor:
         """The distillation loss, from prepared targets."""
+        raise NotImplementedError
+
+    def calibrate(
+        self,
+        student: Tensors,
+        teacher: Tensors,
+        labels: Tensor,
+        loss: Tensor | None = None,
+        shares: Sequence[float] | None = None,
+    ) -> tuple[float, ...]:
+        """Set the magnitudes for batches like this one: see ``kdzero_gp.compiler.standalone``."""
         raise NotImplementedError
 
 
@@ -79,12 +92,14 @@ def source_of(
     magnitudes: Sequence[float] | None = None,
     provenance: Mapping[str, Any] | None = None,
     knowledge: KnowledgeTable | None = None,
+    shares: Sequence[float] = (),
+    layers: Mapping[str, Reading] | None = None,
 ) -> str:
-    """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller``."""
+    """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``."""
     shapes = pair_shapes(student_shapes, teacher_shapes, knowledge)
     if isinstance(expression, str):
         expression = parse(expression, shapes.types)
-    return render(lower(expression, shapes), magnitudes, provenance)
+    return render(lower(expression, shapes), magnitudes, provenance, shares, layers)
 
 
 def compile_distiller(
@@ -122,13 +137,15 @@ def export(
     magnitudes: Sequence[float] | None = None,
     provenance: Mapping[str, Any] | None = None,
     knowledge: KnowledgeTable | None = None,
+    shares: Sequence[float] = (),
+    layers: Mapping[str, Reading] | None = None,
 ) -> str:
     """Write a distiller as a Python file that needs only torch, and return its source. The file appears whole or
-    not at all."""
+    not at all. ``shares`` and ``layers`` are those of ``render``."""
     path = Path(path)
     if isinstance(expression, str):
         expression = parse(expression, pair_shapes(student_shapes, teacher_shapes, knowledge).types)
     facts = {"digest": digest(expression)} | dict(provenance or {})
-    source = source_of(expression, student_shapes, teacher_shapes, magnitudes, facts, knowledge)
+    source = source_of(expression, student_shapes, teacher_shapes, magnitudes, facts, knowledge, shares, layers)
     atomic_write(path, source, "free space or choose another place with -o")
     return source

@@ -12,6 +12,7 @@ from kdzero_gp.compiler.shapes import TRACED_BATCH, Adapter, PairShapes, Shape, 
 from kdzero_gp.errors import ShapeError
 from primitives import CATALOGUE, SAMPLE, Operation, PairType
 from primitives.calibrations import of_labelled_places, of_labelled_samples
+from primitives.relations import at_places
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class _Lowering:
         self.pairs: dict[tuple[Expression, Adapter | None], LoweredPair] = {}
         self.losses: dict[tuple[Expression, Adapter | None], str] = {}
         self.weighted: dict[tuple[str, str], str] = {}
+        self.weights: dict[Expression, str] = {}
         self.used: dict[str, int] = {}
 
     def unique(self, base: str) -> str:
@@ -221,6 +223,23 @@ class _Lowering:
         self.losses[key] = step.name
         return step.name
 
+    def weighed(self, node: Expression) -> str:
+        """The losses of samples: those of a distance that keeps places, under a weight of the teacher's part."""
+        comparison, weight = node.children
+        losses = self.distance(comparison)
+        key = (f"{node.name} {weight}", losses)
+        if key not in self.weighted:
+            operation = CATALOGUE[weight.name]
+            if weight not in self.weights:
+                arguments = (self.read("logits", "teacher"), *operation.needs)
+                step = Step(self.unique(f"{weight.name}_weight"), arguments, operation.function)
+                self.program.teacher_steps.append(step)
+                self.weights[weight] = self.target(step.name)
+            name = self.unique(losses.replace("_losses", f"_{weight.name}_losses"))
+            self.program.steps.append(Step(name, (losses, self.weights[weight]), CATALOGUE[node.name].function))
+            self.weighted[key] = name
+        return self.weighted[key]
+
     def needed(self, operation: Operation) -> list[str]:
         """What a calibration needs besides the losses, as variables."""
         sides = {f"{side}_logits": side for side in ("student", "teacher")}
@@ -228,7 +247,8 @@ class _Lowering:
             type_of(Expression("logits"), self.types)
         if set(sides) <= set(operation.needs):
             student, teacher = (self.shapes.leaf("logits", side) for side in sides.values())
-            if student != teacher:
+            resized = self.shapes.adapted("logits") and self.types["logits"].rank == "map"
+            if student != teacher and not resized:
                 raise ShapeError(
                     f"{operation.name} compares logits; the student's are {student}, the teacher's {teacher}"
                 )
@@ -255,25 +275,43 @@ class _Lowering:
         """The losses such that their mean leaves out what has no label, where labels were used. A calibration that
         needs the labels leaves out whole samples itself."""
         comparison = node.children[0]
+        if len(comparison.children) > 1:
+            return losses  # weights are 0 where there is no label
         chain = list(comparison.children[0].walk())
         uses_labels = any("labels" in CATALOGUE[below.name].needs for below in chain if below.arguments)
         if not uses_labels or type_of(comparison, self.types) != SAMPLE:
             return losses
         functions: list[Callable[..., Any]] = []
+        labels = "labels"
         if self.types[chain[-1].name].rank != "matrix":
             functions.append(of_labelled_places)
+            labels = self.seen_labels(comparison)
         if "labels" not in CATALOGUE[node.name].needs:
             functions.append(of_labelled_samples)
         for function in functions:
-            step = Step(self.unique(losses.replace("_losses", "_labelled")), (losses, "labels"), function)
+            step = Step(self.unique(losses.replace("_losses", "_labelled")), (losses, labels), function)
             self.program.steps.append(step)
             losses = step.name
         return losses
 
+    def seen_labels(self, comparison: Expression) -> str:
+        """The labels at the size of the map that a transform looked at them with; as they are for other ranks."""
+        operation = CATALOGUE[comparison.name]
+        child = in_log_domain(operation, comparison.children[0])
+        way = self.way_of(Expression(comparison.name, (child,)))
+        user = next(node for node in child.walk() if node.arguments and "labels" in CATALOGUE[node.name].needs)
+        given = type_of(user.children[0], self.types)
+        if not isinstance(given, PairType) or given.rank != "map":
+            return "labels"
+        step = Step(self.unique("labels_seen"), ("labels", self.pair(user.children[0], way).student), at_places)
+        self.program.steps.append(step)
+        return step.name
+
     def term(self, node: Expression) -> None:
         weighted, magnitude = node.arguments
         assert isinstance(weighted, Expression) and isinstance(magnitude, float)
-        losses = self.distance(weighted.children[0])
+        comparison = weighted.children[0]
+        losses = (self.weighed if len(comparison.children) > 1 else self.distance)(comparison)
         self.program.results.append(self.weight(weighted, losses))
         self.program.magnitudes.append(magnitude)
 

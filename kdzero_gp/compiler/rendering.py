@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import ast
 import inspect
+import json
 import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from types import CodeType, FunctionType, ModuleType
+from types import FunctionType
 from typing import Any
 
+from kdzero_gp.compiler import standalone
+from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.compiler.lowering import Program, Step, written
 from kdzero_gp.compiler.shapes import Adapter
 from kdzero_gp.errors import ShapeError
 from primitives import CATALOGUE
 from primitives.calibrations import of_labelled_places, of_labelled_samples
 
+# Where one network's knowledge is read: the layer, the keys into its output, and what brings it into form.
+Reading = Mapping[str, tuple[str, tuple[Any, ...], Callable[..., Any] | None]]
 _WIDTH = 110
+# What every file has beside its operations; the last is a method.
+_CALIBRATION: tuple[Callable[..., Any], ...] = (
+    standalone.parameters_behind,
+    standalone.gradient_norm,
+    standalone.calibrate,
+)
 
 
 @lru_cache(maxsize=1)
@@ -33,11 +44,14 @@ def _catalogue_sources() -> dict[Callable[..., Any], str]:
             if function is not None:
                 functions |= dict.fromkeys(_needs(function))
     functions |= dict.fromkeys((of_labelled_places, of_labelled_samples))
-    return {function: _source_of_function(function) for function in functions}
+    return {function: _source_of_function(function) for function in functions} | {
+        written: inspect.getsource(written) for written in (*_CALIBRATION, standalone.Reader)
+    }
 
 
 def function_source(function: Callable[..., Any]) -> str:
-    """A function's source under its own name, without decorators and with the first line of its docstring."""
+    """A function's source under its own name; of the catalogue without decorators and with the first line of its
+    docstring."""
     return _catalogue_sources()[function]
 
 
@@ -64,17 +78,6 @@ def _needs(function: Callable[..., Any]) -> tuple[Callable[..., Any], ...]:
         if isinstance(called, FunctionType) and called.__module__.startswith("primitives.") and called is not function:
             needed |= dict.fromkeys(_needs(called))
     return (*needed, function)
-
-
-def _modules(function: Callable[..., Any]) -> list[str]:
-    """The names of the modules that a function uses."""
-    waiting: list[CodeType] = [function.__code__]  # type: ignore[attr-defined]
-    names: list[str] = []
-    while waiting:
-        code = waiting.pop()
-        names += code.co_names
-        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    return [name for name in names if isinstance(function.__globals__.get(name), ModuleType)]  # type: ignore[attr-defined]
 
 
 def _functions(program: Program) -> list[Callable[..., Any]]:
@@ -139,7 +142,11 @@ def _weighted_sum(program: Program) -> str:
 
 
 def _init_lines(program: Program) -> list[str]:
-    lines = ["super().__init__()", "self.magnitudes = tuple(magnitudes)"]
+    lines = [
+        "super().__init__()",
+        "self.magnitudes = tuple(magnitudes)",
+        "self._measured: list[tuple[int, list[float]]] = []",
+    ]
     for name, adapter in program.adapters.items():
         line = f"self.{name} = {_adapter_source(adapter)}"
         lines.append(line if len(line) + 8 <= _WIDTH else line.replace("(", "(\n    ", 1)[:-1] + "\n)")
@@ -152,7 +159,7 @@ def _method(signature: str, docstring: str, body: Iterable[str]) -> str:
     )
 
 
-def _class_source(program: Program, magnitudes: Sequence[float]) -> str:
+def _class_source(program: Program, magnitudes: Sequence[float], shares: Sequence[float]) -> str:
     mapping = "Tensors"
     targets = _dictionary([f'"{name}": {name}' for name in program.targets])
     results = ", ".join(program.results) + ("," if len(program.results) == 1 else "")
@@ -173,13 +180,15 @@ def _class_source(program: Program, magnitudes: Sequence[float]) -> str:
         _method(f"forward(self, student: {mapping}, teacher: {mapping}, labels: Tensor) -> Tensor",
                 "The distillation loss, a scalar; add it to the cross-entropy.",
                 ["return self.loss(student, self.prepare(teacher, labels), labels)"]),
+        textwrap.indent(function_source(standalone.calibrate).rstrip(), "    "),
     ]  # fmt: skip
     head = (
         "class Distiller(nn.Module):\n"
         '    """Distillation loss: both mappings have the tensors that KNOWLEDGE names; a label below 0 is none."""\n\n'
         f"    KNOWLEDGE = {_names_source(program.knowledge)}\n"
         f"    EXPRESSION = {_wrapped_string(str(program.expression))}\n"
-        f"    MAGNITUDES = {magnitudes_source(magnitudes)}\n\n"
+        f"    MAGNITUDES = {magnitudes_source(magnitudes)}\n"
+        f"    SHARES = {magnitudes_source(shares)}{'' if shares else '  # not known'}\n\n"
     )
     return head + "\n\n".join(methods) + "\n"
 
@@ -202,29 +211,86 @@ def _wrapped_string(text: str) -> str:
 
 
 def render(
-    program: Program, magnitudes: Sequence[float] | None = None, provenance: Mapping[str, Any] | None = None
+    program: Program,
+    magnitudes: Sequence[float] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+    shares: Sequence[float] = (),
+    layers: Mapping[str, Reading] | None = None,
 ) -> str:
     """The source of a module with a class ``Distiller``.
 
     ``magnitudes`` are the factors of the terms (default: those of the expression); ``provenance`` becomes the
-    module's docstring.
+    module's docstring. ``shares``: each term's gradient in units of the cross-entropy's, nothing where it is not known;
+    ``layers``: the layers of "student" and "teacher", which add a reader of both to the module.
     """
     facts = {"expression": str(program.expression)} | dict(provenance or {})
-    described = "\n".join(_described(name, value) for name, value in facts.items())
+    described = facts_source(facts)
     parts = [f'"""A knowledge-distillation loss, written by kdzero-gp.\n\n{described}\n"""\n']
-    functions = [function_source(function) for function in _functions(program)]
+    functions = [function_source(function) for function in (*_functions(program), *_CALIBRATION[:-1])]
     if magnitudes is None:
         magnitudes = program.magnitudes
-    body = _class_source(program, checked_magnitudes(magnitudes, len(program.results)))
-    modules = {name for function in _functions(program) for name in _modules(function)}
-    imports = "import math\n" if "math" in modules else ""
-    imports += "from collections.abc import Mapping, Sequence\n\nimport torch\n"
-    imports += "import torch.nn.functional as F\n" if "F" in modules else ""
-    imports += "from torch import Tensor, nn\n\nTensors = Mapping[str, Tensor]\n"
-    return "\n".join(parts) + "\n" + "\n\n\n".join([imports.rstrip(), *(f.rstrip() for f in functions), body])
+    body = [_class_source(program, checked_magnitudes(magnitudes, len(program.results)), shares)]
+    body += [] if layers is None else _reader_source(program, layers)
+    imports = _IMPORTS if layers is None else _IMPORTS.replace("import Iterable", "import Callable, Iterable")
+    whole = "\n\n\n".join([imports, *(f.rstrip() for f in functions), *(text.rstrip() for text in body)])
+    return "\n".join(parts) + "\n" + whole + "\n"
+
+
+_IMPORTS = """\
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Tensors = Mapping[str, Tensor]"""
+
+
+def _reader_source(program: Program, layers: Mapping[str, Reading]) -> list[str]:
+    """The reader, the functions that bring tensors into form, and the layers of both networks."""
+    needed = dict.fromkeys([*program.knowledge, "logits"])
+    used = {side: {name: reading[name] for name in needed if name in reading} for side, reading in layers.items()}
+    forms = dict.fromkeys(form for reading in used.values() for _, _, form in reading.values() if form is not None)
+    tables = [
+        "\n".join(
+            [f"{side.upper()}_LAYERS = {{", *(f"    {_quoted(n)}: {_read(*one)}," for n, one in reading.items()), "}"]
+        )
+        for side, reading in used.items()
+    ]
+    return [*map(_source_of_function, forms), function_source(standalone.Reader), "\n".join(tables)]
+
+
+def _read(layer: str, keys: Sequence[int | str], form: Callable[..., Any] | None) -> str:
+    path = "".join(f"{_quoted(key) if isinstance(key, str) else key}, " for key in keys)
+    path = path.removesuffix(" ") if len(keys) == 1 else path.removesuffix(", ")
+    return f"({_quoted(layer)}, ({path}), {form.__name__ if form is not None else None})"
+
+
+def _quoted(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def facts_source(facts: Mapping[str, Any]) -> str:
+    """Facts as lines of a file's docstring."""
+    return "\n".join(_described(name, value) for name, value in facts.items())
 
 
 def _described(name: str, value: Any) -> str:
     """One fact of the provenance; quotes and backslashes cannot end the docstring."""
     text = f"{name}: {value}".replace("\\", "/").replace('"""', "'''").replace("\x00", "")
     return "\n".join(textwrap.wrap(text, _WIDTH, subsequent_indent="    ", break_long_words=True)) or text
+
+
+def terms_in_words(
+    expression: Expression, magnitudes: Sequence[float], shares: Sequence[float], batch_size: int
+) -> dict[str, str]:
+    """For the head of a file: the batch size, and for each term its share and the number that gives it."""
+    if not magnitudes:
+        return {}
+    facts = {"batch size": f"{batch_size}; the magnitudes hold for this one, calibrate() sets them for yours"}
+    for number, term in enumerate(terms(expression)):
+        share = f"gradient {shares[number]:.3g} × that of the cross-entropy, " if shares else ""
+        facts[f"term {number + 1}"] = f"{term.arguments[0]}: {share}magnitude {magnitudes[number]:.6g}"
+    return facts

@@ -12,20 +12,31 @@ from dataclasses import dataclass
 
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.parsing import parse
+from primitives import MAP_LOGITS, PairType
+
+# How texts for pairs whose logits are maps are read.
+DENSE_KNOWLEDGE = {"logits": MAP_LOGITS, "feat": PairType("map")}
 
 
 @dataclass(frozen=True)
 class ZooEntry:
-    """A published method: its text, what it does in one line, and where it was published."""
+    """A published method: its text, what it does in one line, and where it was published. ``dense``: for pairs
+    whose logits are maps alone."""
 
     name: str
     text: str
     description: str
     reference: str
+    dense: bool = False
 
     @property
     def expression(self) -> Expression:
-        return parse(self.text)
+        return parse(self.text, self.knowledge)
+
+    @property
+    def knowledge(self) -> dict[str, PairType] | None:
+        """The types that its text is read with; None for the usual ones."""
+        return DENSE_KNOWLEDGE if self.dense else None
 
 
 _ENTRIES = (
@@ -60,6 +71,13 @@ _ENTRIES = (
              "Miles et al. 2022, arXiv:2112.00459"),
     ZooEntry("wsld", "times(focal(soft_cross_entropy(softmax_C(logits, 4))), 1)", "soft labels, weighted by focus",
              "Zhou et al. 2021, arXiv:2102.00650"),
+    # pixel-wise KD is kd, on logits that are a map
+    ZooEntry("cwd_logits", "times(no(kl(softmax_HW(logits, 4))), 1)", "each class as a distribution over space",
+             "Shu et al. 2021, arXiv:2011.13256 (CWD)", dense=True),
+    ZooEntry("skd", "times(no(l2(places(norm_C(maxpool_2(feat))))), 1)", "similarities between places (pair-wise term)",
+             "Liu et al. 2019, arXiv:1903.04197 (SKD), TorchDistiller's implementation", dense=True),
+    ZooEntry("ifvd", "times(no(l2(centre_similarity(feat))), 1)", "similarities of places to their class centres",
+             "Wang et al. 2020, IFVD (ECCV), over labelled places", dense=True),
 )  # fmt: skip
 
 

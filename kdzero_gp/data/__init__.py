@@ -6,7 +6,7 @@ from pathlib import Path
 from kdzero_gp.data import sources
 from kdzero_gp.data.cache import cache_folder
 from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, Split
-from kdzero_gp.errors import DataError
+from kdzero_gp.errors import DataError, install
 
 __all__ = ["Dataset", "Split", "load", "names"]
 
@@ -75,9 +75,7 @@ def _download(task: str) -> Path:
     try:
         from torchvision import datasets
     except ImportError as error:
-        raise DataError(
-            f"--data {DOWNLOAD} needs torchvision; install it with: pip install 'kdzero-gp[vision]'"
-        ) from error
+        raise DataError(f"--data {DOWNLOAD} needs torchvision; install it with: {install('vision')}") from error
     root = cache_folder() / "downloads"
     try:
         root.mkdir(parents=True, exist_ok=True)

@@ -45,9 +45,8 @@ class DataAccount:
             if counts and sum(counts):
                 least, most = min(counts), max(counts)
                 each = f"{least}" if least == most else f"{least} to {most}"
-                lines.append(
-                    f"{part}: {sum(counts):,} {self.noun}, {each} a class, from {self.origins.get(part, 'memory')}"
-                )
+                each = f", {each} a class" if len(counts) == len(self.classes) else ""  # label maps hold many classes
+                lines.append(f"{part}: {sum(counts):,} {self.noun}{each}, from {self.origins.get(part, 'memory')}")
         if self.skipped:
             lines.append("not read: " + listed([f"{count} {reason}" for reason, count in self.skipped.items()]))
         return lines + [f"note: {note}" for note in self.notes]

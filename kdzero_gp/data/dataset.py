@@ -75,6 +75,8 @@ class Dataset:
         """All images at this height and width. Raises DataError where they would not fit into memory."""
         if size == tuple(self.train.images.shape[2:]):
             return self
+        if self.train.labels.dim() > 1:
+            raise DataError("label maps keep their size; leave out --image-size, or cut windows with --crop")
         splits = {part: getattr(self, part) for part in PARTS}
         count, needed = sum(map(len, splits.values())), size[0] * size[1] * len(self.mean)
         if count * needed > free_memory():

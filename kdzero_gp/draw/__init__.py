@@ -8,17 +8,20 @@
 from kdzero_gp.draw.diagrams import to_dot, to_mermaid
 from kdzero_gp.draw.formula import to_latex
 from kdzero_gp.draw.graphs import graph
-from kdzero_gp.draw.render import to_png, to_svg
+from kdzero_gp.draw.render import to_pdf, to_png, to_svg
 from kdzero_gp.draw.save import SUFFIXES, write
-from kdzero_gp.draw.sentence import describe
+from kdzero_gp.draw.sentence import bullets, clauses, describe
 
 __all__ = [
     "SUFFIXES",
+    "bullets",
+    "clauses",
     "describe",
     "graph",
     "to_dot",
     "to_latex",
     "to_mermaid",
+    "to_pdf",
     "to_png",
     "to_svg",
     "write",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
@@ -68,20 +68,22 @@ def _one_line(text: str) -> str:
 
 
 def _drawn(
-    expression: Expression, knowledge: KnowledgeTypes | None, shapes: PairShapes | None
+    expression: Expression, knowledge: KnowledgeTypes | None, shapes: PairShapes | None, numbers: Sequence[float]
 ) -> tuple[LabelledNode, str]:
     """The root of a distiller's picture, and the distiller in words."""
     knowledge = shapes.types if knowledge is None and shapes is not None else knowledge
-    return items(expression, graph(expression, knowledge, shapes), knowledge), describe(expression, knowledge)
+    root = items(expression, graph(expression, knowledge, shapes), knowledge, numbers)
+    return root, describe(expression, knowledge, numbers)
 
 
 def to_dot(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
+    numbers: Sequence[float] = (),
 ) -> str:
-    """A distiller as a Graphviz file; the arguments are those of ``graph``. Double lines are pairs."""
-    root, sentence = _drawn(expression, knowledge, shapes)
+    """A distiller as a Graphviz file; arguments as of ``graph`` and ``describe``. Double lines are pairs."""
+    root, sentence = _drawn(expression, knowledge, shapes, numbers)
     lines = [
         "digraph distiller {",
         f'  graph [rankdir=LR, tooltip="{escape_dot(sentence)}"];',
@@ -103,9 +105,10 @@ def to_mermaid(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
+    numbers: Sequence[float] = (),
 ) -> str:
-    """A distiller as a Mermaid flowchart; the arguments are those of ``graph``. Thick lines are pairs."""
-    root, sentence = _drawn(expression, knowledge, shapes)
+    """A distiller as a Mermaid flowchart; arguments as of ``graph`` and ``describe``. Thick lines are pairs."""
+    root, sentence = _drawn(expression, knowledge, shapes, numbers)
     lines = [
         "flowchart LR",
         f"  accTitle: {_one_line(str(expression))}",

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from kdzero_gp.compiler.checking import KnowledgeTypes, type_of
 from kdzero_gp.compiler.expression import Expression, terms
+from kdzero_gp.draw.factors import Factor, factors_of
 from primitives import CATALOGUE, SCALAR, PairType
 
 # More transforms than this in a row are written once, as a function φ of either side.
 INLINE_TRANSFORMS = 3
 
 
-def to_latex(expression: Expression, knowledge: KnowledgeTypes | None = None) -> str:
+def to_latex(expression: Expression, knowledge: KnowledgeTypes | None = None, numbers: Sequence[float] = ()) -> str:
     r"""A distiller as one line of LaTeX for math mode, in the part that matplotlib's mathtext knows too.
 
     z, e and F are logits, embedding and feature map; T and S mark the teacher's and the student's. Subscripts
     of operators name the axis: N the batch, C classes or channels, HW space. d counts the entries of a
     sample; 𝔼 is the mean over the batch, left out where samples have no weight. Long chains of transforms
-    become functions φ, defined behind the loss.
+    become functions φ, defined behind the loss. ``numbers`` are those of the exported file, one for each term, and
+    take the place of the magnitudes in the expression.
 
     Raises ``ExpressionError`` for an ill-typed tree.
 
@@ -26,17 +29,20 @@ def to_latex(expression: Expression, knowledge: KnowledgeTypes | None = None) ->
     >>> print(to_latex(zoo["fitnet"]))
     \mathcal{L} = \frac{1}{d}\left\|F_T-F_S\right\|_{2}^{2}
     """
-    loss, definitions = latex_parts(expression, knowledge)
+    loss, definitions = latex_parts(expression, knowledge, numbers)
     return r",\quad ".join([" + ".join(loss), *definitions])
 
 
-def latex_parts(expression: Expression, knowledge: KnowledgeTypes | None = None) -> tuple[list[str], list[str]]:
+def latex_parts(
+    expression: Expression, knowledge: KnowledgeTypes | None = None, numbers: Sequence[float] = ()
+) -> tuple[list[str], list[str]]:
     """The terms of the loss, the first with its left-hand side, and the definitions of the functions φ."""
     kind = type_of(expression, knowledge)
     writer = _Writer(knowledge)
     if isinstance(kind, PairType):
         return [rf"{writer.side(expression, 'T')},\ {writer.side(expression, 'S')}"], writer.definitions()
-    parts = [writer.term(term) for term in terms(expression)]
+    factors = factors_of(expression, numbers)
+    parts = [writer.term(term, factor) for term, factor in zip(terms(expression), factors, strict=True)]
     return [rf"\mathcal{{L}} = {parts[0]}", *parts[1:]], writer.definitions()
 
 
@@ -61,19 +67,23 @@ class _Writer:
     def definitions(self) -> list[str]:
         return [rf"\varphi_{{{number}}}(x) = {body}" for body, number in self.functions.items()]
 
-    def term(self, term: Expression) -> str:
+    def term(self, term: Expression, size: Factor) -> str:
         """magnitude · 𝔼[weight · T² · distance], without what has no effect."""
         node, factor, weight = term, "", ""
         if node.name == "times":
-            factor = f"{node.arguments[1]:g}" if node.arguments[1] != 1.0 else ""
+            factor = size.latex if size.text != "1" else ""
             node = node.children[0]
         if type_of(node, self.knowledge) == SCALAR:
             weight = CATALOGUE[node.name].latex
             node = node.children[0]
+        places = "<x>"
+        if CATALOGUE[node.name].role == "weighing":
+            places = CATALOGUE[node.name].latex.replace("<w>", CATALOGUE[node.children[1].name].latex)
+            node = node.children[0]
         temperature = last_temperature(node.children[0])
         squared = f"{temperature:g}^{{2}}" if temperature not in (None, 1.0) else ""
         factors = r" \cdot ".join(filter(None, [factor, squared]))
-        distance = self.distance(node)
+        distance = places.replace("<x>", self.distance(node))
         body = rf"\mathbb{{E}}\left[{weight} \cdot {distance}\right]" if weight else distance
         return rf"{factors}\,{body}" if factors else body
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
 from kdzero_gp.compiler.checking import KnowledgeTypes, type_of
 from kdzero_gp.compiler.expression import Expression, format_argument
+from kdzero_gp.draw.factors import Factor, factors_of
 from kdzero_gp.draw.graphs import numbered
 from kdzero_gp.draw.style import DETAIL_SIZE, LABEL_SIZE, LINE_HEIGHT, ROLES
 from primitives import BATCH, CATALOGUE, PairType, ValueType
@@ -92,8 +93,12 @@ def measured(text: str, size: float, tag: str = "") -> TextLine:
     return TextLine(text, size, text_width(text, size), tag, tag_width)
 
 
-def items(expression: Expression, tree: Any, knowledge: KnowledgeTypes | None) -> LabelledNode:
-    """The drawn nodes of a tree, the root first in hand; ``tree`` is its graph. Constants become tags."""
+def items(
+    expression: Expression, tree: Any, knowledge: KnowledgeTypes | None, numbers: Sequence[float] = ()
+) -> LabelledNode:
+    """The drawn nodes of a tree, the root first in hand; ``tree`` is its graph. Constants become tags; ``numbers`` are
+    those of the exported file, one for each term."""
+    factors = iter(factors_of(expression, numbers))
     labelled: dict[int, LabelledNode] = {}
     for node in numbered(expression):
         if not isinstance(node.value, Expression):
@@ -101,7 +106,8 @@ def items(expression: Expression, tree: Any, knowledge: KnowledgeTypes | None) -
         facts = tree.nodes[node.index]
         # the first argument is a node, and follows its parent in prefix order
         before = tree.nodes[node.index + 1] if node.value.arguments else {}
-        lines = _lines(node.value, facts, before, knowledge)
+        factor = next(factors) if node.value.name == "times" else None
+        lines = _lines(node.value, facts, before, knowledge, factor)
         item = LabelledNode(node.index, node.value, facts["role"], lines, tooltip(node.value, facts))
         labelled[node.index] = item
         if node.parent is not None:
@@ -109,11 +115,15 @@ def items(expression: Expression, tree: Any, knowledge: KnowledgeTypes | None) -
     return labelled[0]
 
 
-def _lines(node: Expression, facts: Facts, before: Facts, knowledge: KnowledgeTypes | None) -> list[TextLine]:
+def _lines(
+    node: Expression, facts: Facts, before: Facts, knowledge: KnowledgeTypes | None, factor: Factor | None
+) -> list[TextLine]:
     constants = [format_argument(argument) for argument in node.arguments if isinstance(argument, float)]
     label = (CATALOGUE[node.name].symbol if node.arguments else "") or node.name
-    if node.name == "times":
-        lines = [measured(f"{label} {constants[0]}", LABEL_SIZE)]
+    if factor is not None:
+        lines = [measured(f"{label} {factor.text}", LABEL_SIZE)]
+        if factor.relative is not None:
+            lines.append(measured(f"relative {factor.relative:g}", DETAIL_SIZE))
     else:
         lines = [measured(label, LABEL_SIZE, f"T={constants[0]}" if constants else "")]
     details = _details(node, facts, before, knowledge)

@@ -7,6 +7,7 @@ tags at their operation; a double line is a student-teacher pair, a single line 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,15 @@ from kdzero_gp.errors import SettingError
 # 144 dots per inch is twice a screen's classic 72 points: sharp on screens and in a column of print.
 DOTS_PER_INCH = 144
 POINTS_PER_INCH = 72
+# What printers want of a drawing.
+PDF_DOTS_PER_INCH = 600
 
 
 def layout(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
+    numbers: Sequence[float] = (),
     *,
     direction: str = "auto",
     legend: bool = True,
@@ -38,29 +42,30 @@ def layout(
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
     tree = graph(expression, knowledge, shapes)
-    return scene(items(expression, tree, knowledge), direction, legend)
+    return scene(items(expression, tree, knowledge, numbers), direction, legend)
 
 
 def to_svg(
     expression: Expression,
     knowledge: KnowledgeTypes | None = None,
     shapes: PairShapes | None = None,
+    numbers: Sequence[float] = (),
     *,
     direction: str = "auto",
     legend: bool = True,
 ) -> str:
     """A distiller as an svg image whose text can be selected; title and description speak to a screen reader.
 
-    ``shapes`` writes the pair's shapes into the nodes.
+    ``shapes`` writes the pair's shapes into the nodes, ``numbers`` those of the exported file, one for each term.
     ``direction`` is that of the flow: ``right``, ``up``, or ``auto`` for what fits a page better.
     Raises ``SettingError`` for another direction, and what ``graph`` raises.
     """
     from kdzero_gp.draw.svg import render
 
-    geometry = layout(expression, knowledge, shapes, direction=direction, legend=legend)
+    geometry = layout(expression, knowledge, shapes, numbers, direction=direction, legend=legend)
     if knowledge is None and shapes is not None:
         knowledge = shapes.types
-    return render(geometry, str(expression), describe(expression, knowledge))
+    return render(geometry, str(expression), describe(expression, knowledge, numbers))
 
 
 def to_png(expression: Expression, *context: Any, dpi: int = DOTS_PER_INCH, **look: Any) -> bytes:
@@ -81,4 +86,14 @@ def to_png(expression: Expression, *context: Any, dpi: int = DOTS_PER_INCH, **lo
     pixels = resvg_py.svg_to_bytes(picture, zoom=dpi / POINTS_PER_INCH, skip_system_fonts=True, font_files=files)
     buffer = io.BytesIO()  # resvg writes no resolution
     Image.open(io.BytesIO(bytes(pixels))).convert("RGB").save(buffer, format="png", dpi=(dpi, dpi))
+    return buffer.getvalue()
+
+
+def to_pdf(expression: Expression, *context: Any, **look: Any) -> bytes:
+    """The picture as a page of a pdf file of its own size, for a paper; the arguments are those of ``to_png``."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(to_png(expression, *context, dpi=PDF_DOTS_PER_INCH, **look)))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="pdf", resolution=PDF_DOTS_PER_INCH, quality=95)
     return buffer.getvalue()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from kdzero_gp.compiler.checking import KnowledgeTypes, type_of
 from kdzero_gp.compiler.expression import Expression, terms
+from kdzero_gp.draw.factors import Factor, factors_of
 from primitives import CATALOGUE, SCALAR, PairType
 
 
@@ -21,10 +23,11 @@ def knowledge_words(name: str) -> str:
     return f"{'feature map' if letters == 'feat' else letters} {number}"
 
 
-def describe(expression: Expression, knowledge: KnowledgeTypes | None = None) -> str:
+def describe(expression: Expression, knowledge: KnowledgeTypes | None = None, numbers: Sequence[float] = ()) -> str:
     """One English sentence that says what a distiller does. Of a part of one, a phrase.
 
-    Raises ``ExpressionError`` for an ill-typed tree.
+    ``numbers`` are those of its exported file, one for each term; where they differ from the magnitudes in the
+    expression these are relative ones, and both are told. Raises ``ExpressionError`` for an ill-typed tree.
 
     >>> from kdzero_gp.compiler.parsing import parse
     >>> describe(parse("times(no(kl(softmax_C(logits, 4))), 1)"))[:74]
@@ -33,19 +36,44 @@ def describe(expression: Expression, knowledge: KnowledgeTypes | None = None) ->
     kind = type_of(expression, knowledge)
     if isinstance(kind, PairType):
         return f"The {_noun(expression, knowledge)}."
-    parts = [_clause(term, knowledge) for term in terms(expression)]
-    return f"Matches {'; plus '.join(parts)}."
+    return f"Matches {'; plus '.join(clauses(expression, knowledge, numbers))}."
 
 
-def _clause(term: Expression, knowledge: KnowledgeTypes | None) -> str:
+def bullets(expression: Expression, knowledge: KnowledgeTypes | None = None, numbers: Sequence[float] = ()) -> str:
+    """What ``describe`` says, with a line for each term where there are several.
+
+    >>> from kdzero_gp.compiler.parsing import parse
+    >>> print(bullets(parse("add(times(no(l2(emb)), 5), times(no(l1(emb)), 1))"), numbers=(0.25, 1.0)))
+    Matches
+      • the teacher's embedding by mean squared difference, averaged over the batch, with magnitude 0.25, relative 5
+      • the teacher's embedding by mean absolute difference, averaged over the batch, with magnitude 1
+    """
+    if isinstance(type_of(expression, knowledge), PairType) or len(terms(expression)) == 1:
+        return describe(expression, knowledge, numbers)
+    return "\n  • ".join(["Matches", *clauses(expression, knowledge, numbers)])
+
+
+def clauses(
+    expression: Expression, knowledge: KnowledgeTypes | None = None, numbers: Sequence[float] = ()
+) -> list[str]:
+    """The phrases of ``describe``, one for each term."""
+    factors = factors_of(expression, numbers)
+    return [_clause(term, knowledge, factor) for term, factor in zip(terms(expression), factors, strict=True)]
+
+
+def _clause(term: Expression, knowledge: KnowledgeTypes | None, factor: Factor) -> str:
     """One term as "the teacher's X by D, weighted W, with magnitude γ", as far as the term goes."""
     tail: list[str] = []
     node = term
     if node.name == "times":
-        tail.insert(0, f", {CATALOGUE['times'].words} {node.arguments[1]:g}")
+        relative = f", relative {factor.relative:g}" if factor.relative is not None else ""
+        tail.insert(0, f", {CATALOGUE['times'].words} {factor.text}{relative}")
         node = node.children[0]
     if type_of(node, knowledge) == SCALAR:
         tail.insert(0, f", {CATALOGUE[node.name].words}")
+        node = node.children[0]
+    if CATALOGUE[node.name].role == "weighing":
+        tail.insert(0, f", {CATALOGUE[node.name].words} {CATALOGUE[node.children[1].name].words}")
         node = node.children[0]
     tail.insert(0, f" {CATALOGUE[node.name].words}")
     return f"the teacher's {_noun(node.children[0], knowledge)}{''.join(tail)}"

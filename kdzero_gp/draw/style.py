@@ -33,6 +33,8 @@ ROLES = {
     "transform": RoleStyle("#f7f0a6", INK, "rectangle", 9.0),
     "distance": RoleStyle("#e69f00", INK, "hexagon", 15.0),
     "calibration": RoleStyle("#009e73", INK, "parallelogram", 16.0),
+    "weight": RoleStyle("#dba3c2", INK, "rectangle", 9.0),
+    "weighing": RoleStyle(PAPER, INK, "parallelogram", 16.0),
     "combination": RoleStyle(PAPER, INK, "ellipse", 8.0),
 }
 SLANT = 10.0

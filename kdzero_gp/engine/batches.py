@@ -12,17 +12,16 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from kdzero_gp.data.account import DataAccount
+from kdzero_gp.data.augmentation import cropped
 from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.data.inputs import Inputs, is_image, plain, wrapped
 from kdzero_gp.data.own import LiveInputs, OwnDataset
 from kdzero_gp.data.resizing import resized
-from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit
+from kdzero_gp.engine.outputs import EVALUATION_BATCH, FLOAT32, Precision, TensorSplit, evaluation_batch
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.models.contract import InputContract
 
-# Images in one batch of an evaluation.
-EVALUATION_BATCH = 500
 # Images that a recipe leaves as they are stay normalised on the device when they take at most this many bytes.
 READY_BYTES = 1 << 30
 # Apart from every epoch's number: the order of images in trainings that only prepare something.
@@ -39,8 +38,9 @@ def contract_of(dataset: Dataset, example: Inputs) -> InputContract:
     only the classes are told."""
     if not is_image(example):
         return InputContract(classes=dataset.classes)
-    height, width = example.shape[-2:]
-    return InputContract(example.shape[1], (height, width), dataset.mean, dataset.std, dataset.classes)
+    # with a label for each pixel, images of any size are seen as they are
+    size = None if dataset.train.labels.dim() > 1 else (example.shape[-2], example.shape[-1])
+    return InputContract(example.shape[1], size, dataset.mean, dataset.std, dataset.classes)
 
 
 @dataclass
@@ -137,7 +137,12 @@ class Resident(Batches):
         self.classes = len(dataset.classes)
         self.train, self.validation, self.test = (len(s) for s in (dataset.train, dataset.validation, dataset.test))
         self.images, self.labels = dataset.train.images.to(device), dataset.train.labels.to(device)
-        self.example = self._seen(dataset.train.images[:2])
+        self.window = (recipe.crop_size,) * 2 if recipe.crop == "window" else None
+        first = dataset.train.images[:2]
+        if self.window is not None:
+            still, corner = torch.zeros(len(first), dtype=torch.bool), torch.zeros(len(first), 2, dtype=torch.long)
+            first = cropped(first, 0, corner, still, self.window)
+        self.example = self._seen(first)
         self.contract = contract_of(dataset, self.example)
 
     def _seen(self, images: Inputs) -> Inputs:
@@ -171,10 +176,15 @@ class Resident(Batches):
             yield self._batch(indices, padding, offset, flipped)
 
     def _crops(self, shape: torch.Size, padding: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Offsets …×2 and flips …, drawn."""
-        offsets = torch.randint(2 * padding + 1, (*shape, 2), generator=generator).to(self.device)
-        flips = (torch.rand(shape, generator=generator) < (0.5 if self.recipe.flip else 0.0)).to(self.device)
-        return offsets, flips
+        """Where each image's window begins, row and column …×2, and flips …, drawn."""
+        if self.window is None:
+            offsets = torch.randint(2 * padding + 1, (*shape, 2), generator=generator)
+        else:
+            sizes = zip(self.images.shape[2:], self.window, strict=True)
+            room = torch.tensor([max(0, length - side) + 1 for length, side in sizes])
+            offsets = (torch.rand((*shape, 2), generator=generator) * room).long()
+        flips = torch.rand(shape, generator=generator) < (0.5 if self.recipe.flip else 0.0)
+        return offsets.to(self.device), flips.to(self.device)
 
     @cached_property
     def bank(self) -> tuple[Tensor, Tensor]:
@@ -185,7 +195,9 @@ class Resident(Batches):
     def _batch(
         self, indices: Tensor, padding: int, offset: Tensor, flipped: Tensor, draw: Tensor | None = None
     ) -> Batch:
-        images, labels = self.family.crop(self.images[indices], self.labels[indices], padding, offset, flipped)
+        images, labels = self.family.crop(
+            self.images[indices], self.labels[indices], padding, offset, flipped, self.window
+        )
         return Batch(self._seen(images), labels, indices, flipped, draw)
 
     def form(self, number: int) -> Iterator[Tensor]:
@@ -198,8 +210,9 @@ class Resident(Batches):
 
     def evaluation(self, part: str) -> Iterator[tuple[Inputs, Tensor]]:
         split: Split = getattr(self.dataset, part)
-        for start in range(0, len(split), EVALUATION_BATCH):
-            window = slice(start, start + EVALUATION_BATCH)
+        size = evaluation_batch(split.images)
+        for start in range(0, len(split), size):
+            window = slice(start, start + size)
             yield self._seen(split.images[window]), split.labels[window].to(self.device)
 
 

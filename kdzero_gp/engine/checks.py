@@ -17,6 +17,8 @@ from kdzero_gp.progress import Progress
 
 # A student's own loss by this much below that of guessing shows that a teacher has learnt something.
 BETTER_LOSS = 0.97
+# So much better on validation images than on test images is what a network has learnt from (shares of 1).
+SEEN = 0.05
 
 
 @dataclass
@@ -66,6 +68,12 @@ def check_teacher(
         if measures
     ]
     progress.note(f"teacher {name}: {decides.label} {', '.join(shown)}")
+    values = {part: measures[decides.name] for part, (measures, _) in measured.items() if measures}
+    if decides.key(values.get("validation", math.nan)) < decides.key(values.get("test", math.nan)) - SEEN:
+        progress.note(
+            f"the teacher {name} has probably learnt from the validation images, which come out of the training "
+            "images: it is surer of them than of others, and they decide here; test images say what is left"
+        )
     measures, answers = next(iter(measured.values()))
     bad = next((measure for measure, value in measures.items() if not math.isfinite(value)), None)
     if bad is not None:

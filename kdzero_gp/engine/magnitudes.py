@@ -29,11 +29,12 @@ WARM_UP_EPOCH = -1
 
 def final_magnitudes(
     mode: str, factor: float, student: Tapped, teacher: Teacher, batches: Batches, precision: Precision, seed: int
-) -> tuple[float, ...]:
-    """The numbers that the terms are multiplied with (see ``scaled``). Raises SettingError."""
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """The numbers that the terms are multiplied with (see ``scaled``), and each term's gradient then in units of the
+    own loss's, () where nothing was measured. Raises SettingError."""
     magnitudes = tuple(float(m) for m in teacher.distiller.magnitudes)
     if mode == "absolute":
-        return scaled(mode, factor, magnitudes, None)
+        return scaled(mode, factor, magnitudes, None), ()
     warm = copy.deepcopy(student)
     torch.manual_seed(seed)
     warm.train()
@@ -42,7 +43,9 @@ def final_magnitudes(
     for step, batch in enumerate(itertools.islice(batches.epoch(seed, WARM_UP_EPOCH), steps)):
         trainer.step(batch, step)
     probes = list(itertools.islice(batches.epoch(seed, WARM_UP_EPOCH), PROBES))
-    return scaled(mode, factor, magnitudes, Prober(warm, teacher.family, probes, precision).measure(teacher))
+    gradients = Prober(warm, teacher.family, probes, precision).measure(teacher)
+    numbers = scaled(mode, factor, magnitudes, gradients)
+    return numbers, tuple(number * norm for number, norm in zip(numbers, gradients.terms, strict=True))
 
 
 def _rising(recipe: Recipe, steps: int, steps_per_epoch: int) -> Recipe:

@@ -9,13 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzero_gp.data.inputs import Inputs, NamedInputs, plain, wrapped
+from kdzero_gp.data.inputs import Inputs, NamedInputs, is_image, plain, wrapped
 from kdzero_gp.errors import SettingError
 
 Outputs = dict[str, Tensor]
 
 DTYPES = ("float32", "bfloat16")
 CHANNELS_LAST = "channels-last"
+# Images in one batch of an evaluation, and pixels in it where images are large.
+EVALUATION_BATCH = 500
+EVALUATION_PIXELS = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,24 @@ class TensorSplit:
         return cls(**content | {"images": wrapped(content["images"])})
 
 
+def evaluation_batch(images: Inputs) -> int:
+    """How many inputs like these are evaluated at a time: fewer of large images."""
+    if not is_image(images):
+        return EVALUATION_BATCH
+    return max(1, min(EVALUATION_BATCH, EVALUATION_PIXELS // max(1, images.shape[-1] * images.shape[-2])))
+
+
 @torch.no_grad()
 def outputs(
     network: nn.Module,
     images: Inputs,
-    batch: int = 500,
+    batch: int = 0,
     keep: Sequence[str] | None = None,
     precision: Precision = FLOAT32,
 ) -> Outputs:
-    """A tapped network's outputs on all images, in evaluation mode."""
+    """A tapped network's outputs on all images, in evaluation mode, ``batch`` at a time (0: as many as fit)."""
     network.eval()
+    batch = batch or evaluation_batch(images)
     pieces: dict[str, list[Tensor]] = {}
     for start in range(0, len(images), batch):
         for name, tensor in precision.forward(network, images[start : start + batch]).items():

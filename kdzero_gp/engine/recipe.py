@@ -22,10 +22,14 @@ else:
     import tomli as tomllib
 
 OPTIMIZERS = ("sgd", "adamw")
-SCHEDULES = ("steps", "cosine", "linear", "constant")
-CROPS = ("none", "pad", "resized")
+SCHEDULES = ("steps", "cosine", "linear", "poly", "constant")
+# The exponent of the poly schedule, Liu et al. 2015, arXiv:1506.04579, as segmentation uses it.
+POLY = 0.9
+CROPS = ("none", "pad", "window", "resized")
 # A recipe that leaves inputs as they are.
-WITHOUT_CHANGES = {"crop": "none", "flip": False, "augment": "", "mixup": 0.0, "cutmix": 0.0, "image_size": 0}
+WITHOUT_CHANGES = {
+    "crop": "none", "crop_size": 0, "flip": False, "augment": "", "mixup": 0.0, "cutmix": 0.0, "image_size": 0
+}  # fmt: skip
 # What an entry of [[overrides]] can be limited to.
 CONDITIONS = ("task", "student")
 
@@ -35,11 +39,13 @@ class Recipe:
     """A training of ``epochs`` passes in batches of ``batch_size``; an incomplete last batch is left out.
 
     The learning rate rises linearly over the ``warmup`` share of the steps and then stays but for ``decay`` at every
-    epoch of ``milestones`` (``steps``), falls to 0 along a half ``cosine`` or a ``linear`` one, or is ``constant``.
+    epoch of ``milestones`` (``steps``), falls to 0 along a half ``cosine``, a line (``linear``) or a power of it
+    (``poly``), or is ``constant``.
     ``clip`` bounds the gradient's norm (0: no bound). ``adamw`` decays weights only, no biases and norms.
 
-    ``crop``: ``pad`` moves the image by up to ``padding`` pixels over black; ``resized`` cuts a random part of it to
-    ``image_size``. ``augment`` is a policy of timm such as ``rand-m9-mstd0.5-inc1`` or ``original``; ``mixup`` and
+    ``crop``: ``pad`` moves the image by up to ``padding`` pixels over black; ``window`` cuts a random window of
+    ``crop_size`` pixels a side out of it; ``resized`` cuts a random part of it to ``image_size``.
+    ``augment`` is a policy of timm such as ``rand-m9-mstd0.5-inc1`` or ``original``; ``mixup`` and
     ``cutmix`` are the parameters of their Beta distributions (0: off). ``image_size`` is what the networks see (0: as
     the data are), the height where ``image_width`` differs from it (0: the same); ``teacher_image_size`` what the
     teacher sees of the same image (0: the same, or what its weights say).
@@ -67,6 +73,7 @@ class Recipe:
     teacher_image_size: int = 0
     crop: str = "none"
     padding: int = 4
+    crop_size: int = 0
     flip: bool = False
     draws: int = 0
     augment: str = ""
@@ -84,6 +91,8 @@ class Recipe:
         for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("crop", CROPS)):
             if getattr(self, name) not in known:
                 raise SettingError(f"a recipe's {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
+        if (self.crop == "window") != bool(self.crop_size):
+            raise SettingError(f"a recipe's crop_size belongs to crop = window, got {self.crop_size} and {self.crop}")
         for field in fields(self):
             value = getattr(self, field.name)
             if isinstance(value, int | float) and not value >= 0:
@@ -92,6 +101,19 @@ class Recipe:
             raise SettingError("a recipe's warmup and label_smoothing are shares below 1")
         if self.draws and (self.crop != "pad" or self.augment):
             raise SettingError('a recipe\'s draws are of crops over a padded border; add crop = "pad" without augment')
+
+    @property
+    def summary(self) -> str:
+        """The recipe in words.
+
+        >>> Recipe(5, 64, 0.1).summary
+        '5 epochs of sgd (batch size 64, learning rate 0.1, cosine, weight decay 0.0005)'
+        """
+        clip = f", gradients clipped at {self.clip:g}" if self.clip else ""
+        return (
+            f"{self.epochs:g} epochs of {self.optimizer} (batch size {self.batch_size}, learning rate "
+            f"{self.learning_rate:g}, {self.schedule}, weight decay {self.weight_decay:g}{clip})"
+        )
 
     @property
     def size(self) -> tuple[int, int] | None:
@@ -134,7 +156,8 @@ class Recipe:
             passed = sum(step // steps_per_epoch >= milestone for milestone in self.milestones)
             return self.learning_rate * self.decay**passed
         done = (step - rising) / max(1, steps - rising)
-        return self.learning_rate * (1.0 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done)))
+        falling = {"linear": 1.0 - done, "poly": (1.0 - done) ** POLY, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
+        return self.learning_rate * falling[self.schedule]
 
     def with_epochs(self, epochs: float) -> Recipe:
         """The recipe in another number of epochs: its milestones stay at their share of the training."""

@@ -12,11 +12,11 @@ from torch.utils.data import Dataset
 from kdzero_gp.data.decoding import fit
 from kdzero_gp.data.drawing import drawing_from
 from kdzero_gp.engine.recipe import Recipe
-from kdzero_gp.errors import SettingError
+from kdzero_gp.errors import SettingError, install
 
 # The part of an image that is looked at in a test: 224 of 256 pixels, as for ImageNet.
 CENTRE_SHARE = 0.875
-INSTALL = "pip install 'kdzero-gp[vision]'"
+INSTALL = install("vision")
 
 
 class SingleImages(Dataset):  # type: ignore[type-arg]

@@ -15,7 +15,7 @@ from deap import gp
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.errors import ExpressionTypeError, GrammarError
-from primitives import CATALOGUE, CONSTANTS, LOSS, PAPER_CONSTANTS, Operation, ValueType
+from primitives import CATALOGUE, CONSTANTS, LOSS, MAP_LOGITS, PAPER_CONSTANTS, Operation, ValueType
 
 SPACES = ("open", "kdzero")
 # The paper's template has three transforms.
@@ -67,7 +67,8 @@ class Grammar:
 
     def _operations(self) -> list[Operation]:
         if self.space == "open":
-            return [operation for operation in CATALOGUE if operation.searchable]
+            dense = MAP_LOGITS in self.knowledge.values()
+            return [operation for operation in CATALOGUE if operation.searchable and (dense or not operation.dense)]
         chosen = [o for o in CATALOGUE if o.searchable and o.paper and not o.division]
         return [*chosen, *(o for o in CATALOGUE if o.division)]
 

@@ -145,11 +145,17 @@ class TaskFamily(ABC):
         return targets
 
     def crop(
-        self, images: Tensor, targets: Tensor, padding: int, offsets: Tensor, flipped: Tensor
+        self,
+        images: Tensor,
+        targets: Tensor,
+        padding: int,
+        offsets: Tensor,
+        flipped: Tensor,
+        size: tuple[int, int] | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Images N×C×H×W moved and mirrored as ``cropped`` does it, and their targets moved along (here: as they
-        are)."""
-        return cropped(images, padding, offsets, flipped), targets
+        """Images N×C×H×W moved, mirrored and cut to ``size`` as ``cropped`` does it, and their targets moved along
+        (here: as they are)."""
+        return cropped(images, padding, offsets, flipped, size), targets
 
     @abstractmethod
     def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:

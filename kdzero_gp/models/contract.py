@@ -127,6 +127,11 @@ class AsTaught(nn.Module):
         """The shape of each knowledge without the batch axis."""
         return self.tapped.shapes  # type: ignore[no-any-return]
 
+    @property
+    def layers(self) -> dict[str, tuple[str, tuple[int | str, ...], str]]:
+        """Those of the network within."""
+        return self.tapped.layers  # type: ignore[no-any-return]
+
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The knowledge of images N×C×H×W."""
         outputs: dict[str, Tensor] = self.tapped(self.conversion(images))

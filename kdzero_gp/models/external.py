@@ -16,9 +16,9 @@ from typing import Any
 
 from torch import nn
 
-from kdzero_gp.errors import ModelError
+from kdzero_gp.errors import ModelError, install
 
-INSTALL = "pip install 'kdzero-gp[vision]'"
+INSTALL = install("vision")
 
 
 def _library(package: str, spec: str) -> ModuleType:

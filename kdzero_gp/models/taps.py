@@ -58,6 +58,8 @@ def as_tokens_without_class(tensor: Tensor) -> Tensor:
 
 
 Reading = Callable[[Tensor], Tensor]
+FORMS = (as_embedding, as_pooled, as_pooled_last, as_channels_first, as_tokens, as_tokens_without_class)
+"""All of them; exported files have those that they need."""
 
 
 def _is_square(number: int) -> bool:
@@ -197,6 +199,13 @@ class Tapped(nn.Module):
             if mode and isinstance(module, _BatchNorm) and parameters and not any(p.requires_grad for p in parameters):
                 module.eval()
         return self
+
+    @property
+    def layers(self) -> dict[str, tuple[str, Path, str]]:
+        """For each knowledge its layer, the keys that lead to it in what the network returns, and the name of its
+        form."""
+        forms = {name: form.__name__ for name, form in self._readings.items()}
+        return {n: (layer, () if layer else self.output, forms.get(n, "")) for n, layer in self.taps.items()}
 
     def describe(self) -> list[tuple[str, str, tuple[int, ...]]]:
         """One row per knowledge: its name, the layer that it is read from, its shape without the batch."""

@@ -296,3 +296,22 @@ def _reason(content: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> st
             return f"the key {key!r} has shape {tuple(weights[key].shape)} and {tuple(tensor.shape)} is expected"
     extra = next((k for k, v in weights.items() if k not in expected and v.numel() != 1), "")
     return f"the key {extra!r} is unexpected" if extra else "the named weights are not there"
+
+
+def load_backbone(network: nn.Module, path: str | Path) -> None:
+    """Loads the weights of the part of a network that is called ``backbone``; what else the file holds, such as a
+    classifier, stays unused. Raises ModelError where there is no such part or a weight of it is missing."""
+    part = getattr(network, "backbone", None)
+    if not isinstance(part, nn.Module):
+        raise ModelError(f"{type(network).__name__} has no part called backbone, for which --backbone gives weights")
+    content = {key: tensor for key, tensor in flattened(_read(Path(path).expanduser())) if key}
+    wanted = part.state_dict()
+    first = next(iter(wanted))
+    for prefix in [key.removesuffix(first) for key in content if key.endswith(first)]:
+        fitting = {name: content[prefix + name] for name in wanted if prefix + name in content}
+        needed = {name for name in wanted if name.rpartition(".")[2] not in COUNTERS}
+        if needed <= fitting.keys() and all(fitting[name].shape == wanted[name].shape for name in fitting):
+            part.load_state_dict(fitting, strict=False)
+            return
+    raise ModelError(f"{path} does not hold all weights of the backbone of {type(network).__name__}, such as {first}; "
+                     "give those of the same architecture")  # fmt: skip

@@ -31,7 +31,8 @@ class ProxyTask:
     it up. ``test`` is only read by the race, and never used to choose. ``maps``: what the warm student's stages before
     the last give on the images of ``train`` and ``validation``, where proxies train the last stage alone; ``tail`` says
     how to build that. ``account`` says what was read; ``teacher`` are the teacher's measures, named ``validation_…``
-    and ``test_…``.
+    and ``test_…``. ``layers``: where "student" and "teacher" are read (see ``Tapped.layers``); ``teacher_sees``: what
+    is done to the teacher's images, in words.
     """
 
     train: TensorSplit
@@ -49,6 +50,8 @@ class ProxyTask:
     account: dict[str, Any] = field(default_factory=dict)
     maps: dict[str, Tensor] = field(default_factory=dict)
     tail: dict[str, Any] = field(default_factory=dict)
+    layers: dict[str, Any] = field(default_factory=dict)
+    teacher_sees: str = ""
 
     @cached_property
     def family(self) -> TaskFamily:

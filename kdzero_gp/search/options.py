@@ -44,11 +44,16 @@ class Option:
 OPTIONS = (
     Option("--generations", "A generation is --pop births.", "search.generations", int, always=True),
     Option("--pop", "Size of the population.", "search.population", int, always=True),
-    Option("--task", "digits, cifar10, cifar100, folder, or module:name of your own.", "task", always=True),
+    Option("--task", "digits, cifar10, cifar100, folder, segmentation, or module:name of your own.", "task",
+           always=True),
     Option("--data", "Archive, image folder or zip of the task's images.", "data"),
     Option("--image-size", "Pixels a side, or height x width, of what the networks see [default: the most common of "
            "the images].", "image_size", metavar="H[xW]"),
     Option("--channels", "Of the images: 3 makes grey ones RGB [default: the data's].", "channels", int),
+    Option("--ignore", "Of label maps: values that never count [default: 255].", metavar="NUMBERS"),
+    Option("--classes", "Of label maps: names with commas, or how many [default: as many as the maps hold].",
+           metavar="NAMES"),
+    Option("--crop", "Proxies and races see one window of so many pixels a side of each image.", "plan.crop", int),
     Option("--teacher", "Built-in name, timm:NAME, torchvision:NAME or module:callable.", "teacher", always=True),
     Option("--teacher-weights", "Safetensors file or state dict of the teacher.", "teacher_weights"),
     Option("--teacher-tap", "Where to read a knowledge of the teacher; feat1, feat2, … are searched, too.",
@@ -134,6 +139,10 @@ def settings_from(options: Mapping[str, Any]) -> Any:
             for name in path:
                 place = place.setdefault(name, {})
             place[last] = _read(option, given[option.name])
+    if {"--ignore", "--classes"} & given.keys():
+        from kdzero_gp.data.label_maps import with_settings
+
+        changes["data"] = with_settings(given.get("--data"), given.get("--ignore"), given.get("--classes"))
     return _changed(base, changes)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kdzero_gp import tasks
@@ -16,12 +17,12 @@ from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.data.inputs import Inputs, channels, joined, side
 from kdzero_gp.data.own import OwnDataset
 from kdzero_gp.data.resizing import parse_size
-from kdzero_gp.engine.batches import EVALUATION_BATCH, Kept, contract_of
+from kdzero_gp.engine.batches import Kept, contract_of
 from kdzero_gp.engine.checks import Answers, check_teacher
 from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.machine import computing_as
 from kdzero_gp.engine.networks import mended, network_channels, taught
-from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, outputs
+from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, evaluation_batch, outputs
 from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import ModelError, SettingError
@@ -52,7 +53,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
     dataset = open_data(settings)
     for line in dataset.account.lines():
         progress.note(line)
-    example = dataset.normalise(dataset.train.images[:2]).to(device)
+    example = dataset.normalise(example_inputs(dataset, plan.crop)).to(device)
     classes = len(dataset.classes)
     spec: dict[str, Any] = {
         "task": settings.task, "name": settings.student, "classes": classes, "channels": channels(example),
@@ -91,6 +92,11 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
             race_from_scratch=plan.race_from_scratch,
             teacher=measures,
             account=dataset.account.as_dict(),
+            layers={
+                role: {name: list(one) for name, one in getattr(network, "layers", {}).items() if name in kept}
+                for role, network in (("student", student), ("teacher", teacher))
+            },
+            teacher_sees="; ".join(mended(teacher)),
         )
         preparation.warm_up(proxy_task, student)
         if plan.proxy_trains == "last-stage":
@@ -115,6 +121,15 @@ def open_data(settings: RunSettings) -> Dataset:
         count = network_channels(task.family, settings.student, len(dataset.classes), count)
     dataset = dataset.with_channels(count)
     return dataset if size is None else dataset.resized(size)
+
+
+def example_inputs(dataset: Dataset, length: int | None) -> Inputs:
+    """Two training inputs, images of the size that proxies see."""
+    first = dataset.train.images[:2]
+    if length is None or max(first.shape[2:]) <= length:
+        return first
+    first = first[..., :length, :length]
+    return F.pad(first, (0, length - first.shape[3], 0, length - first.shape[2]))
 
 
 @dataclass(frozen=True)
@@ -174,17 +189,31 @@ class _Preparation:
         return {f"{part}_{n}": value for part, (measures, _) in measured.items() for n, value in measures.items()}
 
     def _outputs(self, network: Any, split: Split) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
-        for start in range(0, len(split), EVALUATION_BATCH):
-            window = slice(start, start + EVALUATION_BATCH)
+        size = evaluation_batch(split.images)
+        for start in range(0, len(split), size):
+            window = slice(start, start + size)
             images = self.dataset.normalise(split.images[window]).to(self.device)
             computed = outputs(network, images, keep=self.family.read)
             yield {name: tensor.cpu() for name, tensor in computed.items()}, split.labels[window]
 
+    def windows(self, split: Split, most: int | None) -> Split:
+        """The first ``most`` images of a split (its order is random), of each one window where the plan says so."""
+        first, length = Split(split.images[:most], split.labels[:most]), self.settings.plan.crop
+        if length is None or max(first.images.shape[2:]) <= length:
+            return first
+        generator = torch.Generator().manual_seed(self.settings.search.seed)
+        room = torch.tensor([max(0, pixels - length) + 1 for pixels in first.images.shape[2:]])
+        offsets = (torch.rand((len(first), 2), generator=generator) * room).long()
+        still = torch.zeros(len(first), dtype=torch.bool)
+        return Split(*self.family.crop(first.images, first.labels, 0, offsets, still, (length, length)))
+
     def split(self, split: Split, most: int | None, teacher: Any, kept: Sequence[str]) -> TensorSplit:
-        """The first ``most`` images of a split (its order is random), and the teacher's outputs on them."""
+        """The first inputs of a split, and the teacher's outputs on them."""
+        first = self.windows(split, most) if teacher is not None else Split(split.images[:most], split.labels[:most])
         draws = self.dataset.draws if split is self.dataset.train and isinstance(self.dataset, OwnDataset) else ()
-        images = joined([self.dataset.normalise(inputs[:most]) for inputs in (split.images, *draws)]).contiguous()
-        labels = split.labels[:most].repeat(1 + len(draws), *[1] * (split.labels.dim() - 1))
+        drawn = [first.images, *(inputs[:most] for inputs in draws)]
+        images = joined([self.dataset.normalise(inputs) for inputs in drawn]).contiguous()
+        labels = first.labels.repeat(1 + len(draws), *[1] * (first.labels.dim() - 1))
         taught = {} if teacher is None else outputs(teacher, images.to(self.device), keep=kept)
         return TensorSplit(images, labels, {name: tensor.cpu() for name, tensor in taught.items()}, 1 + len(draws))
 

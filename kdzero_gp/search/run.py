@@ -22,6 +22,7 @@ from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import ExpressionError, RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.files import atomic_write
 from kdzero_gp.models.digest import content_digest
 from kdzero_gp.objects import find, is_own
 from kdzero_gp.progress import Progress
@@ -30,7 +31,9 @@ from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
+from kdzero_gp.search.config import CONFIG, config_text
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
+from kdzero_gp.search.estimate import Estimate, estimate, megabytes
 from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
@@ -78,10 +81,12 @@ def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progr
         raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
     with Database.create(folder, {"settings": settings.as_dict(), "versions": _versions()}) as database:
         try:
+            atomic_write(folder / CONFIG, config_text(settings), "free space or choose another --out")
             return Work(folder, database, settings, machine, progress or Progress()).run()
         except Exception:
             if not any((folder / name).exists() for name in (TEACHER, PROXY_TASK)):
                 database.discard()
+                (folder / CONFIG).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):
                     folder.rmdir()
             raise
@@ -147,6 +152,7 @@ class Work:
         self.grammar = Grammar(self.settings.space, self.shapes.types)
         with Executor(self.folder / PROXY_TASK, self.workers, self.device, self.timeout) as self.executor:
             self._measure_baseline()
+            self._tell_cost()
             self.measure_zoo()
             self._evolve()
             self._race()
@@ -160,7 +166,8 @@ class Work:
         self.database.set_fact("data", bench.account)
         self.database.set_fact("bench", {f"teacher_{name}": value for name, value in bench.teacher.items()} | {
             "precision": str(bench.precision), "threads": bench.threads,
-            "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes,
+            "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes, "layers": bench.layers,
+            "teacher_sees": bench.teacher_sees,
         })  # fmt: skip
         return bench
 
@@ -218,6 +225,20 @@ class Work:
         )
         self.progress.note(f"{ALONE_TEXT}: validation {values} after one proxy training")
 
+    def _estimate(self) -> Estimate:
+        methods = sum(self._fits(zoo[name]) for name in zoo)
+        return estimate(self.database, self.settings, methods, self.workers)
+
+    def _tell_cost(self) -> None:
+        """Before what takes long: how long, and how much room."""
+        if not self.database.measurements("zoo") and not self.database.births():
+            self.progress.note(f"{self._estimate()}; {megabytes(self.folder):,.0f} MB in {self.folder} so far")
+
+    def _begin(self, stage: str, total: int, done: int = 0) -> None:
+        self.progress.later(self._estimate().after(stage))
+        self.progress.begin(stage, total)
+        self.progress.advance(done)
+
     def measure_zoo(self) -> None:
         """Tune every published method: one proxy for each listed factor."""
         seed = self.settings.search.seed
@@ -238,7 +259,7 @@ class Work:
             self.database.add_measurement(row, trained.seconds, trained.step_milliseconds)
             self.progress.advance()
 
-        self.progress.begin("published methods", len(todo))
+        self._begin("published methods", len(todo))
         usable = [(name, factor) for name, factor in todo if not self.zoo_probes[name].reason]
         for name, factor in todo:
             if (name, factor) not in usable:
@@ -255,7 +276,9 @@ class Work:
         names = [name for name in zoo if self._fits(zoo[name])]
         probes = [Probe(self._source(zoo[name]), seed, mode) for name in names]
         answers = dict(self.executor.map(probes))
-        return {name: answers[place] for place, name in enumerate(names)}
+        found = {name: answers[place] for place, name in enumerate(names)}
+        self.database.set_fact("zoo_terms", {name: [*probed.terms, probed.total] for name, probed in found.items()})
+        return found
 
     def _fits(self, expression: Expression) -> bool:
         """Whether an expression can be applied to what the pair exposes."""
@@ -314,7 +337,7 @@ class Work:
             self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source
         )
         self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), on_birth=self._keep_birth)
-        self.progress.begin("births", settings.generations * settings.population)
+        self._begin("births", settings.generations * settings.population)
         last = 0
         for generation in self.search.run():
             last = generation.number + 1
@@ -332,11 +355,13 @@ class Work:
 
     def _race(self) -> None:
         """Race until as many evolved distillers as wanted came through."""
-        competitors = entries(self.database, self.settings)
+        competitors, plan = entries(self.database, self.settings), self.settings.plan
+        if unraced(self.database, self.settings, competitors):
+            start = "a new student" if plan.race_from_scratch else "the warm student, which goes on"
+            self.progress.note(f"race: {plan.race.epochs:g} epochs each, from {start}")
         while todo := unraced(self.database, self.settings, competitors):
             total = len(competitors) * self.settings.plan.race_seeds
-            self.progress.begin("race", total)
-            self.progress.advance(total - len(todo))
+            self._begin("race", total, total - len(todo))
             run_race(self.database, self._source, self._all, todo)
             self.progress.end()
             competitors = entries(self.database, self.settings)
@@ -372,8 +397,8 @@ class Work:
         wanted, seeds = finalists(standings(self.database, self.settings), pruned), fresh_seeds(self.settings)
         todo = without_result(self.database, FRESH, wanted, seeds)
         if todo:
-            self.progress.begin("confirmation", len(wanted) * len(seeds))
-            self.progress.advance(len(wanted) * len(seeds) - len(todo))
+            total = len(wanted) * len(seeds)
+            self._begin("confirmation", total, total - len(todo))
             run_race(self.database, self._source, self._all, todo, FRESH)
             self.progress.end()
 

@@ -35,7 +35,8 @@ class SearchPlan:
     worth a training. After the share ``short`` of a proxy's steps, a candidate whose gaps are more than
     ``short_bound`` times those of cross-entropy alone is stopped. ``proxy_trains``: the ``whole`` student, or
     its ``last-stage`` on kept maps of the warm student's other stages. ``loss_memory``: MiB that a loss may
-    keep for one batch; what takes more takes long too.
+    keep for one batch; what takes more takes long too. ``crop``: of the images for training one fixed window of so
+    many pixels a side is used (None: all of them).
     """
 
     teacher: str
@@ -60,6 +61,7 @@ class SearchPlan:
     prune: int = 24
     zoo_factors: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     baseline_seeds: int = 5
+    crop: int | None = None
 
 
 # Small inputs: 6 epochs of some 900 samples bring a small student to about 70 %, 5 annealed ones score a distiller, 25
@@ -122,6 +124,26 @@ OWN = replace(
     race_zoo=2, race_seeds=3, race_top=5, prune=12, baseline_seeds=2,
 )  # fmt: skip
 OWN_IMAGES = replace(FOLDER, teacher="", student="", race_zoo=2)
+# Label maps: every image gives thousands of gradients, so few images a step and few steps; windows make both cheap.
+# The loss and the gaps in equal shares.
+PIXELS = SearchPlan(
+    teacher="segmenter_32",
+    student="segmenter_4",
+    teacher_recipe=replace(annealed(60, 0.1), batch_size=8),
+    warm=replace(annealed(10, 0.05, "constant"), batch_size=8),
+    proxy=replace(annealed(3, 0.05, "linear"), batch_size=8),
+    race=replace(annealed(20, 0.05), batch_size=8),
+    weights={"cross_entropy": 1.0, "disagreement_gap": 1.0},
+    loss_memory=256.0,
+    images=256,
+    validation_images=100,
+    race_seeds=3,
+    race_top=3,
+    race_zoo=4,
+    zoo_factors=(1.0, 10.0),
+    baseline_seeds=3,
+    crop=128,
+)
 
 
 def for_training(plan: SearchPlan, training: str, loss: str) -> SearchPlan:

@@ -16,6 +16,7 @@ from kdzero_gp.engine.recipe import load_recipe
 from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
 from kdzero_gp.training.distillers import Distiller, NamedDistiller, resolve
+from kdzero_gp.training.folder import as_network
 from kdzero_gp.training.opening import open_for, open_teacher
 from kdzero_gp.training.pair import LOOKING, tapped
 from kdzero_gp.training.run import run
@@ -29,6 +30,7 @@ class Pair:
     ``recipe`` is a packaged name (``cifar100``, ``imagenet``, ``vit``, ``short``) or a TOML file; ``changes`` override
     its fields. Without ``validate`` the validation images are trained on too and the last weights are final.
     ``channels`` of the images (None: as the data have them, and RGB for a student that needs it).
+    ``backbone``: a file of weights for the part of the student that is called so.
     """
 
     task: str
@@ -43,13 +45,14 @@ class Pair:
     validate: bool = True
     channels: int | None = None
     student_weights: str | None = None
+    backbone: str | None = None
 
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
         return Settings(
             self.task, self.student, load_recipe(self.recipe, self.task, self.student, self.changes), self.data,
             dict(self.student_taps or {}), self.student_weights, seed=seed, validate=self.validate,
-            channels=self.channels,
+            channels=self.channels, backbone=self.backbone,
         )  # fmt: skip
 
     def distilling(
@@ -96,8 +99,10 @@ def train(
     machine: Machine | None = None,
     progress: Progress | None = None,
     tensorboard: bool = False,
+    backbone: str | None = None,
 ) -> TrainingResult:
-    """Train a network alone, by cross-entropy, and keep its weights in ``out/student.safetensors``.
+    """Train a network alone, by cross-entropy, and keep its weights in ``out/network.safetensors``. ``backbone``: a
+    file of weights for the part of it that is called so, such as ImageNet's.
 
     The same call goes on where an interrupted one stopped. Raises KdzeroError for what cannot be done, RunError when
     the loss is no longer finite.
@@ -105,9 +110,12 @@ def train(
     Example: ``train("digits", "digits_cnn_32", out="teacher", changes={"epochs": 20})``.
     """
     alone = Pair(
-        task, model, data=data, recipe=recipe, changes=changes, student_taps=taps, validate=validate, channels=channels
-    )
-    return _must_end_well(run(alone.settings(seed), Path(out), machine, progress, tensorboard))
+        task, model, data=data, recipe=recipe, changes=changes, student_taps=taps, validate=validate,
+        channels=channels, backbone=backbone,
+    )  # fmt: skip
+    result = _must_end_well(run(alone.settings(seed), Path(out), machine, progress, tensorboard))
+    as_network(Path(out))
+    return result
 
 
 def distill(
@@ -129,7 +137,7 @@ def distill(
     call goes on where an interrupted one stopped. Raises KdzeroError for what cannot be done, RunError when the loss
     is no longer finite.
 
-    Example: ``distill(Pair("digits", "digits_cnn_4", "digits_cnn_32", "teacher/student.safetensors"), "zoo:kd",
+    Example: ``distill(Pair("digits", "digits_cnn_4", "digits_cnn_32", "teacher/network.safetensors"), "zoo:kd",
     out="student")``.
     """
     (found,) = pair.resolve(distiller)

@@ -6,15 +6,17 @@ import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
 from kdzero_gp.compiler import Expression, digest, load_source, parse, source_of, zoo
 from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, KnowledgeTable
-from kdzero_gp.compiler.rendering import magnitudes_source
+from kdzero_gp.compiler.rendering import facts_source, magnitudes_source, terms_in_words
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.errors import KdzeroError, SettingError
+from kdzero_gp.training.settings import Settings
 
 # What the training calls of a distiller; files that kdzero-gp exports have it all.
 NEEDED = ("KNOWLEDGE", "MAGNITUDES", "prepare", "terms", "loss", "magnitudes")
@@ -34,11 +36,13 @@ class Distiller:
 
 @dataclass(frozen=True)
 class NamedDistiller:
-    """An expression that somebody else looked up, such as the winner of a run, with its final magnitudes."""
+    """An expression that somebody else looked up, such as the winner of a run, with its final magnitudes and the
+    ``shares`` of the gradient that they gave its terms."""
 
     name: str
     expression: Expression
     magnitudes: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
 
 
 def resolve(
@@ -54,7 +58,7 @@ def resolve(
     to the cross-entropy. Raises SettingError for what is none of these, or does not fit the pair.
     """
     if isinstance(what, NamedDistiller):
-        found = _compiled(what.name, what.expression, student, teacher, knowledge, what.magnitudes)
+        found = _compiled(what.name, what.expression, student, teacher, knowledge, what.magnitudes, what.shares)
         return Distiller(what.name, found, "absolute" if what.magnitudes else "relative")
     if isinstance(what, Expression):
         return Distiller(str(what), _compiled(str(what), what, student, teacher, knowledge), "relative")
@@ -81,8 +85,10 @@ def _compiled(
     teacher: Shapes,
     knowledge: KnowledgeTable,
     magnitudes: Sequence[float] = (),
+    shares: Sequence[float] = (),
 ) -> str:
-    source = source_of(expression, student, teacher, magnitudes or None, {"digest": digest(expression)}, knowledge)
+    facts = {"digest": digest(expression)}
+    source = source_of(expression, student, teacher, magnitudes or None, facts, knowledge, shares)
     _try(name, load_source(source), student, teacher)
     return source
 
@@ -114,7 +120,8 @@ def _try(name: str, distiller: nn.Module, student: Shapes, teacher: Shapes) -> N
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         left, right = ({k: torch.randn(_TRIED_BATCH, *s) for k, s in side.items()} for side in (student, teacher))
-        labels = torch.zeros(_TRIED_BATCH, dtype=torch.long)
+        places = teacher.get("logits", (0,))[1:]  # one label for each of the logits' places
+        labels = torch.zeros(_TRIED_BATCH, *places, dtype=torch.long)
         try:
             count = len(distiller.terms(left, distiller.prepare(right, labels), labels))  # type: ignore[operator]
             fits = count == len(distiller.magnitudes)  # type: ignore[arg-type]
@@ -130,13 +137,40 @@ def _try(name: str, distiller: nn.Module, student: Shapes, teacher: Shapes) -> N
         raise SettingError(f"the distiller {name} has {count} terms and another number of magnitudes; mend the file")
 
 
-def with_magnitudes(source: str, magnitudes: Sequence[float]) -> str:
-    """The source of a distiller with these final magnitudes in place of its own."""
+def with_magnitudes(
+    source: str, magnitudes: Sequence[float], shares: Sequence[float] = (), facts: Mapping[str, Any] | None = None
+) -> str:
+    """The source of a distiller with these final magnitudes in place of its own, with ``shares`` where they were
+    measured, and with ``facts`` at the end of its docstring."""
     tree = ast.parse(source)
     distiller = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Distiller")
-    line = next(
-        node for node in distiller.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "MAGNITUDES"
-    )
+    values = {"MAGNITUDES": magnitudes} | ({"SHARES": shares} if shares else {})
+    changes: list[tuple[ast.stmt, str]] = []
+    for node in distiller.body:
+        name = ast.unparse(node.targets[0]) if isinstance(node, ast.Assign) else ""
+        if name in values:
+            changes.append((node, f"    {name} = {magnitudes_source(values[name])}\n"))
     lines = source.splitlines(keepends=True)
-    lines[line.lineno - 1 : line.end_lineno] = [f"    MAGNITUDES = {magnitudes_source(magnitudes)}\n"]
+    head = tree.body[0]
+    if facts and isinstance(head, ast.Expr) and lines[(head.end_lineno or 1) - 1] == '"""\n':
+        lines[(head.end_lineno or 1) - 1] = f'{facts_source(facts)}\n"""\n'
+    for node, text in reversed(changes):
+        lines[node.lineno - 1 : node.end_lineno] = [text]
     return "".join(lines)
+
+
+def head_of(
+    settings: Settings, distiller: nn.Module, magnitudes: Sequence[float], shares: Sequence[float]
+) -> dict[str, str]:
+    """What the head of a training's distiller says besides its expression: pair, recipe, and what each term weighs."""
+    recipe = settings.recipe
+    facts = {
+        "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
+        "recipe": f"trained with {recipe.summary}, seed {settings.seed}",
+    }
+    try:
+        expression = parse(getattr(distiller, "EXPRESSION", ""))
+    except KdzeroError:  # a file of the user's own need not have one that can be read
+        return facts
+    shares = shares or getattr(distiller, "SHARES", ())
+    return facts | terms_in_words(expression, magnitudes, shares, recipe.batch_size)

@@ -3,12 +3,14 @@ epoch that was going on.
 
 ``settings.json`` what was asked; ``checkpoint.pt`` the state after the last whole epoch, and ``teacher.pt`` the
 teacher's outputs on all images where a training can keep them (both until the end);
-``log.csv`` one row for each epoch; ``student.safetensors`` the final weights under the network's own names;
+``log.csv`` one row for each epoch; ``student.safetensors`` the final weights under the network's own names
+(``network.safetensors`` where it learnt from nobody, as a teacher does);
 ``distiller.py`` the distiller with its final magnitudes; ``result.json`` the end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -33,15 +35,16 @@ FORMAT = 2
 TEACHER = "teacher.pt"
 LOG = "log.csv"
 STUDENT = "student.safetensors"
+NETWORK = "network.safetensors"
 DISTILLER = "distiller.py"
 RESULT = "result.json"
 # Characters of a setting that a message shows.
 SHOWN = 60
 
 
-def claim(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
-    """Make the folder of a new ``kind`` (training, comparison), or find that it holds this very one. Raises RunError
-    when it holds something else, naming the first setting that differs."""
+def claim(folder: Path, kind: str, settings: Mapping[str, Any]) -> bool:
+    """Make the folder of a new ``kind`` (training, comparison), or find that it holds this very one (False). Raises
+    RunError when it holds something else, naming the first setting that differs."""
     if folder.exists() and not folder.is_dir():
         raise RunError(f"{folder} is a file; choose another --out")
     known = _known(folder, kind)
@@ -53,7 +56,7 @@ def claim(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
                 f"{folder} holds a {kind} with {name} {before} and {name} {asked} was asked for; give the same "
                 "settings to go on, or another --out"
             )
-        return
+        return False
     if folder.exists() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise RunError(f"{folder} exists and holds no {kind} of kdzero-gp; choose another --out")
     try:
@@ -61,6 +64,22 @@ def claim(folder: Path, kind: str, settings: Mapping[str, Any]) -> None:
     except OSError as error:
         raise RunError(f"cannot make the folder {folder}: {error.strerror}; choose another --out") from None
     atomic_write(folder / SETTINGS, json.dumps({"kind": kind, "settings": settings}, indent=1, ensure_ascii=False))
+    return True
+
+
+def disclaim(folder: Path) -> None:
+    """Take back a folder in which nothing was begun, so that the mended command can be given again."""
+    if [path.name for path in folder.iterdir()] == [SETTINGS]:
+        (folder / SETTINGS).unlink()
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def as_network(folder: Path) -> Path:
+    """The weights of a network that was trained alone, under the name that says so."""
+    if (folder / STUDENT).exists():
+        (folder / STUDENT).replace(folder / NETWORK)
+    return folder / NETWORK
 
 
 def _known(folder: Path, kind: str) -> dict[str, Any] | None:

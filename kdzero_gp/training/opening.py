@@ -58,6 +58,8 @@ def open_batches(
     dataset = declared.open(data, recipe.size, channels)
     if not validate:
         dataset = without_validation(dataset)
+    if dataset.train.labels.dim() > 1:
+        _must_move_labels(recipe)
     if isinstance(dataset, OwnDataset):
         return _own(dataset, declared.family, recipe, device, readers)
     if not recipe.per_image:
@@ -68,6 +70,17 @@ def open_batches(
     splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
     parts = {name: Files(_Decoded(split.images), split.labels.numpy()) for name, split in splits.items()}
     return Streamed(parts, dataset, recipe, device, readers)
+
+
+def _must_move_labels(recipe: Recipe) -> None:
+    """Raises DataError for a recipe that changes images in a way that label maps do not follow."""
+    changing = ("image_size", "teacher_image_size", "augment", "mixup", "cutmix")
+    asked = [name for name in changing if getattr(recipe, name)] + ["crop"] * (recipe.crop == "resized")
+    if asked:
+        raise DataError(
+            f"label maps do not follow the recipe's {asked[0]}; leave it out, or cut windows with crop = window and "
+            "crop_size"
+        )
 
 
 def open_for(settings: Settings, device: torch.device, readers: int = 0, *, validate: bool | None = None) -> Batches:

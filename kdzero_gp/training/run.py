@@ -33,11 +33,11 @@ from kdzero_gp.models import names
 from kdzero_gp.models.contract import AsTaught
 from kdzero_gp.models.digest import content_digest
 from kdzero_gp.models.outputs import check_outputs, check_trainable
-from kdzero_gp.models.weights import load_weights, save_weights
+from kdzero_gp.models.weights import load_backbone, load_weights, save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.threads import SMALLEST_SIZE, default_threads
 from kdzero_gp.training import folder as files
-from kdzero_gp.training.distillers import with_magnitudes
+from kdzero_gp.training.distillers import head_of, with_magnitudes
 from kdzero_gp.training.opening import open_for, open_teacher
 from kdzero_gp.training.pair import LOOKING, tapped
 from kdzero_gp.training.settings import Settings, TrainingResult
@@ -64,7 +64,7 @@ def run(
     """
     machine = machine or Machine()
     device = machine.resolved()
-    files.claim(folder, "training", settings.as_dict())
+    is_new = files.claim(folder, "training", settings.as_dict())
     progress = progress or Progress()
     known = files.read_result(folder)
     if known is not None:
@@ -79,7 +79,12 @@ def run(
     with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(threads):
         forget_peak(device)
         machine = replace(machine, threads=threads)
-        training = _Training(settings, folder, machine, progress, shared, checkpoint)
+        try:
+            training = _Training(settings, folder, machine, progress, shared, checkpoint)
+        except Exception:
+            if is_new:
+                files.disclaim(folder)
+            raise
         account = training.opened.batches.account
         chosen = {"device": str(device), "threads": threads, "precision": str(training.opened.precision)}
         chosen |= {"data": account.as_dict()}
@@ -127,6 +132,8 @@ class Opened:
         student = tapped(settings.student, classes, example, settings.student_taps, settings.seed, self.family)
         if settings.student_weights is not None:
             load_weights(student.network, settings.student_weights)
+        if settings.backbone is not None:
+            load_backbone(student.network, settings.backbone)
         self.student = student.to(self.device)
         check_trainable(self.student.network)
         if machine.precision is not None:
@@ -180,6 +187,7 @@ class _Training:
         self.last: dict[str, float] = {}
         self.spent = {"seconds": 0.0, "steps": 0, "training": 0.0, "peak": 0.0}
         self.magnitudes: tuple[float, ...] = ()
+        self.shares: tuple[float, ...] = ()
 
     def _teacher(self) -> Teacher:
         settings, opened = self.settings, self.opened
@@ -218,7 +226,7 @@ class _Training:
         state = self.checkpoint
         if state is None:
             if self.teacher is not None:
-                self.magnitudes = final_magnitudes(
+                self.magnitudes, self.shares = final_magnitudes(
                     self.settings.magnitude, self.settings.factor, self.student, self.teacher, self.opened.batches,
                     self.opened.precision, self.settings.seed,
                 )  # fmt: skip
@@ -226,11 +234,13 @@ class _Training:
             self.trainer.load_state_dict(state)
             self.rows, self.best, self.spent = state["rows"], state["best"], state["spent"]
             self.last = state["last"]
-            self.magnitudes = tuple(state["magnitudes"])
+            self.magnitudes, self.shares = tuple(state["magnitudes"]), tuple(state["shares"])
             self.progress.note(f"going on after epoch {len(self.rows)}")
         if self.teacher is not None:
             self.teacher.distiller.magnitudes = self.magnitudes
-            atomic_write(self.folder / files.DISTILLER, with_magnitudes(self.settings.source, self.magnitudes))
+            facts = head_of(self.settings, self.teacher.distiller, self.magnitudes, self.shares)
+            source = with_magnitudes(self.settings.source, self.magnitudes, self.shares, facts)
+            atomic_write(self.folder / files.DISTILLER, source)
         return len(self.rows)
 
     def _epoch(self, epoch: int) -> dict[str, Any]:
@@ -267,7 +277,12 @@ class _Training:
 
     def _save(self) -> None:
         state = self.trainer.state_dict() | {"rows": self.rows, "best": self.best, "spent": self.spent}
-        state |= {"magnitudes": list(self.magnitudes), "last": self.last, "threads": self.machine.threads}
+        state |= {
+            "magnitudes": list(self.magnitudes),
+            "shares": list(self.shares),
+            "last": self.last,
+            "threads": self.machine.threads,
+        }
         files.save_checkpoint(self.folder, state | {"precision": str(self.opened.precision)})
         files.write_log(self.folder, self.rows)
 

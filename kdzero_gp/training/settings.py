@@ -16,7 +16,8 @@ from kdzero_gp.errors import SettingError
 class Settings:
     """One training. Without ``source`` (the text of a distiller's module) it is by cross-entropy alone. Without
     ``validate`` it takes the validation images too, and its last weights are the final ones. ``channels`` of the images
-    (None: as the data have them, and RGB for a student that needs it)."""
+    (None: as the data have them, and RGB for a student that needs it). ``backbone``: a file of weights that the part of
+    the student of this name starts with."""
 
     task: str
     student: str
@@ -34,6 +35,7 @@ class Settings:
     seed: int = 0
     validate: bool = True
     channels: int | None = None
+    backbone: str | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingError for values that make no sense."""

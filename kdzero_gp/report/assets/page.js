@@ -27,6 +27,19 @@
     }));
   }
 
+  // --- what is folded opens for a link to it or into it, and for the printer ---------------------------------
+  const unfold = () => {
+    const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    if (!target) return;
+    const own = target.matches(".panel") ? target.querySelector(".fold") : target;
+    for (let one = own; one; one = one.parentElement) if (one.matches("details")) one.open = true;
+    target.scrollIntoView();
+  };
+  addEventListener("hashchange", unfold);
+  for (const link of all('a[href^="#"]')) link.addEventListener("click", () => setTimeout(unfold));
+  addEventListener("beforeprint", () => all("details.fold").forEach((one) => { one.open = true; }));
+  unfold();
+
   // --- texts to copy ----------------------------------------------------------------------------------------
   for (const button of all(".copier")) {
     button.hidden = false;
@@ -198,6 +211,7 @@
   fitting();
   fit(0.85);
   addEventListener("resize", () => { fitting(); fit(0.85); });
+  stage.closest("details").addEventListener("toggle", () => { fitting(); fit(0.85); });
   addEventListener("beforeprint", () => {
     stage.classList.remove("live");
     stage.style.height = "auto";

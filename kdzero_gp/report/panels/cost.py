@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -27,7 +28,10 @@ def cost_panel(snapshot: Snapshot) -> dict[str, Any]:
 
 def _row(name: str, costs: Sequence[tuple[float, float]]) -> list[Cell]:
     seconds = [time for time, _ in costs]
-    middle, step, total = statistics.median(seconds), statistics.median(ms for _, ms in costs), sum(seconds)
+    # what was predicted or turned away took no step
+    steps = [milliseconds for _, milliseconds in costs if milliseconds > 0]
+    step = statistics.median(steps) if steps else math.nan
+    middle, total = statistics.median(seconds), sum(seconds)
     return [
         Cell(name), Cell(f"{len(costs):,}", len(costs)), Cell(real(middle, 2), middle),
         Cell(f"{total:,.0f}", total), Cell(duration(total), total), Cell(real(step, 2), step),

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
+from kdzero_gp.analysis.markup import Cell
+from kdzero_gp.analysis.names import names_of
 from kdzero_gp.analysis.statistics import candidate_flow
 from kdzero_gp.common import UNKNOWN, duration
 from kdzero_gp.families import Measure
@@ -22,10 +25,34 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
         "evolved": evolved, "raced": sum(result.entry.kind == "evolved" for result in raced),
         "published": next((result for result in raced if result.entry.kind == "zoo"), None),
         "deciding": deciding, "to_kd": _to_kd(evolved, deciding) if evolved else None,
-        "lines": [*snapshot.verdict, *(snapshot.pruning.lines(deciding) if snapshot.pruning else ())],
+        "pruning": snapshot.pruning.lines(deciding) if snapshot.pruning else (),
         "tiles": _tiles(snapshot, evolved),
         "winner": distiller(snapshot, snapshot.winner, 1) if snapshot.winner else None,
+        "verdict": None if snapshot.verdict is None else _sentences(snapshot.verdict.lines),
+        **_confirmed(snapshot),
     }  # fmt: skip
+
+
+def _sentences(lines: Sequence[str]) -> list[str]:
+    return [lines[0][0].upper() + lines[0][1:], *lines[1:]]
+
+
+def _confirmed(snapshot: Snapshot) -> dict[str, Any]:
+    """The finalists on the fresh seeds, as a small table."""
+    family, names = snapshot.settings.family, names_of(snapshot.raced)
+    deciding = family.deciding
+    seeds = max((result.seeds for result in snapshot.fresh), default=0)
+    parts = {"validation": deciding.name, "test": TEST + deciding.name}
+    rows = [
+        [
+            Cell(names.get(result.entry.name, result.entry.title)),
+            *(Cell(deciding.text(*result.value(name)), result.value(name)[0]) for name in parts.values()),
+            Cell("" if result.entry.name == "kd" else deciding.difference(*result.difference), result.difference[0]),
+        ]
+        for result in snapshot.fresh
+    ]
+    to_kd = ", ".join(filter(None, ("to kd", deciding.difference_unit)))
+    return {"confirmed": rows, "headers": (f"{seeds} fresh seeds, {deciding.heading}", *parts, to_kd)}
 
 
 def _to_kd(evolved: RaceResult, deciding: Measure) -> str | None:
@@ -43,17 +70,15 @@ def _to_kd(evolved: RaceResult, deciding: Measure) -> str | None:
 def _tiles(snapshot: Snapshot, evolved: RaceResult | None) -> list[tuple[str, str]]:
     flow = candidate_flow(snapshot.births, snapshot.evaluations)
     deciding = snapshot.settings.family.deciding
-    seconds = [time for time, _ in snapshot.costs["evaluation"]]
     total = sum(time for costs in snapshot.costs.values() for time, _ in costs)
     means = {
-        "validation": evolved.value(deciding.name)[0] if evolved else math.nan,
-        "test": evolved.value(TEST + deciding.name)[0] if evolved else math.nan,
+        "evolved, validation": evolved.value(deciding.name)[0] if evolved else math.nan,
+        "evolved, test": evolved.value(TEST + deciding.name)[0] if evolved else math.nan,
         "teacher, test": snapshot.bench.get(f"teacher_{TEST}{deciding.name}", math.nan),
     }
     return [
         *((f"{name} {deciding.label}", deciding.with_unit(mean)) for name, mean in means.items()),
         ("births", f"{flow['births']:,}"),
         ("trained", f"{flow['trained']:,}"),
-        ("a candidate, median", duration(sorted(seconds)[len(seconds) // 2]) if seconds else UNKNOWN),
-        ("all trainings", duration(total) if total else UNKNOWN),
+        ("trainings, summed over workers", duration(total) if total else UNKNOWN),
     ]

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from kdzero_gp.analysis.markup import Cell, tag
+from kdzero_gp.analysis.names import evolved_name
 from kdzero_gp.analysis.results import race_cells, race_headers
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.report.panels.snapshot import Snapshot
@@ -68,7 +69,8 @@ def _name(entry: Competitor, evolved: dict[str, int]) -> Markup:
     if entry.kind != "evolved":
         return tag("span", tag("b", entry.title) if entry.kind == "zoo" else entry.title, kind="who")
     rank = evolved.get(entry.name)
-    link = tag("a", f"evolved {rank}", href=f"#distiller-{rank}") if rank else "evolved"
+    name = evolved_name(rank, entry.expression)
+    link = tag("a", name, href=f"#distiller-{rank}") if rank else name
     return tag("span", link, kind="who evolved") + " " + tag("code", entry.expression, kind="clip")
 
 

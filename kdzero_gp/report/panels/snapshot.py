@@ -11,12 +11,13 @@ from kdzero_gp.common import ALONE_TEXT
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import KdzeroError
-from kdzero_gp.search.confirmation import FRESH, verdict
+from kdzero_gp.search.confirmation import FRESH, confirmation, verdict
 from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
 from kdzero_gp.search.race import Competitor, RaceResult, standings
 from kdzero_gp.search.ranking import ranking
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
+from kdzero_gp.training.verdict import Verdict
 
 # The kinds of training whose cost is kept, in the order of a run, and what they are called.
 COST_KINDS = {
@@ -31,8 +32,8 @@ WIDTHS = (860.0, 340.0)
 @dataclass(frozen=True)
 class Snapshot:
     """A run's rows and what follows from them. ``top``: the best evolved distillers, those of the race by its result,
-    then by fitness; ``knowledge``: the types of the pair's knowledge, None before the pair was measured; ``verdict``:
-    its lines."""
+    then by fitness; ``knowledge``: the types of the pair's knowledge, None before the pair was measured; ``fresh`` and
+    ``verdict``: the finalists on fresh seeds and what they say; ``pruning``: what ablation left of the winner."""
 
     folder: Path
     settings: RunSettings
@@ -45,7 +46,8 @@ class Snapshot:
     top: Sequence[Competitor]
     costs: Mapping[str, Sequence[tuple[float, float]]]
     knowledge: KnowledgeTypes | None
-    verdict: Sequence[str] = ()
+    fresh: Sequence[RaceResult] = ()
+    verdict: Verdict | None = None
     pruning: Pruning | None = None
 
     @property
@@ -72,11 +74,11 @@ def read_snapshot(folder: Path) -> Snapshot:
         births = database.births()  # before the evaluations, so that every birth is judged
         evaluations = [replace(row, metrics={}) for row in database.evaluations()]  # no panel needs them
         bench = database.fact("bench") or {}
-        found = verdict(database, settings)
         return Snapshot(
             folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,
             evaluations, table, top, {kind: database.costs(kind) for kind in COST_KINDS},
-            _knowledge(settings, bench), () if found is None else found.lines, pruning(database, settings),
+            _knowledge(settings, bench), confirmation(database, settings), verdict(database, settings),
+            pruning(database, settings),
         )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from kdzero_gp.analysis.markup import shrinking, svg_width
 from kdzero_gp.compiler import parse
-from kdzero_gp.draw import describe, to_svg
+from kdzero_gp.draw import clauses, to_svg
 from kdzero_gp.draw.formula import latex_parts
 from kdzero_gp.errors import KdzeroError
 from kdzero_gp.report.panels.snapshot import Snapshot
@@ -22,7 +22,7 @@ def trees_panel(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def distiller(snapshot: Snapshot, entry: Competitor, rank: int) -> dict[str, Any]:
-    """A distiller as a picture, a sentence, a formula and a text to copy; the text alone where it cannot be read."""
+    """A distiller as a picture, a list, a formula and a text to copy; the text alone where it cannot be read."""
     result, deciding = snapshot.standing(entry), snapshot.settings.family.deciding
     facts = {
         "rank": rank, "expression": entry.expression, "fitness": entry.fitness, "problem": "",
@@ -30,15 +30,16 @@ def distiller(snapshot: Snapshot, entry: Competitor, rank: int) -> dict[str, Any
     }  # fmt: skip
     try:
         expression = parse(entry.expression, snapshot.knowledge)
-        picture = to_svg(expression, snapshot.knowledge, legend=rank == 1)
-        sentence = describe(expression, snapshot.knowledge)
-        formula = _formula(*latex_parts(expression, snapshot.knowledge))
+        numbers = entry.magnitudes
+        picture = to_svg(expression, snapshot.knowledge, numbers=numbers, legend=rank == 1)
+        parts = clauses(expression, snapshot.knowledge, numbers)
+        formula = _formula(*latex_parts(expression, snapshot.knowledge, numbers))
     except KdzeroError as error:
         return {**facts, "problem": str(error)}
     width = svg_width(picture)
     # down to what can be read; narrower pages scroll it
     least = round(min(width, 0.62 * width + 60))
-    return {**facts, "picture": shrinking(picture, least=least), "sentence": sentence, "formula": formula}
+    return {**facts, "picture": shrinking(picture, least=least), "clauses": parts, "formula": formula}
 
 
 def to_mathml(latex: str, kind: str = "") -> Markup:

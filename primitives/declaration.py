@@ -10,6 +10,8 @@ from functools import cached_property
 from typing import Any
 
 from primitives.types import (
+    ANCHOR,
+    ANCHOR_WEIGHT,
     BATCH,
     DISTRIBUTIONS,
     MAGNITUDE,
@@ -39,6 +41,11 @@ PAPER_CONSTANTS = {TEMPERATURE: PAPER_TEMPERATURES, MAGNITUDE: PAPER_MAGNITUDES}
 NEEDS = ("student_logits", "teacher_logits", "labels")
 
 
+# For which pairs an operation is that is not for all: those with a label for each place, and detectors.
+MAPS = ("maps",)
+BOXES = ("boxes",)
+
+
 class DuplicateOperationError(ValueError):
     """Two operations were declared under one name."""
 
@@ -52,8 +59,8 @@ class Operation:
     student and teacher must have one size before the operation can be applied (``("*",)`` is all of them).
     ``noise`` draws what a stochastic operation shares between the two sides. ``specialise`` gives, for one type of
     pair, the plain functions whose composition the operation is there. ``needs``: what the function takes behind its
-    arguments, out of ``NEEDS``. ``dense``: for pairs whose logits are maps alone, since it needs a label for each place
-    or is of no use without.
+    arguments, out of ``NEEDS``. ``dense``: for pairs of these kinds alone, out of ``MAPS`` and ``BOXES``, since it
+    needs a label for each place, or boxes, or is of no use without.
 
     In print: ``latex``, of a transform with <x> for its argument, <b> for the argument in brackets where it is no
     single symbol, <T> for the division by its temperature and <N> for its constant; of a distance with <t> and <s>
@@ -83,7 +90,7 @@ class Operation:
     needs: tuple[str, ...] = ()
     paper: bool = False
     searchable: bool = True
-    dense: bool = False
+    dense: tuple[str, ...] = ()
     identity: bool = False
     idempotent: bool = False
     non_negative: bool = False
@@ -99,6 +106,13 @@ class Operation:
         if not set(self.needs) <= set(allowed):
             listed = ", ".join(allowed) or "nothing"
             raise ValueError(f"{self.name} needs {', '.join(self.needs)}; a {self.role} may need {listed}")
+
+    def serves(self, kind: str) -> bool:
+        """Whether it is for pairs of this kind: ``images`` (one label each), ``maps`` or ``boxes``, which have no
+        labels that other operations could index."""
+        if self.dense:
+            return kind in self.dense
+        return kind not in BOXES or not self.needs
 
     @cached_property
     def compares_distributions(self) -> bool:
@@ -201,12 +215,13 @@ def transform(
 
 
 def distance(
-    sample: list[PairType], *, batch: Sequence[PairType] = (), by_place: bool = False, name: str | None = None,
-    **facts: Any,
+    sample: list[PairType], *, batch: Sequence[PairType] = (), by_place: bool = False, by_anchor: bool = False,
+    name: str | None = None, **facts: Any,
 ) -> Declarer:  # fmt: skip
     """Declare a function (student, teacher) -> losses; on ``sample`` types it gives one loss for each sample, or
-    ``by_place`` one for each place of each."""
-    overloads: dict[tuple[ValueType, ...], ValueType] = {(given,): PLACE if by_place else SAMPLE for given in sample}
+    ``by_place`` one for each place of each, or ``by_anchor`` one for each anchor."""
+    made = PLACE if by_place else ANCHOR if by_anchor else SAMPLE
+    overloads: dict[tuple[ValueType, ...], ValueType] = {(given,): made for given in sample}
     overloads |= {(given,): BATCH for given in batch}
     return _declarer("distance", overloads, name, **({"agree": ("*",)} | facts))
 
@@ -224,11 +239,14 @@ def combination(overloads: Mapping[tuple[ValueType, ...], ValueType], **facts: A
     return _declarer("combination", overloads, None, **facts)
 
 
-def weight(**facts: Any) -> Declarer:
-    """Declare a function (teacher's logits N×K×H×W, labels) -> weights N×H×W, ≥ 0 and 0 without a label."""
-    return _declarer("weight", {(MAP_LOGITS,): WEIGHT}, None, **({"needs": ("labels",), "dense": True} | facts))
+def weight(given: ValueType = MAP_LOGITS, made: ValueType = WEIGHT, **facts: Any) -> Declarer:
+    """Declare a function (the teacher's logits N×K×H×W, or what else is ``given``, and labels) -> weights N×H×W, or N×M
+    of anchors, ≥ 0 and 0 without a label."""
+    return _declarer("weight", {(given,): made}, None, **({"needs": ("labels",), "dense": MAPS} | facts))
 
 
-def weighing(**facts: Any) -> Declarer:
-    """Declare a function (losses of places, weights) -> losses of samples."""
-    return _declarer("weighing", {(PLACE, WEIGHT): SAMPLE}, None, **({"dense": True} | facts))
+def weighing(*, by_anchor: bool = False, **facts: Any) -> Declarer:
+    """Declare a function (losses of places or anchors, weights) -> losses of samples; ``by_anchor``: of anchors."""
+    places: dict[tuple[ValueType, ...], ValueType] = {} if by_anchor else {(PLACE, WEIGHT): SAMPLE}
+    overloads = places | {(ANCHOR, ANCHOR_WEIGHT): SAMPLE}
+    return _declarer("weighing", overloads, None, **({"dense": BOXES if by_anchor else MAPS + BOXES} | facts))

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from primitives.declaration import distance, operator, transform, weighing, weight
+from primitives.declaration import BOXES, MAPS, distance, operator, transform, weighing, weight
 from primitives.relations import at_places
 from primitives.types import PairType, pairs
 
@@ -35,7 +35,7 @@ _MAPS = pairs("map", kinds=("real", "logits"))
 
 @transform(
     {given: PairType("map") for given in _MAPS},
-    dense=True,
+    dense=MAPS + BOXES,
     latex=operator("maxpool", r"\to 2\times 2"),
     words="maximum over each quarter of <x>",
     source="Liu et al. 2019, arXiv:1903.04197 (SKD, pair-wise: nodes of half the map)",
@@ -50,7 +50,7 @@ def maxpool_2(x: Tensor) -> Tensor:
 
 @transform(
     {given: PairType("tokens") for given in _MAPS},
-    dense=True,
+    dense=MAPS + BOXES,
     latex=operator("Gram", "HW"),
     words="place-to-place products of <x>",
     source="Liu et al. 2019, arXiv:1903.04197 (SKD, pair-wise)",
@@ -66,7 +66,7 @@ def places(x: Tensor) -> Tensor:
 
 @transform(
     {given: PairType("map") for given in _MAPS},
-    dense=True,
+    dense=MAPS,
     needs=("labels",),
     latex=operator("centre", "y"),
     words="class centres of <x>",
@@ -82,7 +82,7 @@ def class_centres(x: Tensor, labels: Tensor) -> Tensor:
 
 @transform(
     {given: PairType("plane") for given in _MAPS},
-    dense=True,
+    dense=MAPS,
     needs=("labels",),
     latex=operator("cos", "y"),
     words="similarities to the class centres of <x>",
@@ -105,7 +105,7 @@ _DISTRIBUTIONS = [PairType("map", kind, "C") for kind in ("probability", "log_pr
 @distance(
     pairs("map"),
     by_place=True,
-    dense=True,
+    dense=MAPS + BOXES,
     latex=r"\frac{1}{C}\left\|<t>-<s>\right\|_{2}^{2}",
     words="by mean squared difference at each place",
     source="Romero et al. 2015, arXiv:1412.6550, without the mean over space",
@@ -121,7 +121,7 @@ def l2_at(student: Tensor, teacher: Tensor) -> Tensor:
 @distance(
     pairs("map"),
     by_place=True,
-    dense=True,
+    dense=MAPS + BOXES,
     latex=r"\left[1-\cos\left(<t>,\,<s>\right)\right]",
     words="by cosine distance at each place",
     source="KD-Zero (NeurIPS 2023), supplement, section E.2, without the mean over space",
@@ -151,7 +151,7 @@ def _specialise_kl(given: PairType) -> tuple[Callable[..., Tensor], ...]:
 @distance(
     _DISTRIBUTIONS,
     by_place=True,
-    dense=True,
+    dense=MAPS + BOXES,
     latex=r"\mathrm{KL}\left(<t>\,\|\,<s>\right)",
     words="by KL divergence at each place",
     specialise=_specialise_kl,
@@ -270,12 +270,12 @@ def right(teacher: Tensor, labels: Tensor) -> Tensor:
 
 @weighing(latex=r"\left\langle <x>\right\rangle_{<w>}", words="weighted", source="a weighted mean; FGD, CVPR 2022")
 def weigh(losses: Tensor, weights: Tensor) -> Tensor:
-    """Σ w · loss / Σ w over places; 0 where all weights are.
+    """Σ w · loss / Σ w over places or anchors; 0 where all weights are.
 
-    Losses N×H×W and weights N×h×w, brought to that size by means, to N.
+    Losses N×H×W and weights N×h×w, brought to that size by means, or both N×M, to N.
     """
     if weights.shape[1:] != losses.shape[1:]:
         weights = F.adaptive_avg_pool2d(weights[:, None], (losses.shape[1], losses.shape[2]))[:, 0]
-    weights = weights.to(losses.dtype)
-    total = weights.sum(dim=(1, 2))
-    return (weights * losses).sum(dim=(1, 2)) / torch.where(total > 0, total, torch.ones_like(total))
+    weights = weights.to(losses.dtype).flatten(1)
+    total = weights.sum(dim=1)
+    return (weights * losses.flatten(1)).sum(dim=1) / torch.where(total > 0, total, torch.ones_like(total))

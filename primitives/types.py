@@ -33,6 +33,8 @@ RANKS = {
     "plane": Rank("N×1×H×W map", {"N": (0,), "HW": (2, 3)}),
     "relation": Rank("N×N relation", {"C": (1,)}),
     "columns": Rank("C×N columns", {}),
+    "anchors": Rank("N×C×M anchors", {}, classes=True),
+    "boxes": Rank("N×4×M boxes", {}),
 }
 
 
@@ -59,7 +61,7 @@ class PairType:
 @dataclass(frozen=True, order=True)
 class LossType:
     """``sample``: one loss for each sample (N,); ``place``: one for each place
-    (N×H×W); ``batch``: losses that belong to no single sample;
+    (N×H×W); ``anchor``: one for each anchor (N×M); ``batch``: losses that belong to no single sample;
     ``scalar``: one number for the batch; ``loss``: a scalar with its magnitude, what a distiller returns."""
 
     name: str
@@ -68,6 +70,7 @@ class LossType:
         return {
             "sample": "a loss for each sample",
             "place": "a loss for each place",
+            "anchor": "a loss for each anchor",
             "batch": "a loss for the whole batch",
             "scalar": "a calibrated loss",
             "loss": "a weighted loss",
@@ -76,12 +79,23 @@ class LossType:
 
 @dataclass(frozen=True, order=True)
 class WeightType:
-    """A number ≥ 0 for each place (N×H×W), from the teacher and the labels alone: it has one side and no gradient."""
+    """A number ≥ 0 for each place (N×H×W) or ``anchor`` (N×M), from the teacher and the labels alone: it has one side
+    and no gradient."""
 
     name: str
 
     def __str__(self) -> str:
-        return "a weight for each place"
+        return f"a weight for each {'anchor' if self.name == 'anchor' else 'place'}"
+
+
+@dataclass(frozen=True, order=True)
+class LevelType:
+    """A map of the teacher as the network gives it: what weights of places are made for."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return "a level of the teacher's pyramid as it is"
 
 
 @dataclass(frozen=True, order=True)
@@ -94,11 +108,14 @@ class ConstantType:
         return f"a {self.name}"
 
 
-ValueType = PairType | LossType | WeightType | ConstantType
+ValueType = PairType | LossType | WeightType | LevelType | ConstantType
 
 SAMPLE = LossType("sample")
 PLACE = LossType("place")
 WEIGHT = WeightType("weight")
+ANCHOR = LossType("anchor")
+ANCHOR_WEIGHT = WeightType("anchor")
+LEVEL = LevelType("level")
 BATCH = LossType("batch")
 SCALAR = LossType("scalar")
 LOSS = LossType("loss")

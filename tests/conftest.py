@@ -9,3 +9,13 @@ def bench():
     from test_evaluation import small_bench
 
     return small_bench()
+
+
+@pytest.fixture
+def serve():
+    """Starts local servers of chat completions."""
+    from chat_server import ChatServers
+
+    servers = ChatServers()
+    yield servers
+    servers.close()

@@ -14,7 +14,7 @@ from kdzero_gp.engine.gradients import SKETCH
 from kdzero_gp.evolution import Birth
 from kdzero_gp.proxy.evaluator import Probe, Probed, Train, Trained
 from kdzero_gp.proxy.screens import PROBES
-from kdzero_gp.proxy.surrogate import LEAST_KNOWN
+from kdzero_gp.proxy.surrogate import LEAST_JUDGED, LEAST_KNOWN
 from kdzero_gp.search.candidates import LEAST_SCORES, WORST_FITNESS, CandidateQueue
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status
@@ -129,6 +129,21 @@ def test_a_run_does_not_depend_on_the_order_of_the_answers(tmp_path, screens):
         assert sum("score" in e.short for e in tables[0].values()) > LEAST_SCORES
     else:
         assert not predicted
+
+
+def test_a_judge_spares_the_less_fit_while_the_surrogate_is_blind(tmp_path):
+    tables = []
+    for seed, judge in ((0, "surrogate"), (1, "surrogate"), (0, "none")):
+        folder = tmp_path / f"{judge}{seed}"
+        folder.mkdir()
+        with Database.create(folder) as database:
+            judged(queue(database, Workers(seed), screens=("finite", "surrogate"), judge=judge), len(TEXTS))
+            tables.append([database.evaluation(birth(number).digest) for number in range(len(TEXTS))])
+    assert tables[0] == tables[1]
+    spared = [e for e in tables[0] if e.reason.startswith("judged less fit than one of the trained")]
+    assert spared and all(e.status is Status.PREDICTED and e.fitness is None for e in spared)
+    assert not any(e.status is Status.PREDICTED for e in tables[0][: LEAST_JUDGED + 1])
+    assert not any("judged" in e.reason for e in tables[2])
 
 
 @pytest.mark.parametrize("ready", range(0, 40, 5))

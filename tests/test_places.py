@@ -22,7 +22,7 @@ from primitives.relations import at_places
 sys.path.append(str(Path(__file__).parent.parent / "experiments" / "segmentation"))
 import trees
 
-DENSE = [operation for operation in CATALOGUE if operation.dense]
+DENSE = [operation for operation in CATALOGUE if "maps" in operation.dense]
 SHAPES = {"logits": (4, 6, 5), "feat": (3, 6, 5)}
 
 

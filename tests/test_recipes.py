@@ -27,7 +27,7 @@ def opened(task, data, recipe, **options):
 
 
 def test_the_recipes_are_those_of_the_supplements_section_f():
-    assert names() == ("cifar100", "cityscapes", "imagenet", "short", "vit")
+    assert names() == ("cifar100", "cityscapes", "coco", "imagenet", "short", "vit")
     cifar = load_recipe("cifar100", "cifar100", "resnet20")
     assert (cifar.epochs, cifar.batch_size, cifar.optimizer) == (240, 64, "sgd")
     assert (cifar.learning_rate, cifar.momentum, cifar.nesterov, cifar.weight_decay) == (0.05, 0.9, False, 5e-4)
@@ -41,6 +41,9 @@ def test_the_recipes_are_those_of_the_supplements_section_f():
     assert (vit.epochs, vit.batch_size, vit.optimizer, vit.learning_rate) == (300, 128, "adamw", 5e-4)
     assert (vit.weight_decay, vit.schedule, vit.image_size, vit.teacher_image_size) == (0.05, "cosine", 224, 32)
     assert vit.augment.startswith("rand-") and vit.mixup == 0.8
+    coco = load_recipe("coco", "detection", "fasterrcnn_mobilenet_v2")
+    assert (coco.epochs, coco.milestones, coco.flip, coco.crop) == (24, (16, 22), True, "none")
+    assert load_recipe("coco", "detection", "torchvision:retinanet_resnet50_fpn").learning_rate == 0.01
     cityscapes = load_recipe("cityscapes", "segmentation")
     assert (cityscapes.crop, cityscapes.crop_size, cityscapes.batch_size) == ("window", 512, 8)
     assert cityscapes.schedule == "poly" and round(cityscapes.epochs * 371) == 39994

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from chat_server import good
 from kdzero_gp import tasks
 from kdzero_gp.errors import KdzeroError
 from kdzero_gp.search.storage import Database
@@ -29,6 +30,22 @@ def ran(folder, *options):
     code, shown, errors = finished("show", folder, "--json")
     assert code == 0, errors
     return output, json.loads(shown)
+
+
+def test_a_language_model_s_births_are_counted_and_its_key_stands_nowhere(tmp_path, serve, monkeypatch):
+    monkeypatch.setenv("A_KEY", "sk-canary-4711")
+    texts = ["times(no(l1(tanh(logits))), 2)", "times(conf(l2(sigmoid(logits))), 5)", "times(no(kl(logits)), 1)"]
+    server, _ = serve(good(json.dumps({"distillers": [*texts, "sk-canary-4711("]})))
+    output, found = ran(tmp_path / "run", "--llm-url", server.url, "--llm-model", "tiny", "--llm-share", "0.6",
+                        "--llm-key-env", "A_KEY", "--llm-budget", "calls=2")  # fmt: skip
+    told = found["language_model"]
+    assert told["calls"] == len(server.asked) <= 2 and told["born"] == told["fates"]["births"] == 2
+    assert told["useless"]["type"] == told["useless"]["syntax"] > 0 and "goes on without the language model" in output
+    shown = finished("show", tmp_path / "run")[1]
+    assert f"language model: {len(server.asked)} calls" in shown
+    assert {key for _, _, key in server.asked} == {"Bearer sk-canary-4711"}
+    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(b"sk-canary-4711" in content for content in (*files, (output + shown).encode()))
 
 
 def test_with_objectives_the_front_is_shown_raced_and_exported(tmp_path):

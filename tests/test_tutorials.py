@@ -18,7 +18,12 @@ PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
 BLOCK = re.compile(r"^```(bash|python)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 # Extras that a page is about.
-NEEDED = {"study": ("pandas",), "lightning": ("lightning",), "trainer": ("transformers", "accelerate")}
+NEEDED = {
+    "own-detector": ("torchvision", "faster_coco_eval"),
+    "study": ("pandas",),
+    "lightning": ("lightning",),
+    "trainer": ("transformers", "accelerate"),
+}
 # Seconds; a page takes up to one minute alone on a core, and several times that on a machine that is busy.
 PATIENCE = 900
 # The session: reads the page itself, so that errors name the line of the page.
@@ -49,6 +54,7 @@ def environment():
 def test_there_is_a_page_for_each_kind_of_user():
     assert {page.name for page in PAGES} == {
         "lightning.md",
+        "own-detector.md",
         "own-pair.md",
         "plain-loop.md",
         "segmentation.md",

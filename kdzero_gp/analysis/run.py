@@ -20,9 +20,11 @@ from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import Expression, digest, pair_shapes, parse, zoo
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.language_model.proposer import ModelProposer
 from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.search.candidates import counts_of, front, screen_rows
 from kdzero_gp.search.confirmation import confirmation, verdict, winner
+from kdzero_gp.search.model import ACCOUNT
 from kdzero_gp.search.pruning import Pruning, pruning
 from kdzero_gp.search.race import RaceResult, standings, tuned_zoo
 from kdzero_gp.search.ranking import Ranked, ranking
@@ -243,6 +245,15 @@ class Run:
         """For each operation, how its children did and how often it is drawn now: trials, wins, weight."""
         record = self._read(lambda database: database.fact("operations", {}))
         return {name: dict(zip(("trials", "wins", "weight"), row, strict=True)) for name, row in record.items()}
+
+    @property
+    def language_model(self) -> dict[str, Any]:
+        """What a language model was asked, what came of it by reason and as births by ``fates``, and what it cost;
+        empty without one."""
+        account = self._read(lambda database: database.fact(ACCOUNT, {}))
+        births, evaluations = self._history()
+        born = [birth for birth in births if birth.operator == ModelProposer.name]
+        return account | {"fates": counts_of(born, evaluations)} if account else {}
 
     @property
     def front(self) -> list[StoredEvaluation]:

@@ -175,7 +175,7 @@ def operation_success(births: Sequence[StoredBirth], evaluations: Sequence[Store
     with it; ``distillers`` with it; their mean ``percentile`` of fitness (0 is best); its share among the best tenth
     (``share_best``) and among all (``share``), and ``lift``, the first by the second; the ``best`` fitness. By role,
     the highest share among the best first."""
-    order = ["knowledge", "transform", "distance", "calibration", "combination", "unknown"]
+    order = ["knowledge", "transform", "distance", "weight", "weighing", "calibration", "combination", "unknown"]
     found = _success(births, ranked(births, evaluations), lambda names: set(names))
     rows = [{"name": name, "role": role_of(name), **row} for name, row in found.items()]
     return sorted(rows, key=lambda r: (order.index(r["role"]), -r["share_best"], -r["births"], r["name"]))

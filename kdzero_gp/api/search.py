@@ -65,7 +65,7 @@ def evolve(
 
     Example: ``run = kdzero_gp.evolve(teacher, SmallNet, train_set, generations=20); run.best.distiller()``.
     """
-    texts = _texts(options)
+    texts = texts_of(options)
     if config is not None:
         file = read_config(Path(config))
         task, teacher, student = (
@@ -80,7 +80,7 @@ def evolve(
         with chosen.known():
             named = {name: getattr(chosen, name) for name in ("task", "data", "teacher", "student")}
             settings = settings_from(texts | named)
-            _must_have_networks(settings)
+            must_have_networks(settings)
             folder = Path(out) if out is not None else next_folder(settings.task)
             shown_progress.note(f"run folder: {folder}")
             machine = Machine(device=device, workers=workers, timeout=timeout)
@@ -113,13 +113,13 @@ def next_folder(task: str) -> Path:
     return folder
 
 
-def _must_have_networks(settings: RunSettings) -> None:
+def must_have_networks(settings: RunSettings) -> None:
     for role in ("teacher", "student"):
         if not getattr(settings, role):
             raise SettingError(f"there is no {role}; give a module or a name")
 
 
-def _texts(options: Mapping[str, Any]) -> dict[str, Any]:
+def texts_of(options: Mapping[str, Any]) -> dict[str, Any]:
     """Options as the command line has them. Raises SettingError for one that does not exist."""
     known = {option.key: option for option in OPTIONS if option.key not in _NAMED}
     texts: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -76,16 +77,30 @@ def _kind(declared: Option) -> Any:
 
 def search_options(command: Any) -> Any:
     """Decorate a command with every option of a search."""
-    command.__click_params__ = [*getattr(command, "__click_params__", []), *map(_SearchOption, reversed(OPTIONS))]
-    return command
+    return some_search_options([option.name for option in OPTIONS])(command)
+
+
+def some_search_options(names: Collection[str]) -> Any:
+    """Decorate a command with these options of a search."""
+    options = [option for option in reversed(OPTIONS) if option.name in names]
+
+    def decorate(command: Any) -> Any:
+        command.__click_params__ = [*getattr(command, "__click_params__", []), *map(_SearchOption, options)]
+        return command
+
+    return decorate
 
 
 NETWORK = "Built-in name, timm:NAME, torchvision:NAME or module:callable."
 TASK = click.option(
-    "--task", default="digits", show_default=True, help="digits, cifar10, cifar100, folder, segmentation or yours."
+    "--task",
+    default="digits",
+    show_default=True,
+    help="digits, cifar10, cifar100, folder, segmentation, detection or yours.",
 )
 TASK_OF_RUN = click.option(
-    "--task", help="digits, cifar10, cifar100, folder, segmentation or yours [default: the run's, or digits]."
+    "--task",
+    help="digits, cifar10, cifar100, folder, segmentation, detection or yours [default: the run's, or digits].",
 )
 DATA = click.option("--data", help="Archive, image folder or zip of the task's images.")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdzero_gp.cli.app import console
-from kdzero_gp.errors import ExpressionError, SettingError
+from kdzero_gp.errors import SettingError
 
 if TYPE_CHECKING:
     from kdzero_gp.analysis.results import RankedDistiller
@@ -52,6 +51,7 @@ def _as_data(run: Run, top: int) -> dict[str, Any]:
     return {
         "finished": run.finished, "counts": run.counts, "reasons": run.rejections, "top": ranked,
         "screens": run.screens, "operations": run.drawn, "front": [e.digest for e in run.front],
+        "language_model": run.language_model,
         "race": [result.as_dict() for result in run.race],
         "confirmation": [result.as_dict() for result in run.confirmation],
         "pruning": None if run.pruning is None else run.pruning.as_dict(),
@@ -78,6 +78,8 @@ def _print_tables(run: Run, top: int) -> None:
 
 
 def _print_lines(run: Run) -> None:
+    from kdzero_gp.search.model import account_line
+
     verdict, pruned = run.verdict, run.pruning
     for line in pruned.lines(run.settings.family.deciding) if pruned is not None else ():
         click.echo(line)
@@ -85,6 +87,8 @@ def _print_lines(run: Run) -> None:
         click.echo(line)
     for reason, count in run.rejections.most_common():
         click.echo(f"rejected {count}: {reason}")
+    if run.language_model:
+        click.echo(account_line(run.language_model))
     rarer = sorted((row["weight"], name) for name, row in run.drawn.items() if row["weight"] < 1)
     if rarer:
         names = ", ".join(f"{name} {weight:.2f}" for weight, name in rarer[:SHRUNK])
@@ -97,8 +101,8 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | tuple[Expression, Kn
     """One of a run's distillers, or the expression of a zoo name or a text with the knowledge that it is made of: the
     usual one, or maps of logits where only these fit. Raises KdzeroError."""
     from kdzero_gp.analysis.run import Run
-    from kdzero_gp.compiler import parse, zoo
-    from kdzero_gp.compiler.zoo import DENSE_KNOWLEDGE
+    from kdzero_gp.compiler import zoo
+    from kdzero_gp.compiler.zoo import parse_for_some_pair, usual_types
 
     if rank < 1:
         raise SettingError(f"--rank must be at least 1, got {rank}")
@@ -109,12 +113,8 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | tuple[Expression, Kn
         return zoo[name], zoo.entries[name].knowledge
     if "(" not in what:
         raise SettingError(f"{what!r} is not a run folder, zoo name or expression; the zoo has {', '.join(zoo)}")
-    try:
-        return parse(what), None
-    except ExpressionError:
-        with contextlib.suppress(ExpressionError):
-            return parse(what, DENSE_KNOWLEDGE), DENSE_KNOWLEDGE
-        raise
+    expression = parse_for_some_pair(what)
+    return expression, usual_types(expression)
 
 
 def free_name(path: Path) -> Path:
@@ -174,10 +174,10 @@ def export(
     what: str, rank: int | None, output: Path | None, shape: tuple[str, ...], with_hooks: bool, method: str | None
 ) -> None:
     """Write a distiller as a Python file that needs only torch."""
+    from kdzero_gp import tasks
     from kdzero_gp.analysis.run import Run
     from kdzero_gp.compiler import export as export_expression
     from kdzero_gp.compiler import zoo
-    from kdzero_gp.families.segmentation import SEGMENTATION
 
     distiller = Run(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
     if method is not None and not isinstance(distiller, Run):
@@ -191,11 +191,11 @@ def export(
             raise SettingError(
                 "--with-hooks needs a run, which knows the layers of its networks; give the run's folder"
             )
-        expression, dense = distiller
+        expression, types = distiller
         shares = () if what.removeprefix("zoo:") in zoo else _written(expression)
-        shapes = _shapes(shape, expression, _EXAMPLE_MAPS if dense else _EXAMPLE_SHAPES)
-        table = SEGMENTATION.knowledge if dense else None
-        export_expression(output, expression, *shapes, shares=shares, knowledge=table)
+        task, example = _example(types)
+        shapes = _shapes(shape, expression, example)
+        export_expression(output, expression, *shapes, shares=shares, knowledge=tasks.get(task).family.knowledge)
     elif isinstance(distiller, Run):
         distiller.export(output, with_hooks, method)
     else:
@@ -211,10 +211,21 @@ def _written(expression: Expression) -> tuple[float, ...]:
     return tuple(float(term.arguments[1]) for term in terms(expression))  # type: ignore[arg-type]
 
 
-# Shapes for an expression exported without a pair: a ResNet-56 teacher and a ResNet-20 student on CIFAR-100, and two
-# segmenters of 19 classes on 512×512 pixels.
-_EXAMPLE_SHAPES: dict[str, tuple[int, ...]] = {"logits": (100,), "emb": (64,), "feat": (64, 8, 8)}
-_EXAMPLE_MAPS: dict[str, tuple[int, ...]] = {"logits": (19, 128, 128), "feat": (128, 64, 64)}
+# Shapes for an expression exported without a pair: a ResNet-56 teacher and a ResNet-20 student on CIFAR-100; two
+# segmenters of 19 classes on 512×512 pixels; two FCOS of COCO's 80 classes on these.
+_EXAMPLES: dict[str, dict[str, tuple[int, ...]]] = {
+    "cifar100": {"logits": (100,), "emb": (64,), "feat": (64, 8, 8)},
+    "segmentation": {"logits": (19, 128, 128), "feat": (128, 64, 64)},
+    "detection": {"logits": (80, 5456), "deltas": (4, 5456), "boxes": (4, 5456)}
+    | {f"fpn{level}": (256, 512 >> level, 512 >> level) for level in (3, 4, 5)},
+}
+
+
+def _example(types: KnowledgeTypes | None) -> tuple[str, dict[str, tuple[int, ...]]]:
+    """The task whose pairs usually have these types, and shapes of such a pair."""
+    from kdzero_gp.compiler.zoo import USUAL
+
+    return next(pair for pair, usual in zip(_EXAMPLES.items(), USUAL.values(), strict=True) if usual is types)
 
 
 def _shapes(

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from functools import lru_cache
 
 from kdzero_gp.compiler.expression import Expression
-from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, spec_of
+from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, kind_of_pair, spec_of
 from kdzero_gp.errors import ExpressionError, ExpressionTypeError
-from primitives import CATALOGUE, CONSTANTS, LOSS, MAP_LOGITS, Operation, PairType, ValueType
+from primitives import CATALOGUE, CONSTANTS, LEVEL, LOSS, Operation, PairType, ValueType
 
 KnowledgeTypes = Mapping[str, PairType]
 
@@ -53,18 +53,30 @@ def _type_of_call(node: Expression, knowledge: KnowledgeTypes | None) -> ValueTy
         raise ExpressionError(f"unknown operation {node.name!r}")
     operation = CATALOGUE[node.name]
     check_arity(operation, len(node.arguments))
-    if operation.dense and knowledge is not None and MAP_LOGITS not in knowledge.values():
-        raise ExpressionTypeError(f"{node.name} is for pairs that label every place, and this one labels images")
+    if knowledge is not None and not operation.serves(kind := kind_of_pair(knowledge)):
+        raise ExpressionTypeError(f"{node.name} is {_for(operation)}, and this one labels {kind}")
     given: list[ValueType] = []
     for index, argument in enumerate(node.arguments):
         if isinstance(argument, Expression):
-            given.append(type_of(argument, knowledge))
+            given.append(_argument_type(operation, argument, knowledge))
         else:
             given.append(constant_type(operation, index, argument))
     result = operation.overloads.get(tuple(given))
     if result is None:
         raise ExpressionTypeError(explain_mismatch(operation, given))
     return result
+
+
+def _argument_type(operation: Operation, argument: Expression, knowledge: KnowledgeTypes | None) -> ValueType:
+    found = type_of(argument, knowledge)
+    takes_level = (LEVEL,) in operation.overloads and not argument.arguments
+    return LEVEL if takes_level and isinstance(found, PairType) and found.rank == "map" else found
+
+
+def _for(operation: Operation) -> str:
+    kinds = {"maps": "pairs that label every place", "boxes": "detectors"}
+    named = " and ".join(kinds[kind] for kind in operation.dense)
+    return f"for {named}" if named else "for pairs with a label for each of the logits"
 
 
 def check_arity(operation: Operation, count: int) -> None:

@@ -7,17 +7,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from primitives.types import RANKS
+from primitives.types import MAP_LOGITS, RANKS, PairType
 
 
 @dataclass(frozen=True)
 class KnowledgeSpec:
     """A knowledge by its name, or by a pattern: ``*`` stands for a whole number or nothing (feat, feat1, feat2, …).
 
-    ``ranks``, out of matrix, tokens and map: the forms that it may have; where a map or tokens fit, square tokens are
-    the map that they were cut from, and a map beside other tokens becomes tokens. The first is its rank where no pair
-    is known. ``kind`` is ``real`` or ``logits`` (dimension 1 holds classes). ``adapted``: whether a student's tensor
-    may be brought to the teacher's shape.
+    ``ranks``, out of matrix, tokens, map, anchors and boxes: the forms that it may have; where a map or tokens
+    fit, square tokens are the map that they were cut from, and a map beside other tokens becomes tokens. The first is
+    its rank where no pair is known. ``kind`` is ``real`` or ``logits`` (dimension 1 holds classes).
+    ``adapted``: whether a student's tensor may be brought to the teacher's shape.
     """
 
     ranks: tuple[str, ...] = ("matrix",)
@@ -33,7 +33,10 @@ class KnowledgeSpec:
     @property
     def sizes(self) -> tuple[int, ...]:
         """How many sizes a tensor may have per sample: one layout of space can be turned into the other."""
-        return (*((1,) if "matrix" in self.ranks else ()), *((2, 3) if {"tokens", "map"} & set(self.ranks) else ()))
+        found = [1] if "matrix" in self.ranks else []
+        if {"tokens", "map"} & set(self.ranks):
+            return (*found, 2, 3)
+        return (*found, 2) if {"anchors", "boxes"} & set(self.ranks) else tuple(found)
 
     @property
     def shapes(self) -> str:
@@ -42,7 +45,10 @@ class KnowledgeSpec:
 
 
 # rank of a knowledge -> its sizes per sample
-SIZES = {rank: len(re.findall("×", RANKS[rank].text)) for rank in ("matrix", "tokens", "map")}
+SIZES = {rank: len(re.findall("×", RANKS[rank].text)) for rank in ("matrix", "tokens", "map", "anchors", "boxes")}
+
+# The levels of a detector's pyramid are named so, with the binary logarithm of their stride.
+PYRAMID = "fpn"
 
 KnowledgeTable = Mapping[str, KnowledgeSpec]
 
@@ -68,3 +74,14 @@ def _pattern(pattern: str) -> re.Pattern[str]:
     if not re.fullmatch(r"[A-Za-z][A-Za-z_]*\*?|[A-Za-z][A-Za-z_0-9]*", pattern, re.ASCII):
         raise ValueError(f"{pattern!r} names no knowledge; use letters, and * at the end for a number")
     return re.compile(pattern.replace("*", "(?:[1-9][0-9]*)?"), re.ASCII)
+
+
+def kind_of_pair(types: Mapping[str, PairType]) -> str:
+    """What a pair's labels are for: ``images``, the places of ``maps``, or ``boxes`` (a pair with a pyramid).
+
+    >>> kind_of_pair({"fpn3": PairType("map")}), kind_of_pair({"logits": PairType("map", "logits")})
+    ('boxes', 'maps')
+    """
+    if any(name.startswith(PYRAMID) or pair.rank in ("anchors", "boxes") for name, pair in types.items()):
+        return "boxes"
+    return "maps" if MAP_LOGITS in types.values() else "images"

@@ -231,7 +231,7 @@ class _Lowering:
         if key not in self.weighted:
             operation = CATALOGUE[weight.name]
             if weight not in self.weights:
-                arguments = (self.read("logits", "teacher"), *operation.needs)
+                arguments = (self.read(weight.children[0].name, "teacher"), *operation.needs)
                 step = Step(self.unique(f"{weight.name}_weight"), arguments, operation.function)
                 self.program.teacher_steps.append(step)
                 self.weights[weight] = self.target(step.name)

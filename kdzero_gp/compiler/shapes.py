@@ -40,9 +40,13 @@ class PairShapes:
         types = {}
         for name in self.student:
             spec = spec_of(name, self.knowledge)
-            if spec is not None and name in self.teacher:
+            if spec is not None and name in self.teacher and not self._other_anchors(name, spec):
                 types[name] = PairType(_rank(spec, (self.student[name], self.teacher[name])), spec.kind)
         return types
+
+    def _other_anchors(self, name: str, spec: KnowledgeSpec) -> bool:
+        """Whether both sides have this for anchors that do not stand for each other."""
+        return spec.ranks[0] in ("anchors", "boxes") and self.student[name][1:] != self.teacher[name][1:]
 
     def adapted(self, name: str) -> bool:
         """Whether a student's knowledge may be brought to the teacher's shape."""
@@ -63,6 +67,8 @@ class PairShapes:
 
 def _rank(spec: KnowledgeSpec, shapes: Sequence[Shape]) -> str:
     """The rank in which both sides can be compared."""
+    if spec.ranks[0] in ("anchors", "boxes"):
+        return spec.ranks[0]
     if "matrix" in spec.ranks and all(len(shape) == 1 for shape in shapes):
         return "matrix"
     in_space = all(len(shape) > 1 for shape in shapes)

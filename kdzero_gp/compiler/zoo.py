@@ -7,27 +7,73 @@ FT, DML).
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from kdzero_gp.compiler.checking import check
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.parsing import parse
-from primitives import MAP_LOGITS, PairType
+from kdzero_gp.errors import ExpressionError
+from primitives import BOXES, MAP_LOGITS, MAPS, PairType
 
-# How texts for pairs whose logits are maps are read.
-DENSE_KNOWLEDGE = {"logits": MAP_LOGITS, "feat": PairType("map")}
+# The levels that detectors have in common: strides 8, 16 and 32.
+LEVELS = (3, 4, 5)
+
+
+def over_levels(*terms: str) -> str:
+    """The sum of terms over the levels; ``*`` stands for a level.
+
+    >>> over_levels("times(no(l2(fpn*)), 1)")[:48]
+    'add(times(no(l2(fpn3)), 1), add(times(no(l2(fpn4'
+    """
+    every = [term.replace("*", str(level)) for term in terms for level in LEVELS]
+    text = every.pop()
+    while every:
+        text = f"add({every.pop()}, {text})"
+    return text
+
+
+# What pairs of a kind usually expose, as texts are read where no pair is known; None stands for pairs of images.
+USUAL: dict[tuple[str, ...], dict[str, PairType] | None] = {
+    (): None,
+    MAPS: {"logits": MAP_LOGITS, "feat": PairType("map"), "low": PairType("map")},
+    BOXES: {"logits": PairType("anchors", "logits"), "deltas": PairType("anchors"), "boxes": PairType("boxes")}
+    | {f"fpn{level}": PairType("map") for level in LEVELS},
+}
+
+
+def parse_for_some_pair(text: str) -> Expression:
+    """Read a distiller where no pair is known: one of images, else one of label maps, else one of detectors. Raises
+    ExpressionError as for images."""
+    try:
+        return parse(text)
+    except ExpressionError:
+        for types in (USUAL[MAPS], USUAL[BOXES]):
+            with contextlib.suppress(ExpressionError):
+                return parse(text, types)
+        raise
+
+
+def usual_types(expression: Expression) -> dict[str, PairType] | None:
+    """The types of the first of these kinds of pairs that a distiller is for; None for images."""
+    for types in USUAL.values():
+        with contextlib.suppress(ExpressionError):
+            check(expression, types)
+            return types
+    return None
 
 
 @dataclass(frozen=True)
 class ZooEntry:
     """A published method: its text, what it does in one line, and where it was published. ``dense``: for pairs
-    whose logits are maps alone."""
+    of these kinds alone. Those for detectors take the levels at strides 8, 16 and 32."""
 
     name: str
     text: str
     description: str
     reference: str
-    dense: bool = False
+    dense: tuple[str, ...] = ()
 
     @property
     def expression(self) -> Expression:
@@ -36,7 +82,7 @@ class ZooEntry:
     @property
     def knowledge(self) -> dict[str, PairType] | None:
         """The types that its text is read with; None for the usual ones."""
-        return DENSE_KNOWLEDGE if self.dense else None
+        return USUAL[self.dense]
 
 
 _ENTRIES = (
@@ -73,11 +119,26 @@ _ENTRIES = (
              "Zhou et al. 2021, arXiv:2102.00650"),
     # pixel-wise KD is kd, on logits that are a map
     ZooEntry("cwd_logits", "times(no(kl(softmax_HW(logits, 4))), 1)", "each class as a distribution over space",
-             "Shu et al. 2021, arXiv:2011.13256 (CWD)", dense=True),
+             "Shu et al. 2021, arXiv:2011.13256 (CWD)", dense=MAPS),
     ZooEntry("skd", "times(no(l2(places(norm_C(maxpool_2(feat))))), 1)", "similarities between places (pair-wise term)",
-             "Liu et al. 2019, arXiv:1903.04197 (SKD), TorchDistiller's implementation", dense=True),
+             "Liu et al. 2019, arXiv:1903.04197 (SKD), TorchDistiller's implementation", dense=MAPS),
     ZooEntry("ifvd", "times(no(l2(centre_similarity(feat))), 1)", "similarities of places to their class centres",
-             "Wang et al. 2020, IFVD (ECCV), over labelled places", dense=True),
+             "Wang et al. 2020, IFVD (ECCV), over labelled places", dense=MAPS),
+    ZooEntry("pkd", over_levels("times(no(l2(batchnorm(fpn*))), 1)"), "levels of the pyramid up to their scale",
+             "Cao et al. 2022, arXiv:2207.02039 (PKD: Pearson correlation)", dense=BOXES),
+    ZooEntry("cwd_fpn", over_levels("times(no(kl(softmax_HW(fpn*, 1))), 1)"),
+             "each channel as a distribution over space",
+             "Shu et al. 2021, arXiv:2011.13256 (CWD), on levels at temperature 1 as in MMRazor", dense=BOXES),
+    ZooEntry("fgd", over_levels("times(no(weigh(attended_l2_at(fpn*), attended_foreground(fpn*))), 1)",
+                                "times(no(weigh(attended_l2_at(fpn*), attended_background(fpn*))), 0.5)"),
+             "objects and background apart, where the teacher looks (focal part, as weighted means)",
+             "Yang et al. 2022, arXiv:2111.11837 (FGD), weights 2 : 1", dense=BOXES),
+    ZooEntry("detkds", over_levels("times(no(l1(norm_N(catt(fpn*)))), 1)"), "which channels answer, over the batch",
+             "DetKDS 2024: the winning term of whole levels, the same for five detectors", dense=BOXES),
+    ZooEntry("crosskd", "add(times(no(by_positives(qfl_at(logits), rich(logits))), 1), "
+                        "times(no(weigh(giou_at(boxes), rich(logits))), 1))",
+             "scores and boxes of all anchors (on outputs, without the crossed head)",
+             "Wang et al. 2024, arXiv:2306.11369 (CrossKD)", dense=BOXES),
 )  # fmt: skip
 
 

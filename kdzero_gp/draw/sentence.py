@@ -10,6 +10,8 @@ from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.draw.factors import Factor, factors_of
 from primitives import CATALOGUE, SCALAR, PairType
 
+_NUMBERED = {"feat": "feature map", "fpn": "pyramid level"}
+
 
 def knowledge_words(name: str) -> str:
     """What a knowledge leaf is called in a sentence.
@@ -20,7 +22,7 @@ def knowledge_words(name: str) -> str:
     letters, number = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]
     if not number:
         return {"emb": "embedding", "feat": "last feature map"}.get(name, name)
-    return f"{'feature map' if letters == 'feat' else letters} {number}"
+    return f"{_NUMBERED.get(letters, letters)} {number}"
 
 
 def describe(expression: Expression, knowledge: KnowledgeTypes | None = None, numbers: Sequence[float] = ()) -> str:

@@ -86,7 +86,7 @@ class KeptTeacher(Teacher):
         count = len(self.labels)
         forms = len(next(iter(self.kept.values()))) if self.kept else 1
         labels = self.family.labels(self.labels)
-        if count == 0:
+        if count == 0 or (forms > 1 and labels.dim() > 1):  # label maps and boxes are mirrored with their images
             return None
         with torch.no_grad():
             return self._prepare_all(labels, forms)

@@ -2,7 +2,7 @@
 
 from kdzero_gp.evolution.grammar import SPACES, Grammar, Limits, Slot
 from kdzero_gp.evolution.individual import Birth, Score
-from kdzero_gp.evolution.search import Generation, Proposer, Search
+from kdzero_gp.evolution.search import Generation, Guest, Proposal, Proposer, Search
 from kdzero_gp.evolution.selection import nondominated
 from kdzero_gp.evolution.settings import SearchSettings
 
@@ -11,7 +11,9 @@ __all__ = [
     "Birth",
     "Generation",
     "Grammar",
+    "Guest",
     "Limits",
+    "Proposal",
     "Proposer",
     "Score",
     "Search",

@@ -14,8 +14,9 @@ from deap import gp
 
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
+from kdzero_gp.compiler.knowledge import kind_of_pair
 from kdzero_gp.errors import ExpressionTypeError, GrammarError
-from primitives import CATALOGUE, CONSTANTS, LOSS, MAP_LOGITS, PAPER_CONSTANTS, Operation, ValueType
+from primitives import CATALOGUE, CONSTANTS, LEVEL, LOSS, PAPER_CONSTANTS, Operation, ValueType
 
 SPACES = ("open", "kdzero")
 # The paper's template has three transforms.
@@ -63,14 +64,20 @@ class Grammar:
         self.weights: dict[str, float] = {operation.name: 1.0 for operation, _, _ in self.rules}
         self._build()
 
+    def _leaves(self) -> list[tuple[str, ValueType]]:
+        """Each knowledge with its type; of a detector maps as levels too."""
+        pairs: list[tuple[str, ValueType]] = list(self.knowledge.items())
+        levels = kind_of_pair(self.knowledge) == "boxes"
+        return pairs + [(n, LEVEL) for n, p in self.knowledge.items() if levels and p.rank == "map"]
+
     # --- rules ----------------------------------------------------------------------------------------------
 
     def _operations(self) -> list[Operation]:
+        kind = kind_of_pair(self.knowledge)
+        fitting = [operation for operation in CATALOGUE if operation.searchable and operation.serves(kind)]
         if self.space == "open":
-            dense = MAP_LOGITS in self.knowledge.values()
-            return [operation for operation in CATALOGUE if operation.searchable and (dense or not operation.dense)]
-        chosen = [o for o in CATALOGUE if o.searchable and o.paper and not o.division]
-        return [*chosen, *(o for o in CATALOGUE if o.division)]
+            return fitting
+        return [*(o for o in fitting if o.paper and not o.division), *(o for o in CATALOGUE if o.division)]
 
     def _apply(self, operation: Operation, below: Slot, result: ValueType) -> Slot | None:
         """The slot of ``operation`` on top of ``below``; None where the paper's template has no room for it."""
@@ -85,7 +92,7 @@ class Grammar:
 
     def _reachable(self) -> list[tuple[Operation, tuple[Slot, ...], Slot]]:
         """Every rule whose arguments can be built from the leaves, in a fixed order."""
-        known = {Slot(pair) for pair in self.knowledge.values()} | {Slot(constant) for constant in CONSTANTS}
+        known = {Slot(pair) for _, pair in self._leaves()} | {Slot(constant) for constant in CONSTANTS}
         rules: dict[tuple[str, tuple[Slot, ...]], tuple[Operation, tuple[Slot, ...], Slot]] = {}
         grown = True
         while grown:
@@ -119,7 +126,7 @@ class Grammar:
 
     def _heights(self) -> dict[Slot, int]:
         """The height of the smallest tree of each slot."""
-        heights = {Slot(pair): 0 for pair in self.knowledge.values()} | {Slot(constant): 0 for constant in CONSTANTS}
+        heights = {Slot(pair): 0 for _, pair in self._leaves()} | {Slot(constant): 0 for constant in CONSTANTS}
         before: dict[Slot, int] = {}
         while before != heights:
             before = dict(heights)
@@ -147,14 +154,14 @@ class Grammar:
         self.terminal_of: dict[tuple[ValueType, str | float], gp.Terminal] = {}
         self.value_of: dict[str, Expression | float] = {}
         self.terminals: dict[Slot, list[gp.Terminal]] = {}
-        for name, pair in self.knowledge.items():
+        for name, pair in self._leaves():
             self._terminal(pair, name, Expression(name))
         for constant, values in self.constants.items():
             for value in values:
                 self._terminal(constant, value, value)
 
     def _terminal(self, of: ValueType, key: str | float, value: Expression | float) -> None:
-        name = f"{str(of).split()[-1]}_{key}" if isinstance(value, float) else str(key)
+        name = f"{str(of).split()[-1]}_{key}" if isinstance(value, float) else f"{key}{'_level' * (of == LEVEL)}"
         self.primitive_set.addTerminal(name, self.classes[Slot(of)], name=name)
         terminal = self.primitive_set.terminals[self.classes[Slot(of)]][-1]
         self.terminal_of[of, key] = terminal
@@ -186,7 +193,7 @@ class Grammar:
         if not node.arguments:
             if node.name not in self.knowledge:
                 raise ExpressionTypeError(f"{node.name} is not in the space {self.space!r}")
-            pair = self.knowledge[node.name]
+            pair = LEVEL if wanted == LEVEL else self.knowledge[node.name]
             return [self.terminal_of[pair, node.name]], Slot(pair)
         signature = next(iter(CATALOGUE[node.name].overloads))
         parts = [self._nodes(a, signature[i]) for i, a in enumerate(node.arguments)]

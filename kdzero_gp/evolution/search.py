@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
+from typing import Protocol
 
 from deap import base, tools
 
@@ -57,13 +58,26 @@ class Proposer:
     propose: Callable[[], Proposal]
 
 
+class Guest(Protocol):
+    """A source of births from elsewhere, asked by draws of its own and not the search's: the births that it has nothing
+    for are those of a search without it. ``name`` is what a birth's operator is called, ``share`` how many births it is
+    asked for."""
+
+    name: str
+    share: float
+
+    def propose(self, birth: int, known: Collection[str]) -> Proposal | None:
+        """A new distiller for the birth with this number, in canonical form and within the limits; ``known`` are the
+        digests of those that were born."""
+
+
 @dataclass
 class Search:
     """An evolution of distillers.
 
     ``evaluate`` is given each new expression once, in the order of births, and up to ``settings.window`` of them before
     the first score is asked for; scores are taken in the same order. ``seeds`` are put into the first population;
-    ``on_birth`` hears of each birth when it is judged.
+    ``on_birth`` hears of each birth when it is judged. A ``guest`` is asked for births beside the proposers.
     """
 
     grammar: Grammar
@@ -71,6 +85,7 @@ class Search:
     evaluate: Evaluate
     seeds: Sequence[Expression] = ()
     on_birth: Callable[[Birth], None] | None = None
+    guest: Guest | None = None
 
     population: list[Individual] = field(default_factory=list, init=False)
     scores: dict[str, Score] = field(default_factory=dict, init=False)
@@ -148,8 +163,17 @@ class Search:
             seed = self._seeds_left.popleft()
             if digest(seed) not in self.first_birth:
                 return self._born(0, canonical(seed), "zoo", ())
-        random = generation == 0 or self.settings.random_search
-        return self._breed(generation, self.inventors if random else self.proposers)
+        if generation == 0 or self.settings.random_search:
+            return self._breed(generation, self.inventors)
+        return self._invited(generation) or self._breed(generation, self.proposers)
+
+    def _invited(self, generation: int) -> Birth | None:
+        """A birth of the guest's, where the draw falls on it and it has one."""
+        guest = self.guest
+        if guest is None or Random(f"{self.settings.seed}/{self.births}").random() >= guest.share:
+            return None
+        proposal = guest.propose(self.births, self.first_birth.keys())
+        return None if proposal is None else self._born(generation, proposal[0], guest.name, proposal[1])
 
     def _settle(self, birth: Birth, pending: Callable[[], Score] | None) -> None:
         """Take the score of the oldest birth that has none, and let it into the population."""

@@ -104,7 +104,8 @@ def check_outputs(network: nn.Module, classes: int, example: Inputs) -> tuple[st
     from kdzero_gp.models import discovery
 
     probe = discovery.run(network, example)
-    path, note = choose(network, probe, classes)
+    by_name = getattr(network, "names_outputs", False)  # as detectors do, whose maps may look like logits
+    path, note = choose(network, probe, None if by_name else classes)
     notes = [note] if note else []
     logits = pick(probe.output, path)
     if isinstance(logits, Tensor) and not logits.isfinite().all():
@@ -120,7 +121,7 @@ def check_outputs(network: nn.Module, classes: int, example: Inputs) -> tuple[st
     shapes = [[(path, tuple(tensor.shape[1:])) for path, tensor in outputs] for outputs in (training, evaluation)]
     if shapes[0] != shapes[1]:
         fitting = [_named(path) for path, tensor in training if columns(tensor) == classes]
-        if not fitting:
+        if not fitting and not by_name:
             check_columns(network, [columns(tensor) for _, tensor in training], classes)
         notes.append(
             f"{type(network).__name__} returns {len(training)} tensors in training and {len(evaluation)} in "

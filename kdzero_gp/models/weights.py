@@ -302,6 +302,7 @@ def load_backbone(network: nn.Module, path: str | Path) -> None:
     """Loads the weights of the part of a network that is called ``backbone``; what else the file holds, such as a
     classifier, stays unused. Raises ModelError where there is no such part or a weight of it is missing."""
     part = getattr(network, "backbone", None)
+    part = getattr(part, "body", part)  # below a pyramid
     if not isinstance(part, nn.Module):
         raise ModelError(f"{type(network).__name__} has no part called backbone, for which --backbone gives weights")
     content = {key: tensor for key, tensor in flattened(_read(Path(path).expanduser())) if key}

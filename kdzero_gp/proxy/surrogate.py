@@ -11,6 +11,8 @@ Array = np.ndarray[Any, np.dtype[np.float64]]
 
 # Nothing is predicted from fewer distillers than this.
 LEAST_KNOWN = 20
+# … but which of two is fitter is known well enough from so few (experiments/proposers).
+LEAST_JUDGED = 5
 # A prediction listens to so many of the nearest ones, which bounds its cost.
 NEIGHBOURS = 100
 # Length scales of the kernel: of the distance between directions (0 to 2), and of the logarithm of the lengths.
@@ -30,18 +32,18 @@ class Prediction(NamedTuple):
     score: float
 
 
-def predict(fingerprint: Array, known: Array, fitness: Array) -> Prediction | None:
+def predict(fingerprint: Array, known: Array, fitness: Array, least: int = LEAST_KNOWN) -> Prediction | None:
     """How well a distiller will do, from how well the ``known`` ones did; lower is better.
 
     ``known``: n×width fingerprints; ``fitness``: n numbers, lower is better, NaN for those that were rejected, which
     say nothing. A Gaussian process with the kernel exp(−d), d² = ‖u − v‖²/s² + (log‖f‖ − log‖g‖)²/t² of
     fingerprints f, g with the directions u, v, predicts the normal quantile of the fitness's rank. None where fewer
-    than ``LEAST_KNOWN`` were trained. Such confidence bounds are usual in surrogate-assisted evolution (Jin 2011,
+    than ``least`` were trained. Such confidence bounds are usual in surrogate-assisted evolution (Jin 2011,
     doi:10.1016/j.swevo.2011.05.001); gradients as what is predicted from are ours (experiments/search_quality).
     """
     trained = ~np.isnan(fitness)
     known, fitness = known[trained], fitness[trained]
-    if len(known) < LEAST_KNOWN:
+    if len(known) < least:
         return None
     from scipy.stats import norm, rankdata
     from sklearn.gaussian_process import GaussianProcessRegressor

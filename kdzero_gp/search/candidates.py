@@ -8,6 +8,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from random import Random
 from typing import Any
 
 import cattrs.preconf.json
@@ -19,7 +20,7 @@ from kdzero_gp.proxy.evaluator import Answer, Probe, Probed, Request, Rung, Trai
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import SCREENS, Fingerprints
-from kdzero_gp.proxy.surrogate import Prediction, predict
+from kdzero_gp.proxy.surrogate import LEAST_JUDGED, Prediction, predict
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredAnswer, StoredBirth, StoredEvaluation
 
@@ -27,13 +28,15 @@ from kdzero_gp.search.storage import Database, Status, StoredAnswer, StoredBirth
 WORST_FITNESS = 1e9
 # The surrogate's score has to be good among so many latest ones, once there are so many.
 SCORES, LEAST_SCORES = 40, 10
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
 _CONVERTER = cattrs.preconf.json.make_converter()
 
 
 @dataclass(eq=False)
 class _Candidate:
     """A birth on its way to its verdict. ``known``: how many fingerprints it may be compared with, and ``score_bound``
-    which scores are trained: both follow from the births that were judged before this one was bred."""
+    which scores are trained: both follow from the births that were judged before this one was bred. ``judged``: why it
+    is less fit than another."""
 
     birth: Birth
     source: str
@@ -41,6 +44,7 @@ class _Candidate:
     score_bound: float
     probed: Probed | None = None
     prediction: Prediction | None = None
+    judged: str = ""
     trained: Trained | None = None
     done: bool = False
     stages: dict[str, float] = field(default_factory=dict)
@@ -48,7 +52,7 @@ class _Candidate:
     @property
     def predicted(self) -> bool:
         """Whether the surrogate's prediction is enough: others are more promising, or less certain."""
-        return self.prediction is not None and self.prediction.score > self.score_bound
+        return self.prediction is not None and (bool(self.judged) or self.prediction.score > self.score_bound)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -149,10 +153,23 @@ class CandidateQueue:
         if "surrogate" in self.screens:
             with candidate.stage("surrogate"):
                 gradients, values = self.fingerprints.first(candidate.known)
-                candidate.prediction = predict(
-                    fingerprint.astype(np.float64), gradients.astype(np.float64), values.astype(np.float64)
-                )
+                asked = fingerprint.astype(np.float64), gradients.astype(np.float64), values.astype(np.float64)
+                candidate.prediction = predict(*asked)
+                if candidate.prediction is None and self.settings.judge == "surrogate":
+                    self._judge(candidate, predict(*asked, least=LEAST_JUDGED), asked[2])
         return candidate.predicted
+
+    def _judge(self, candidate: _Candidate, prediction: Prediction | None, values: FloatArray) -> None:
+        """Compare with a trained distiller, drawn by the seed and the birth: ρ of the paper's Algorithm 1."""
+        trained = values[~np.isnan(values)]
+        if prediction is None:
+            return
+        other = Random(f"{self.settings.search.seed}/{candidate.birth.number}/judge").choice(trained.tolist())
+        if prediction.fitness > other:
+            candidate.prediction = prediction
+            candidate.judged = (
+                f"judged less fit than one of the trained: fitness {prediction.fitness:.3f} to {other:.3f}"
+            )
 
     def _settle(self, candidate: _Candidate) -> Score:
         while not candidate.done:
@@ -182,7 +199,8 @@ class CandidateQueue:
         probed, trained, prediction = candidate.probed or Probed(), candidate.trained or Trained(), candidate.prediction
         short = dict(trained.short)
         if prediction is not None:
-            short |= {"predicted": prediction.fitness, "score": prediction.score}
+            # the bound on scores is the surrogate's alone
+            short |= {"predicted": prediction.fitness} | ({} if candidate.judged else {"score": prediction.score})
         reason, screen = probed.reason or trained.reason, probed.screen or trained.screen
         metrics, value = {}, None
         earlier = self._equivalent(probed)
@@ -194,7 +212,10 @@ class CandidateQueue:
         elif candidate.predicted:
             assert prediction is not None
             status, screen = Status.PREDICTED, "surrogate"
-            reason = f"predicted well enough from gradients like its own: fitness {prediction.fitness:.3f}"
+            reason = (
+                candidate.judged
+                or f"predicted well enough from gradients like its own: fitness {prediction.fitness:.3f}"
+            )
         else:
             metrics = trained.metrics | {"memory": probed.memory}
             status, value = Status.TRAINED, fitness(metrics, self.baseline, self.settings.plan.weights)

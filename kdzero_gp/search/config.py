@@ -100,7 +100,8 @@ def _given(path: Path, option: Option, value: Any) -> Any:
         fits = fits and not isinstance(value, str) and not (option.kind is int and isinstance(value, float))
     if not fits:
         kind = {"flag": "true or false", "names": 'a list such as ["logits"]', "pairs": "a table such as {feat = 1}"}
-        wanted = kind.get(option.form, {int: "a whole number", float: "a number"}.get(option.kind, "a text"))
+        values: dict[Any, str] = {int: "a whole number", str: "a text"}
+        wanted = kind.get(option.form, values.get(option.kind, "a number"))
         raise SettingError(f"--config {path}: {_key(option)} takes {wanted}, got {value!r}")
     if option.form == "names":
         return ",".join(value) or "none"

@@ -7,7 +7,7 @@ import sqlite3
 from typing import Any
 
 from kdzero_gp.common import ALONE
-from kdzero_gp.search.rows import Status
+from kdzero_gp.search.rows import TABLES, Status, StoredReply, columns
 
 # The oldest schema that can be read.
 OLDEST = 2
@@ -16,11 +16,13 @@ _ALONE_BEFORE = "cross-entropy alone"
 
 
 def migrated(connection: sqlite3.Connection, version: int) -> sqlite3.Connection:
-    """A copy in memory of a database of an earlier ``version``. Schema 3 kept no answers apart from evaluations."""
+    """A copy in memory of a database of an earlier ``version``. Schema 3 kept no answers apart from evaluations, schema
+    4 none of language models."""
     copy = sqlite3.connect(":memory:")
     try:
         connection.backup(copy)
         with copy:
+            copy.execute(f"CREATE TABLE {TABLES[StoredReply]} ({', '.join(columns(StoredReply))})")
             if version < 3:
                 _add_status(copy)
                 for table in ("measurements", "costs"):

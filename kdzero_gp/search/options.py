@@ -19,15 +19,17 @@ FORMS = ("value", "flag", "names", "pairs")
 @dataclass(frozen=True)
 class Option:
     """``field``: where its value stands in ``RunSettings`` (empty: it is no setting of the run). ``kind``: the type of
-    a value. ``always``: it stands in the repeating command also where it has its default."""
+    a value. ``always``: it stands in the repeating command also where it has its default. ``example``: of NAME=VALUE,
+    for errors."""
 
     name: str
     help: str
     field: str = ""
-    kind: type = str
+    kind: Callable[[Any], Any] = str
     form: str = "value"
     metavar: str | None = None
     always: bool = False
+    example: str = ""
 
     @property
     def key(self) -> str:
@@ -38,6 +40,14 @@ class Option:
     def from_task(self) -> bool:
         """Whether the default is the task's."""
         return self.field.startswith("plan.") or self.field in ("teacher", "student")
+
+
+def above_zero(text: str) -> float:
+    """A number above 0. Raises ValueError."""
+    number = float(text)
+    if not number > 0:
+        raise ValueError
+    return number
 
 
 # fmt: off
@@ -106,6 +116,20 @@ OPTIONS = (
            "confirms nothing.", "plan.fresh_seeds", int),
     Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, sharpness_gap or cka_gap for "
            "images to classes.", "plan.weights", float, "pairs", "NAME=SHARE"),
+    Option("--judge", "none, or surrogate: while fewer than 20 were trained, a candidate that it finds less fit than "
+           "one drawn of them is not (ρ of the paper's Algorithm 1).", "judge"),
+    Option("--llm-url", "Ask a language model for births, too: the URL of a server with /chat/completions, before that "
+           "part, for example http://127.0.0.1:8080/v1.", "llm.url"),
+    Option("--llm-model", "The model's name there.", "llm.model"),
+    Option("--llm-key-env", "Name of the environment variable with the server's key, which is kept nowhere.",
+           "llm.key_env", metavar="VARIABLE"),
+    Option("--llm-share", "Share of the births that it is asked for.", "llm.share", float),
+    Option("--llm-budget", "The most calls, tokens or usd, failed calls counted; then the search goes on without it.",
+           "llm.budget", above_zero, "pairs", "NAME=NUMBER", example="calls=50"),
+    Option("--llm-price", "US dollars for a million tokens in and out.", "llm.price", above_zero, "pairs", "NAME=USD",
+           example="in=0.15"),
+    Option("--llm-timeout", "Seconds after which a call has failed.", "llm.timeout", float),
+    Option("--llm-replay", "Take the answers from this run's folder and ask nobody.", "llm.replay", metavar="DIR"),
     Option("--precision", "float32, or bfloat16, either with ,channels-last [default: the fastest, measured].",
            "precision"),
     Option("--threads", "Of torch, for what is not a worker's [default: chosen by the images' size].", "threads", int),
@@ -118,11 +142,18 @@ NO_EFFECT_WITH: dict[str, tuple[str, ...]] = {
     "--top-k": ("--objectives", "--random-search"),
     "--removal": ("--objectives", "--random-search"),
     "--surrogate-share": ("--objectives",),
+    "--judge": ("--objectives",),
     "--patience": ("--objectives",),
     "--shrink": ("--random-search",),
+    "--llm-url": ("--random-search",),
 }
-NO_EFFECT_WITHOUT = {"--top-k": "--sample-ratio"}
-NEEDED_SCREENS = {"--surrogate-share": "surrogate", "--short-bound": "short", "--loss-memory": "finite"}
+NO_EFFECT_WITHOUT = {
+    "--top-k": "--sample-ratio", "--llm-model": "--llm-url", "--llm-key-env": "--llm-url", "--llm-share": "--llm-url",
+    "--llm-budget": "--llm-url", "--llm-price": "--llm-url", "--llm-timeout": "--llm-url", "--llm-replay": "--llm-url",
+}
+NEEDED_SCREENS = {
+    "--surrogate-share": "surrogate", "--judge": "surrogate", "--short-bound": "short", "--loss-memory": "finite",
+}
 # fmt: on
 
 
@@ -193,7 +224,7 @@ def pairs(texts: Iterable[str], option: Option) -> dict[str, Any]:
     values = {}
     for text in texts:
         name, equals, value = text.partition("=")
-        example = "cka_gap=0.5" if option.kind is float else "feat=layer3"
+        example = option.example or ("cka_gap=0.5" if option.kind is float else "feat=layer3")
         try:
             if not equals or not name or not value:
                 raise ValueError

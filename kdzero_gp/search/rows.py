@@ -74,6 +74,20 @@ class StoredAnswer:
 
 
 @dataclass(frozen=True)
+class StoredReply:
+    """One row of ``replies``: what a language model said to the request with this digest when it was asked for the
+    ``ordinal``-th time, counted from 0, or why it said nothing, and what that took (see ``language_model.Reply``)."""
+
+    request: str
+    ordinal: int
+    text: str
+    failure: str
+    calls: int
+    tokens_in: int
+    tokens_out: int
+
+
+@dataclass(frozen=True)
 class StoredMeasurement:
     """One row of ``measurements``: a training outside the evolution, such as a zoo baseline or a race."""
 
@@ -97,10 +111,10 @@ class StoredCost:
     stages: dict[str, float] = field(default_factory=dict)
 
 
-Row = TypeVar("Row", StoredBirth, StoredEvaluation, StoredAnswer, StoredMeasurement, StoredCost)
+Row = TypeVar("Row", StoredBirth, StoredEvaluation, StoredAnswer, StoredReply, StoredMeasurement, StoredCost)
 TABLES: dict[type, str] = {
     StoredBirth: "births", StoredEvaluation: "evaluations", StoredAnswer: "answers",
-    StoredMeasurement: "measurements", StoredCost: "costs",
+    StoredReply: "replies", StoredMeasurement: "measurements", StoredCost: "costs",
 }  # fmt: skip
 # Columns of these Python types are kept as JSON.
 _AS_JSON = ("tuple", "dict")

@@ -35,6 +35,7 @@ from kdzero_gp.search.config import CONFIG, config_text
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
 from kdzero_gp.search.estimate import Estimate, estimate, megabytes
 from kdzero_gp.search.export import export_entry
+from kdzero_gp.search.model import ACCOUNT, model_proposer, must_be_askable, tell
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
 from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
@@ -75,6 +76,7 @@ def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progr
         settings, precision=machine.precision or settings.precision, threads=machine.threads or settings.threads
     )
     machine.resolved()
+    must_be_askable(settings.llm)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -142,6 +144,8 @@ class Work:
         self.progress = progress
         self.duplicates = 0
         self.best = math.inf
+        # the guest's, as it was told last
+        self.account: dict[str, Any] = {}
 
     def run(self) -> RunResult:
         """The run as a list of verbs."""
@@ -325,18 +329,36 @@ class Work:
         row = StoredBirth(b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)
         self.database.add_births([row])
         self.duplicates += birth.duplicate_of is not None
+        self._tell(birth)
         score = self.search.scores[birth.digest]
         if score.measured:
             self.best = min(self.best, score.fitness)
         best = self.best if math.isfinite(self.best) else math.nan
         self.progress.advance(best=best, **self.judge.counts, duplicate=self.duplicates)
 
+    def guest(self) -> Any:
+        """Who is asked for births beside the proposers: the language model, if there is one."""
+        bench = {"student_shapes": self.bench.student_shapes, "teacher_shapes": self.bench.teacher_shapes}
+        return model_proposer(self.settings, self.database, self.grammar, bench)
+
+    def _tell(self, birth: Birth) -> None:
+        """Tell the guest what became of a birth, and the user when it is asked no more."""
+        guest: Any = self.search.guest
+        if guest is None:
+            return
+        tell(guest, birth, self.database.evaluation(birth.digest))
+        if guest.account != self.account:
+            if guest.account["stopped"] and not self.account.get("stopped"):
+                self.progress.note(f"the search goes on without the language model, since {guest.account['stopped']}")
+            self.account = guest.account
+            self.database.set_fact(ACCOUNT, self.account)
+
     def _evolve(self) -> None:
         settings = self.settings.search
         self.judge = CandidateQueue(
             self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source
         )
-        self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), on_birth=self._keep_birth)
+        self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), self._keep_birth, self.guest())
         self._begin("births", settings.generations * settings.population)
         last = 0
         for generation in self.search.run():

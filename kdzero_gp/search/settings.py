@@ -14,10 +14,12 @@ from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.errors import SettingError
 from kdzero_gp.evolution import SPACES, SearchSettings
 from kdzero_gp.families import TaskFamily
+from kdzero_gp.language_model import ModelSettings
 from kdzero_gp.proxy.fitness import check_weights
 from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.tasks.plan import DIGITS, PROXY_TRAINS, SearchPlan
 
+JUDGES = ("none", "surrogate")
 MAGNITUDE_MODES = ("relative", "absolute")
 # What several objectives can be besides the family's metrics: milliseconds of a step, MiB that the loss keeps for a
 # batch.
@@ -33,6 +35,7 @@ class RunSettings:
     ``knowledge``: what distillers can be made of; nothing stands for logits, emb and feat, as far as both networks have
     them, and what is named by a tap. ``precision`` (such as ``bfloat16,channels-last``) and ``threads``: None lets the
     run choose. ``image_size`` (``32`` or ``48x64``) and ``channels`` of the images: None takes what the data have.
+    ``judge``: who compares a candidate with another one while the surrogate is blind. ``llm``: a language model's part.
     """
 
     task: str = "digits"
@@ -54,11 +57,14 @@ class RunSettings:
     plan: SearchPlan = DIGITS
     image_size: str | None = None
     channels: int | None = None
+    judge: str = "none"
+    llm: ModelSettings = field(default_factory=ModelSettings)
 
     def __post_init__(self) -> None:
         """Raises SettingError for values that make no sense."""
         plan = self.plan
         _one_of("--space", self.space, SPACES)
+        _one_of("--judge", self.judge, JUDGES)
         _one_of("--magnitude", self.magnitude, MAGNITUDE_MODES)
         _one_of("--proxy-trains", plan.proxy_trains, PROXY_TRAINS)
         _known("screen", "--screens", self.screens, SCREENS, ", all or none")

@@ -22,14 +22,18 @@ from kdzero_gp.search.rows import (
     StoredCost,
     StoredEvaluation,
     StoredMeasurement,
+    StoredReply,
     columns,
     row_of,
     stored_values,
 )  # fmt: skip
 
-__all__ = ["Database", "Status", "StoredAnswer", "StoredBirth", "StoredCost", "StoredEvaluation", "StoredMeasurement"]
+__all__ = [
+    "Database", "Status", "StoredAnswer", "StoredBirth", "StoredCost", "StoredEvaluation", "StoredMeasurement",
+    "StoredReply",
+]  # fmt: skip
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 DATABASE = "run.sqlite"
 LOCK = "lock"
 _APPLICATION_ID = 0x6B647A67  # 'kdzg', so that a foreign database is told apart
@@ -45,6 +49,9 @@ CREATE TABLE evaluations (
     short TEXT NOT NULL, fingerprint BLOB NOT NULL);
 CREATE TABLE answers (
     digest TEXT NOT NULL, request TEXT NOT NULL, answer TEXT NOT NULL, PRIMARY KEY (digest, request));
+CREATE TABLE replies (
+    request TEXT NOT NULL, ordinal INTEGER NOT NULL, text TEXT NOT NULL, failure TEXT NOT NULL, calls INTEGER NOT NULL,
+    tokens_in INTEGER NOT NULL, tokens_out INTEGER NOT NULL, PRIMARY KEY (request, ordinal));
 CREATE TABLE measurements (
     kind TEXT NOT NULL, name TEXT NOT NULL, seed INTEGER NOT NULL, factor REAL NOT NULL,
     reason TEXT NOT NULL, metrics TEXT NOT NULL, magnitudes TEXT NOT NULL,
@@ -220,6 +227,11 @@ class Database:
         with self.transaction():
             self.insert([answer], replacing=True)
 
+    def add_reply(self, reply: StoredReply) -> None:
+        """Keep what a language model said; it stays for good."""
+        with self.transaction():
+            self.insert([reply])
+
     def add_measurement(self, measurement: StoredMeasurement, seconds: float, step_milliseconds: float) -> None:
         """Append a measurement and what it cost."""
         with self.transaction():
@@ -250,6 +262,10 @@ class Database:
         where = "WHERE digest = ? AND request = ?"
         return next(iter(self._rows(StoredAnswer, where, digest, request)), None)
 
+    def reply(self, request: str, ordinal: int) -> StoredReply | None:
+        """What a language model said to a request."""
+        return next(iter(self._rows(StoredReply, "WHERE request = ? AND ordinal = ?", request, ordinal)), None)
+
     def evaluations(self) -> list[StoredEvaluation]:
         """All evaluations, the fittest first, those without a fitness last."""
         return self._rows(StoredEvaluation, "ORDER BY fitness IS NULL, fitness, digest")
@@ -272,6 +288,10 @@ class Database:
         """The seconds of the last training of each name of one kind."""
         rows = self._rows(StoredCost, "WHERE kind = ? ORDER BY rowid", kind)
         return {cost.name: cost.seconds for cost in rows}
+
+    def step_times(self) -> dict[str, float]:
+        """The milliseconds of a training step of each evaluation, 0 for those without a training."""
+        return {cost.name: cost.step_milliseconds for cost in self._rows(StoredCost, "WHERE kind = 'evaluation'")}
 
     def stages(self) -> dict[str, tuple[int, float]]:
         """How many evaluations went through each screen and training, and their seconds together."""

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
-from kdzero_gp.data import label_maps, load
+from kdzero_gp.data import boxes, label_maps, load
 from kdzero_gp.data.dataset import Dataset
 from kdzero_gp.data.resizing import Size
 from kdzero_gp.errors import DataError, DataWarning
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.families.classification import CLASSIFICATION
+from kdzero_gp.families.detection import DETECTION
 from kdzero_gp.families.segmentation import SEGMENTATION
 from kdzero_gp.models.external import user_object
 from kdzero_gp.objects import is_own, kind_of
 from kdzero_gp.tasks import own
-from kdzero_gp.tasks.plan import CIFAR, DIGITS, FOLDER, PIXELS, SearchPlan
+from kdzero_gp.tasks.plan import CIFAR, DETECTORS, DIGITS, FOLDER, PIXELS, SearchPlan
 
 
 @dataclass(frozen=True)
@@ -89,3 +90,4 @@ register(Task("cifar10", CLASSIFICATION, _from("cifar10"), CIFAR, (10, 3, 32)))
 register(Task("cifar100", CLASSIFICATION, _from("cifar100"), CIFAR, (100, 3, 32)))
 register(Task("folder", CLASSIFICATION, _from("folder"), FOLDER, decodes=True))
 register(Task("segmentation", SEGMENTATION, label_maps.load, PIXELS))
+register(Task("detection", DETECTION, boxes.load, DETECTORS, decodes=True))

@@ -144,6 +144,25 @@ PIXELS = SearchPlan(
     baseline_seeds=3,
     crop=128,
 )
+# Boxes: few images a step, each with many anchors; a detector needs many steps before it finds anything. By its own
+# loss and the gap of scores in equal shares.
+DETECTORS = SearchPlan(
+    teacher="fcos_small_16",
+    student="fcos_small_4",
+    teacher_recipe=replace(annealed(60, 0.02), batch_size=8),
+    warm=replace(annealed(15, 0.02, "constant"), batch_size=8),
+    proxy=replace(annealed(3, 0.01, "linear"), batch_size=8),
+    race=replace(annealed(30, 0.02), batch_size=8),
+    weights={"detection_loss": 1.0, "score_gap": 1.0},
+    loss_memory=256.0,
+    images=256,
+    validation_images=100,
+    race_seeds=3,
+    race_top=3,
+    race_zoo=4,
+    zoo_factors=(1.0, 10.0),
+    baseline_seeds=3,
+)
 
 
 def for_training(plan: SearchPlan, training: str, loss: str) -> SearchPlan:

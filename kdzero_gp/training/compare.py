@@ -18,7 +18,7 @@ from kdzero_gp import tasks
 from kdzero_gp.common import interval
 from kdzero_gp.compiler import Expression
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.errors import SettingError
+from kdzero_gp.errors import ExpressionError, SettingError
 from kdzero_gp.families import Measure, TaskFamily
 from kdzero_gp.files import atomic_write
 from kdzero_gp.models.digest import content_digest
@@ -119,7 +119,12 @@ def comparing(
     """The trainings of ``kd`` and these distillers, ready to begin. Raises KdzeroError."""
     machine = machine or Machine()
     on_cpu = machine.resolved().type == "cpu"
-    work = kind(pair, pair.resolve(REFERENCE, *distillers), folder, seed, progress or Progress())
+    try:
+        reference = pair.resolve(REFERENCE)
+    except ExpressionError:  # detectors have no softmax over classes
+        reference = []
+    resolved = [*reference, *pair.resolve(*distillers)]
+    work = kind(pair, resolved, folder, seed, progress or Progress())
     work.machine = replace(machine, threads=machine.threads or 1) if on_cpu else machine
     work.workers = machine.resolved_workers()
     return work

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from kdzero_gp.compiler import Expression, digest, load_source, parse, source_of, zoo
-from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, KnowledgeTable
+from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, PYRAMID, KnowledgeTable
 from kdzero_gp.compiler.rendering import facts_source, magnitudes_source, terms_in_words
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.errors import KdzeroError, SettingError
@@ -115,13 +115,19 @@ def _from_file(path: Path, student: Shapes, teacher: Shapes) -> str:
     return source
 
 
+def _example_labels(shapes: Shapes) -> Tensor:
+    """What a distiller indexes: a box that fills the image, or one label for each of the logits' places."""
+    if any(name.startswith(PYRAMID) for name in shapes):
+        return torch.tensor([0.0, 0.0, 1.0, 1.0, 0.0]).expand(_TRIED_BATCH, 1, 5)
+    return torch.zeros(_TRIED_BATCH, *shapes.get("logits", (0,))[1:], dtype=torch.long)
+
+
 def _try(name: str, distiller: nn.Module, student: Shapes, teacher: Shapes) -> None:
     """Runs the distiller once on random tensors of the pair's shapes."""
     with torch.random.fork_rng([]):
         torch.manual_seed(0)
         left, right = ({k: torch.randn(_TRIED_BATCH, *s) for k, s in side.items()} for side in (student, teacher))
-        places = teacher.get("logits", (0,))[1:]  # one label for each of the logits' places
-        labels = torch.zeros(_TRIED_BATCH, *places, dtype=torch.long)
+        labels = _example_labels(teacher)
         try:
             count = len(distiller.terms(left, distiller.prepare(right, labels), labels))  # type: ignore[operator]
             fits = count == len(distiller.magnitudes)  # type: ignore[arg-type]

@@ -59,7 +59,7 @@ def open_batches(
     if not validate:
         dataset = without_validation(dataset)
     if dataset.train.labels.dim() > 1:
-        _must_move_labels(recipe)
+        _must_move_labels(recipe, declared.decodes)
     if isinstance(dataset, OwnDataset):
         return _own(dataset, declared.family, recipe, device, readers)
     if not recipe.per_image:
@@ -72,14 +72,15 @@ def open_batches(
     return Streamed(parts, dataset, recipe, device, readers)
 
 
-def _must_move_labels(recipe: Recipe) -> None:
-    """Raises DataError for a recipe that changes images in a way that label maps do not follow."""
-    changing = ("image_size", "teacher_image_size", "augment", "mixup", "cutmix")
+def _must_move_labels(recipe: Recipe, sized: bool) -> None:
+    """Raises DataError for a recipe that changes images in a way that label maps and boxes do not follow. ``sized``:
+    they were read at the recipe's size."""
+    changing = (*(() if sized else ("image_size",)), "teacher_image_size", "augment", "mixup", "cutmix")
     asked = [name for name in changing if getattr(recipe, name)] + ["crop"] * (recipe.crop == "resized")
     if asked:
         raise DataError(
-            f"label maps do not follow the recipe's {asked[0]}; leave it out, or cut windows with crop = window and "
-            "crop_size"
+            f"label maps and boxes do not follow the recipe's {asked[0]}; leave it out, or cut windows with "
+            "crop = window and crop_size"
         )
 
 

@@ -19,6 +19,7 @@ WIDTH, HEIGHT, MARGIN = 148.0, 40.0, 10.0
 OPERATORS = {
     "zoo": "published method", "random": "random tree", "crossover": "crossover", "subtree": "new subtree",
     "node": "other operation", "constant": "other constant", "insert": "operation inserted", "shrink": "part removed",
+    "model": "language model",
 }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from kdzero_gp.analysis.markup import Cell
@@ -18,9 +19,12 @@ def reproduction_panel(snapshot: Snapshot) -> dict[str, Any]:
     export = f"kdzero-gp export {shlex.quote(str(snapshot.folder))} -o distiller.py"
     student, teacher = (bench.get(f"{side}_shapes", {}) for side in ("student", "teacher"))
     deciding = settings.family.deciding
+    repeated = computed_as(settings, bench)
+    if settings.llm.asked:  # a model does not say the same again
+        repeated = replace(repeated, llm=replace(settings.llm, replay=settings.llm.replay or str(snapshot.folder)))
     return {
         "commands": [
-            ("Repeat this run", evolve_command(computed_as(settings, bench))),
+            ("Repeat this run", evolve_command(repeated)),
             ("Take the winner as a file that needs only torch", export),
         ],
         "versions": ", ".join(f"{name} {version}" for name, version in snapshot.versions.items()),

@@ -1,0 +1,114 @@
+"""Do random distillers of the detection space compile and train a step on odd shapes?
+
+    python experiments/detection/detector_trees.py --trees 5000
+
+Pairs of other strides, channels, anchors and image sizes; batches with an empty image, without any box, with crowds,
+and with boxes at the border or smaller than a place. Prints how many raised or gave a number that is not finite.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from random import Random
+
+import torch
+from torch import Tensor
+
+from kdzero_gp.compiler import Expression, compile_distiller, pair_shapes
+from kdzero_gp.evolution.grammar import Grammar, Slot
+from kdzero_gp.families.detection import DETECTION
+from primitives import LOSS
+
+Shapes = dict[str, tuple[int, ...]]
+CLASSES = 3
+
+
+def _shapes(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], anchors: int) -> Shapes:
+    levels: Shapes = {f"fpn{3 + n}": (c, *size) for n, (c, size) in enumerate(zip(channels, sizes, strict=True))}
+    return levels | {"logits": (CLASSES, anchors), "deltas": (4, anchors), "boxes": (4, anchors)}
+
+
+# student, teacher: equal; other channels; other numbers of anchors (no scores in common); odd sides; one place
+PAIRS: tuple[tuple[Shapes, Shapes], ...] = (
+    (_shapes((6, 6, 6), ((8, 10), (4, 5), (2, 3)), 105), _shapes((6, 6, 6), ((8, 10), (4, 5), (2, 3)), 105)),
+    (_shapes((4, 4, 4), ((6, 6), (3, 3), (2, 2)), 49), _shapes((9, 9, 9), ((6, 6), (3, 3), (2, 2)), 49)),
+    (_shapes((5, 5), ((6, 8), (3, 4)), 60), _shapes((7, 7), ((6, 8), (3, 4)), 540)),
+    (_shapes((3, 8, 4), ((7, 5), (4, 3), (2, 2)), 51), _shapes((8, 3, 4), ((7, 5), (4, 3), (2, 2)), 51)),
+    (_shapes((4, 4), ((1, 1), (1, 1)), 2), _shapes((6, 6), ((2, 1), (1, 1)), 2)),
+)
+
+
+def batch(shapes: Shapes, count: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Random outputs of one network; boxes are in order and reach beyond the image."""
+    outputs = {name: 2.0 * torch.randn(count, *shape, generator=generator) for name, shape in shapes.items()}
+    corner = torch.rand(count, 2, shapes["boxes"][1], generator=generator) * 1.2 - 0.1
+    outputs["boxes"] = torch.cat([corner, corner + 0.3 * torch.rand(corner.shape, generator=generator)], dim=1)
+    return outputs
+
+
+def targets(kind: str, count: int, generator: torch.Generator) -> Tensor:
+    """Boxes N×5×5: at random, one of the whole image, one at the border, one smaller than a place, a crowd; ``one``: an
+    image without any among them; ``none``: no box at all."""
+    corner = torch.rand(count, 5, 2, generator=generator) * 0.7
+    rows = torch.cat([corner, corner + 0.3 * torch.rand(count, 5, 2, generator=generator)], dim=2)
+    rows[:, 1] = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    rows[:, 2] = torch.tensor([0.9, 0.95, 1.0, 1.0])
+    rows[:, 3] = torch.tensor([0.5, 0.5, 0.5 + 1e-3, 0.5 + 1e-3])
+    number = torch.randint(CLASSES, (count, 5, 1), generator=generator).float()
+    number[:, 4] = -2.0 - number[:, 4]
+    everything = torch.cat([rows, number], dim=2)
+    nothing = torch.tensor([0.0, 0.0, 0.0, 0.0, -1.0]).expand(5, 5)
+    if kind == "none":
+        everything[:] = nothing
+    elif kind == "one":
+        everything[0] = nothing
+    return everything
+
+
+def trees(number: int, seed: int = 0) -> Iterator[tuple[int, Expression]]:
+    """Random distillers, each with the number of its pair."""
+    random = Random(seed)
+    grammars = [Grammar("open", pair_shapes(s, t, DETECTION.knowledge).types) for s, t in PAIRS]
+    for index in range(number):
+        grammar = grammars[index % len(PAIRS)]
+        nodes = grammar.grow(Slot(LOSS), random.randint(4, 9), random)
+        yield index % len(PAIRS), grammar.to_expression(nodes)
+
+
+def outcome(expression: Expression, pair: int, seed: int) -> str:
+    """One step of a student that is its own outputs: ``fine``, ``not finite`` or the error."""
+    student_shapes, teacher_shapes = PAIRS[pair]
+    generator = torch.Generator().manual_seed(seed)
+    try:
+        distiller = compile_distiller(expression, student_shapes, teacher_shapes, knowledge=DETECTION.knowledge)
+        student = {name: t.requires_grad_() for name, t in batch(student_shapes, 3, generator).items()}
+        teacher = batch(teacher_shapes, 3, generator)
+        loss = distiller(student, teacher, targets(("some", "one", "none")[seed % 3], 3, generator))
+        loss.backward()
+        gradients = [t.grad for t in student.values() if t.grad is not None]
+    except Exception as error:
+        return f"{type(error).__name__}: {error}".splitlines()[0][:160]
+    finite = all(bool(tensor.isfinite().all()) for tensor in [loss.detach(), *gradients])
+    return "fine" if finite else "not finite"
+
+
+def main() -> None:
+    """Count the outcomes and print the first tree of each."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trees", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    found: Counter[str] = Counter()
+    for index, (pair, expression) in enumerate(trees(arguments.trees, arguments.seed)):
+        result = outcome(expression, pair, index)
+        if result != "fine" and not found[result]:
+            print(f"pair {pair}: {expression}: {result}")
+        found[result] += 1
+    for result, count in found.most_common():
+        print(f"{count:6d} {result}")
+
+
+if __name__ == "__main__":
+    main()

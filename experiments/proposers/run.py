@@ -1,0 +1,196 @@
+"""Does a language model beside the evolution find better distillers than what costs nothing?
+
+Five arms on digits, all of a seed on one prepared pair: evolution; with births of a model; with as many fresh random
+trees; with as many trees of a small probabilistic grammar fitted to the run's own fittest; with births of the model,
+whose prompt shows nothing of the run. Compared at equal full trainings and equal seconds, those of the model's calls
+among them. One row a search in ``result.jsonl``; a second start goes on.
+
+    python experiments/proposers/run.py --work FOLDER                       # SmolLM2-135M of this machine, 8 seeds
+    python experiments/proposers/run.py --work FOLDER --url URL --model NAME [--key-env VARIABLE]
+    python experiments/proposers/run.py --work FOLDER --seeds               # the table of what there is
+"""
+
+import argparse
+import importlib.util
+import itertools
+import json
+import shutil
+import time
+from dataclasses import replace
+from pathlib import Path
+
+from guests import FittedGrammar, FreshTrees
+
+from kdzero_gp.engine.machine import Machine
+from kdzero_gp.language_model import ModelSettings
+from kdzero_gp.progress import Progress
+from kdzero_gp.search.options import settings_from
+from kdzero_gp.search.prepare import PROXY_TASK, TEACHER
+from kdzero_gp.search.run import Work
+from kdzero_gp.search.storage import DATABASE, Database
+
+HERE = Path(__file__).parent
+ARMS = ("evolution", "model", "fresh trees", "generator", "model without parents")
+SHARE, POPULATION = 0.05, 20
+CALLS = "calls.jsonl"
+
+
+def _module(path):
+    """Another study's program."""
+    spec = importlib.util.spec_from_file_location(path.parent.name, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+SEARCH_QUALITY = _module(HERE.parent / "search_quality" / "run.py")
+
+
+class Searched(Work):
+    """A search without published methods and race, with a guest by its arm."""
+
+    arm = ""
+
+    def measure_zoo(self):
+        """Nothing."""
+
+    def _race(self):
+        """Nothing."""
+
+    _confirm = _race
+
+    def guest(self):
+        seed = self.settings.search.seed
+        if self.arm == "fresh trees":
+            return FreshTrees(self.grammar, SHARE, seed)
+        if self.arm == "generator":
+            return FittedGrammar(self.grammar, SHARE, seed)
+        proposer = super().guest()
+        if proposer is not None:
+            proposer.with_parents = self.arm != "model without parents"
+            proposer.correspondence._connect = _timed(proposer.correspondence._connect, self.folder / CALLS)
+        return proposer
+
+
+def _timed(connect, path):
+    """An endpoint whose calls' seconds are kept."""
+
+    def connected():
+        endpoint = connect()
+        ask = endpoint.ask
+
+        def timed(*arguments):
+            start = time.perf_counter()
+            reply = ask(*arguments)
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"seconds": round(time.perf_counter() - start, 2)}) + "\n")
+            return reply
+
+        endpoint.ask = timed
+        return endpoint
+
+    return connected
+
+
+def settings_of(arm, seed, births, llm):
+    """A search's settings: the task's own."""
+    whole = settings_from({"task": "digits", "seed": seed, "pop": POPULATION, "generations": births // POPULATION,
+                           "seed_zoo": False})  # fmt: skip
+    return replace(whole, llm=llm) if "model" in arm else whole
+
+
+def searched(folder, arm, settings, like, machine):
+    """Carry out one search, or go on with it, on the pair that is prepared in ``like``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / DATABASE).exists():
+        if like != folder:
+            for name in (TEACHER, PROXY_TASK):
+                shutil.copy(like / name, folder / name)
+        Database.create(folder, {"settings": settings.as_dict(), "versions": {}}).close()
+    with Database.open(folder) as database:
+        if not database.fact("finished"):
+            work = Searched(folder, database, settings, machine, Progress())
+            work.arm = arm
+            work.run()
+
+
+def measured(folder):
+    """The best fitness over births, full trainings and seconds, and what the guest gave."""
+    with Database.read(folder) as database:
+        known = {e.digest: e for e in database.evaluations()}
+        births, cost = database.births(), database.seconds("evaluation")
+        account = database.fact("language_model", {})
+    path = folder / CALLS
+    calls = [json.loads(line)["seconds"] for line in path.read_text().splitlines()] if path.exists() else []
+    guests = [b for b in births if b.operator in ("model", "fresh", "generator")]
+    # where the calls fell is not kept: each of the model's births carries its share of their seconds
+    each = sum(calls) / len(guests) if guests else 0.0
+    best, spent, trained, curve = float("inf"), 0.0, 0, []
+    for number, birth in enumerate(births, 1):
+        spent += each * (birth.operator == "model")
+        if birth.duplicate_of is None:
+            found = known[birth.digest]
+            spent += cost[birth.digest]
+            trained += not found.equivalent_to and not found.screen
+            best = min(best, float("inf") if found.fitness is None else found.fitness)
+        curve.append((number, trained, round(spent, 1), round(best, 4)))
+    fates = [known[b.digest].status.value for b in guests]
+    return {
+        "births": len(births), "trainings": trained, "seconds": round(spent, 1), "best": best, "curve": curve[9::10],
+        "guests": {name: fates.count(name) for name in sorted(set(fates))}, "call_seconds": calls, "account": account,
+    }  # fmt: skip
+
+
+def summary(rows):
+    """Each arm less evolution alone and less fresh trees: differences in best fitness, positive where the arm is
+    better, paired by seed, with 95 % intervals."""
+    by, table = {(row["arm"], row["seed"]): row for row in rows}, {}
+    for arm, other in itertools.product(ARMS, ("evolution", "fresh trees")):
+        seeds = sorted({seed for name, seed in by if name == arm} & {seed for name, seed in by if name == other})
+        if arm != other and seeds:
+            pairs = [(by[arm, seed], by[other, seed]) for seed in seeds]
+            table[f"{arm} − {other}"] = {
+                axis: SEARCH_QUALITY.better_at(axis, pairs) for axis in ("births", "trainings", "seconds")
+            }
+    return table
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=list(range(8)))
+    parser.add_argument("--births", type=int, default=600)
+    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
+    parser.add_argument("--url", help="of another model's server")
+    parser.add_argument("--model", default="SmolLM2-135M-Instruct")
+    parser.add_argument("--key-env")
+    parser.add_argument("--output", type=Path, default=HERE / "result.jsonl")
+    given = parser.parse_args()
+    lines = given.output.read_text(encoding="utf-8").splitlines() if given.output.exists() else []
+    rows = [json.loads(line) for line in lines]
+    todo = [
+        (seed, arm) for seed, arm in itertools.product(given.seeds, given.arms)
+        if not any(row["arm"] == arm and row["seed"] == seed for row in rows)
+    ]  # fmt: skip
+    running = None
+    if todo and given.url is None:
+        from server import serve
+
+        running, given.url = serve()
+    for seed, arm in todo:
+        llm = ModelSettings(given.url, given.model, given.key_env, SHARE, timeout=600.0)
+        folder = given.work / f"{arm.replace(' ', '-')}-{seed}"
+        like = given.work / f"{given.arms[0].replace(' ', '-')}-{seed}"
+        searched(folder, arm, settings_of(arm, seed, given.births, llm), like, Machine("cpu", given.workers))
+        row = {"arm": arm, "seed": seed, "model": given.model if "model" in arm else None, **measured(folder)}
+        rows.append(row)
+        with given.output.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        print(arm, seed, row["best"], row["trainings"], f"{row['seconds']:.0f} s", row["guests"], flush=True)
+    del running
+    print(json.dumps(summary(rows), indent=1, ensure_ascii=False))
+
+
+if __name__ == "__main__":
+    main()

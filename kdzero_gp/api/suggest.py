@@ -1,0 +1,97 @@
+"""``suggest``: distillers for a pair without a search."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from kdzero_gp.analysis.run import Run as StoredRun
+from kdzero_gp.api.given import given
+from kdzero_gp.api.search import Run, must_have_networks, texts_of
+from kdzero_gp.api.shown import shown
+from kdzero_gp.engine.machine import Machine
+from kdzero_gp.errors import SettingError
+from kdzero_gp.objects import is_own
+from kdzero_gp.progress import Progress
+from kdzero_gp.search.options import settings_from
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.suggestions import Suggestion, Wish
+from kdzero_gp.search.suggestions import suggest as suggested
+
+# What a run's folder decides, so that it cannot be said again.
+_OF_RUN = ("data", "image_size", "channels", "space", "magnitude")
+
+
+def suggest(
+    teacher: Any = None,
+    student: Any = None,
+    train: Any = None,
+    validation: Any = None,
+    test: Any = None,
+    *,
+    count: int = 5,
+    goal: str = "",
+    step_time: float | None = None,
+    run: StoredRun | str | Path | None = None,
+    family: str = "classification",
+    out: str | Path | None = None,
+    task: str | None = None,
+    classes: int | Sequence[str] | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    timeout: float = 600.0,
+    verbose: bool = True,
+    progress: Progress | None = None,
+    **options: Any,
+) -> list[Suggestion]:
+    """Suggest ``count`` distillers for a pair, each with a paragraph of reasons and as a file that needs only torch.
+
+    Pair and data are given as for ``evolve``; or a ``run`` of the pair, from which its best, and variations that its
+    surrogate finds promising, are taken, too. ``goal``: what is wanted, in words, for a language model (``llm_url``,
+    ``llm_model``, …, as in ``evolve``); without one the zoo and the run suggest. ``knowledge`` says what may be used,
+    ``loss_memory`` (MiB) and ``step_time`` (milliseconds) what it may cost. Every candidate is screened and trained
+    once by the pair's proxy. Raises KdzeroError.
+
+    Example: ``kdzero_gp.suggest(task="digits", goal="robust to a weak teacher")[0].reason``.
+    """
+    with shown(verbose, progress) as told:
+        if run is not None:
+            settings = _of_run(run, options, (teacher, student, train, task))
+            chosen = run.given if isinstance(run, Run) else given()
+        else:
+            chosen = given(teacher, student, train, validation, test, family=family, task=task, classes=classes)
+            named = {name: getattr(chosen, name) for name in ("task", "data", "teacher", "student")}
+            with chosen.known():
+                settings = settings_from(texts_of(options) | named)
+        must_have_networks(settings)
+        folder = Path(out) if out is not None else _next_folder(settings.task)
+        source = run.folder if isinstance(run, StoredRun) else run
+        wish = Wish(count, goal, step_time, None if source is None else Path(source))
+        told.note(f"folder: {folder}")
+        with chosen.known():
+            return suggested(folder, settings, wish, Machine(device, workers, timeout=timeout), told)
+
+
+def _of_run(run: StoredRun | str | Path, options: Mapping[str, Any], pair: tuple[Any, ...]) -> RunSettings:
+    """The settings of an earlier run, with the limits and the model that are asked for now."""
+    if any(one is not None for one in pair) or any(options.get(name) is not None for name in _OF_RUN):
+        raise SettingError("a run has its pair and data already; leave out run, or teacher, student and data")
+    earlier = (run if isinstance(run, StoredRun) else StoredRun(run)).settings
+    asked = settings_from(texts_of({n: v for n, v in options.items() if n.startswith("llm_") or n in _LIMITS}))
+    changes: dict[str, Any] = {"llm": asked.llm, "knowledge": asked.knowledge}
+    if options.get("loss_memory") is not None:
+        changes["plan"] = replace(earlier.plan, loss_memory=asked.plan.loss_memory)
+    return replace(earlier, **changes)
+
+
+_LIMITS = ("knowledge", "loss_memory")
+
+
+def _next_folder(task: str) -> Path:
+    """The first ``suggestions/TASK-N`` that does not exist."""
+    name, number = "own" if is_own(task) else task, 1
+    while (folder := Path("suggestions") / f"{name}-{number}").exists():
+        number += 1
+    return folder

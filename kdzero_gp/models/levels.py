@@ -1,0 +1,44 @@
+"""What all detectors give alike: levels by their stride, boxes as shares of the image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from kdzero_gp.models.geometry import decode_deltas, decode_distances
+
+KINDS = {"anchors": decode_deltas, "priors": decode_deltas, "points": decode_distances}
+"""What a detector's boxes are relative to, and so its kind: anchors with a sigmoid for each class (RetinaNet) or as
+the first of two stages, priors with a softmax over the classes and the background (SSD), points with a centreness
+(FCOS)."""
+
+Outputs = dict[str, Tensor]
+
+
+def named_levels(images: Tensor, levels: list[Tensor]) -> Outputs:
+    """Maps by the logarithm of their stride, so that two networks' levels are matched by it; of two at one stride the
+    first."""
+    named: Outputs = {}
+    for level in levels:
+        named.setdefault(f"fpn{max(1, round(math.log2(images.shape[2] / level.shape[2])))}", level)
+    return named
+
+
+def completed(outputs: Mapping[str, Tensor], images: Tensor) -> Outputs:
+    """With ``boxes`` as shares of the image and ``size``."""
+    height, width = images.shape[2:]
+    kind = next(kind for kind in KINDS if kind in outputs)
+    scale, size = _constants(height, width, images.device)
+    boxes = KINDS[kind](outputs["deltas"], outputs[kind]) / scale
+    return dict(outputs) | {"boxes": boxes, "size": size.expand(len(images), 1, 2)}
+
+
+@lru_cache(maxsize=64)
+def _constants(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Kept, since a step that copies numbers to a device waits for it."""
+    scale = torch.tensor([width, height, width, height], dtype=torch.float32, device=device)
+    return scale[:, None], torch.tensor([[height, width]], dtype=torch.float32, device=device)

@@ -1,0 +1,331 @@
+"""Operations and published methods of detectors, against formulas written with loops."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision.ops import generalized_box_iou
+
+import kdzero_gp
+from kdzero_gp.compiler import pair_shapes
+from kdzero_gp.draw import describe, to_latex
+from kdzero_gp.errors import ExpressionTypeError
+from kdzero_gp.evolution.grammar import Grammar
+from kdzero_gp.families.detection import DETECTION
+from primitives import BOXES, CATALOGUE, MAPS
+
+sys.path.append(str(Path(__file__).parent.parent / "experiments" / "detection"))
+import detector_trees
+
+SIZES = {3: (6, 8), 4: (3, 4), 5: (2, 2)}
+SHAPES = {f"fpn{level}": (4, *size) for level, size in SIZES.items()}
+SHAPES |= {"logits": (3, 12), "deltas": (4, 12), "boxes": (4, 12)}
+# image 0 has three objects, of which two overlap, and a crowd; image 1 has one object; image 2 is empty
+TRUTH = torch.tensor(
+    [
+        [[0.1, 0.1, 0.4, 0.6, 0], [0.3, 0.3, 0.9, 0.9, 1], [0.96, 0.97, 1.0, 1.0, 2], [0.6, 0.0, 1.0, 0.2, -3]],
+        [[0.0, 0.0, 0.5, 0.5, 1], [0, 0, 0, 0, -1], [0, 0, 0, 0, -1], [0, 0, 0, 0, -1]],
+        [[0, 0, 0, 0, -1]] * 4,
+    ],
+    dtype=torch.float64,
+)
+
+
+def boxes_of(generator):
+    corner = torch.rand(3, 2, 12, generator=generator, dtype=torch.float64) * 0.6
+    return torch.cat([corner, corner + 0.05 + 0.4 * torch.rand(corner.shape, generator=generator)], dim=1)
+
+
+@pytest.fixture
+def batch():
+    """Outputs of both networks in float64, and boxes."""
+    generator = torch.Generator().manual_seed(3)
+    sides = []
+    for _ in range(2):
+        side = {n: torch.randn(3, *s, generator=generator, dtype=torch.float64) for n, s in SHAPES.items()}
+        sides.append(side | {"boxes": boxes_of(generator)})
+    for tensor in sides[0].values():
+        tensor.requires_grad_()
+    return *sides, TRUTH
+
+
+def sigmoid(z):
+    return 1 / (1 + math.exp(-z))
+
+
+def bce(s, t):
+    p, q = sigmoid(t), sigmoid(s)
+    return -(p * math.log(q) + (1 - p) * math.log(1 - q))
+
+
+def channel_attention(t):
+    shares = torch.stack([t[c].abs().mean() / 0.5 for c in range(len(t))]).exp()
+    return len(t) * shares / shares.sum()
+
+
+ANCHORS = {  # (student's column, teacher's column) -> number
+    "bce_at": ("logits", lambda s, t: sum(bce(a, b) for a, b in zip(s, t, strict=True))),
+    "qfl_at": ("logits", lambda s, t: sum(abs(sigmoid(b) - sigmoid(a)) * bce(a, b) for a, b in zip(s, t, strict=True))),
+    "l1_at": ("deltas", lambda s, t: sum(abs(a - b) for a, b in zip(s, t, strict=True))),
+    "giou_at": ("boxes", lambda s, t: 1 - float(generalized_box_iou(torch.tensor([s]), torch.tensor([t])))),
+}
+
+
+@pytest.mark.parametrize("name", ANCHORS)
+def test_a_distance_of_anchors_equals_its_formula(name, batch):
+    student, teacher, _ = batch
+    leaf, formula = ANCHORS[name]
+    given = CATALOGUE[name].function(student[leaf], teacher[leaf])
+    for n in range(3):
+        for m in range(12):
+            wanted = formula(student[leaf][n, :, m].tolist(), teacher[leaf][n, :, m].tolist())
+            assert given[n, m].item() == pytest.approx(wanted, rel=1e-6)
+    assert torch.autograd.gradcheck(
+        lambda x: CATALOGUE[name].function(x, teacher[leaf]), [student[leaf]], fast_mode=True
+    )
+
+
+def test_generalised_overlap_is_finite_where_boxes_have_no_area():
+    flat = torch.zeros(1, 4, 1, requires_grad=True)
+    loss = CATALOGUE["giou_at"].function(flat, torch.zeros(1, 4, 1)).sum()
+    loss.backward()
+    assert loss.isfinite() and flat.grad.isfinite().all()
+
+
+def test_attended_differences_weigh_channels_by_the_teacher(batch):
+    student, teacher, _ = batch
+    operation = CATALOGUE["attended_l2_at"].function
+    given = operation(student["fpn3"], teacher["fpn3"])
+    for n in range(3):
+        weights = channel_attention(teacher["fpn3"][n])
+        gap = (student["fpn3"][n] - teacher["fpn3"][n]) ** 2
+        torch.testing.assert_close(given[n], sum(weights[c] * gap[c] for c in range(4)))
+    assert torch.autograd.gradcheck(lambda x: operation(x, teacher["fpn3"]), [student["fpn3"]], fast_mode=True)
+
+
+def touching(row, height, width):
+    """The places of a map that a box touches."""
+    left, top, right, bottom = row[0] * width, row[1] * height, row[2] * width, row[3] * height
+    return {
+        (i, j) for i in range(height) for j in range(width) if i < bottom and i + 1 > top and j < right and j + 1 > left
+    }
+
+
+def foreground(rows, height, width):
+    found = torch.zeros(height, width, dtype=torch.float64)
+    for row in rows:
+        places = touching(row, height, width) if row[4] >= 0 else ()
+        for i, j in places:
+            found[i, j] = max(found[i, j].item(), 1 / len(places))
+    return found
+
+
+def background(rows, height, width):
+    taken = set().union(*(touching(row, height, width) for row in rows if row[4] != -1))
+    free = [(i, j) for i in range(height) for j in range(width) if (i, j) not in taken]
+    found = torch.zeros(height, width, dtype=torch.float64)
+    for i, j in free:
+        found[i, j] = 1 / len(free)
+    return found
+
+
+def centre(rows, height, width):
+    found = torch.zeros(height, width, dtype=torch.float64)
+    for left, top, right, bottom, number in rows:
+        if number < 0:
+            continue
+        wide, high = max(0.5, (right - left) * width / 6), max(0.5, (bottom - top) * height / 6)
+        for i in range(height):
+            for j in range(width):
+                y, x = i + 0.5 - (top + bottom) / 2 * height, j + 0.5 - (left + right) / 2 * width
+                bell = math.exp(-((x / wide) ** 2 + (y / high) ** 2) / 2)
+                found[i, j] = max(found[i, j].item(), bell)
+    return found
+
+
+def attention(level):
+    height, width = level.shape[1:]
+    powers = (level.abs().mean(0) / 0.5).exp()
+    return height * width * powers / powers.sum()
+
+
+PLACES = {
+    "foreground": lambda rows, level: foreground(rows, *level.shape[1:]),
+    "background": lambda rows, level: background(rows, *level.shape[1:]),
+    "inside": lambda rows, level: (foreground(rows, *level.shape[1:]) > 0).double(),
+    "centre": lambda rows, level: centre(rows, *level.shape[1:]),
+    "attention": lambda rows, level: attention(level),
+    "attended_foreground": lambda rows, level: foreground(rows, *level.shape[1:]) * attention(level),
+    "attended_background": lambda rows, level: background(rows, *level.shape[1:]) * attention(level),
+}
+
+
+@pytest.mark.parametrize("name", PLACES)
+@pytest.mark.parametrize("level", SIZES)
+def test_a_weight_of_places_equals_its_formula(name, level, batch):
+    _, teacher, truth = batch
+    given = CATALOGUE[name].function(teacher[f"fpn{level}"], truth)
+    assert (given >= 0).all()
+    for n in range(3):
+        torch.testing.assert_close(given[n], PLACES[name](truth[n].tolist(), teacher[f"fpn{level}"][n]))
+
+
+def test_all_objects_count_alike_however_small(batch):
+    _, teacher, truth = batch
+    weights = CATALOGUE["foreground"].function(teacher["fpn3"], truth[1:2])
+    assert weights.sum().item() == pytest.approx(1.0)
+    corner = torch.tensor([[[1.0, 1.0, 1.0, 1.0, 0.0]]], dtype=torch.float64)
+    assert CATALOGUE["foreground"].function(teacher["fpn3"][:1], corner)[0, -1, -1] == 1.0
+
+
+def test_weights_of_anchors_equal_their_formulas(batch):
+    from torchvision.ops import box_iou
+
+    _, teacher, truth = batch
+    rich = CATALOGUE["rich"].function(teacher["logits"], truth)
+    overlap = CATALOGUE["overlap"].function(teacher["boxes"], truth)
+    assert (CATALOGUE["every"].function(teacher["logits"], truth) == torch.ones(3, 12)).all()
+    for n in range(3):
+        real = truth[n][truth[n][:, 4] >= 0][:, :4]
+        for m in range(12):
+            assert rich[n, m].item() == pytest.approx(max(map(sigmoid, teacher["logits"][n, :, m].tolist())))
+            best = float(box_iou(teacher["boxes"][n, :, m][None], real).max()) if len(real) else 0.0
+            assert overlap[n, m].item() == pytest.approx(best)
+
+
+def test_means_and_sums_in_units_of_weights():
+    losses = torch.rand(2, 5, dtype=torch.float64, requires_grad=True)
+    weights = torch.tensor([[0.0, 2.0, 0.0, 1.0, 0.5], [0.0] * 5], dtype=torch.float64)
+    mean, total = (CATALOGUE[name].function(losses, weights) for name in ("weigh", "by_positives"))
+    torch.testing.assert_close(mean[0], (2 * losses[0, 1] + losses[0, 3] + 0.5 * losses[0, 4]) / 3.5)
+    assert mean[1] == 0
+    torch.testing.assert_close(total, torch.stack([losses[0].sum() / 3.5, losses[1].sum()]))
+    for name in ("weigh", "by_positives"):
+        assert torch.autograd.gradcheck(lambda x: CATALOGUE[name].function(x, weights), [losses], fast_mode=True)  # noqa: B023
+
+
+def test_every_operation_for_detectors_is_checked_here():
+    checked = {*ANCHORS, *PLACES, "attended_l2_at", "rich", "overlap", "every", "by_positives"}
+    assert {o.name for o in CATALOGUE if o.dense == BOXES} == checked
+
+
+# --- the zoo ------------------------------------------------------------------------------------------------
+
+
+def standardised(x):
+    rows = x.transpose(0, 1).flatten(1)
+    rows = (rows - rows.mean(1, keepdim=True)) / (rows.var(1, unbiased=False, keepdim=True) + 1e-5).sqrt()
+    return rows.view(x.shape[1], x.shape[0], *x.shape[2:]).transpose(0, 1)
+
+
+def pkd(s, t, truth):
+    return sum(((standardised(s[n]) - standardised(t[n])) ** 2).mean() for n in ("fpn3", "fpn4", "fpn5"))
+
+
+def cwd_fpn(s, t, truth):
+    total = 0
+    for n in ("fpn3", "fpn4", "fpn5"):
+        q, p = (side[n].flatten(2).softmax(2) for side in (s, t))
+        total = total + (p * (p.log() - q.log())).sum() / (p.shape[0] * p.shape[1])
+    return total
+
+
+def fgd(s, t, truth):
+    total = 0
+    for name in ("fpn3", "fpn4", "fpn5"):
+        for n in range(3):
+            gap = (s[name][n] - t[name][n]) ** 2
+            gap = (channel_attention(t[name][n])[:, None, None] * gap).sum(0)
+            for factor, mask in ((1.0, foreground), (0.5, background)):
+                weight = mask(truth[n].tolist(), *gap.shape) * attention(t[name][n])
+                if weight.sum() > 0:
+                    total = total + factor * (weight * gap).sum() / weight.sum() / 3
+    return total
+
+
+def detkds(s, t, truth):
+    total = 0
+    for n in ("fpn3", "fpn4", "fpn5"):
+        sides = []
+        for side in (s, t):
+            rows = torch.stack([channel_attention(one) for one in side[n]])
+            sides.append(rows / rows.square().sum(0, keepdim=True).sqrt())
+        total = total + (sides[0] - sides[1]).abs().mean()
+    return total
+
+
+def crosskd(s, t, truth):
+    total = 0
+    for n in range(3):
+        p, q = t["logits"][n].sigmoid(), s["logits"][n].sigmoid()
+        rich = p.amax(0)
+        cross_entropy = -(p * q.log() + (1 - p) * (1 - q).log())
+        scores = ((p - q).abs() * cross_entropy).sum() / max(1.0, float(rich.sum()))
+        overlap = torch.diagonal(generalized_box_iou(s["boxes"][n].T, t["boxes"][n].T))
+        total = total + (scores + ((1 - overlap) * rich).sum() / rich.sum()) / 3
+    return total
+
+
+@pytest.mark.parametrize("formula", [pkd, cwd_fpn, fgd, detkds, crosskd], ids=lambda f: f.__name__)
+def test_the_zoo_equals_its_independent_formula(formula, batch):
+    student, teacher, truth = batch
+    entry = kdzero_gp.zoo.entries[formula.__name__]
+    distiller = kdzero_gp.compile(entry.text, SHAPES, SHAPES, knowledge=DETECTION.knowledge).double()
+    given, expected = distiller(student, teacher, truth), formula(student, teacher, truth)
+    torch.testing.assert_close(given, expected)
+    for name in entry.knowledge:
+        if name in entry.text:
+            pair = (torch.autograd.grad(value, student[name], retain_graph=True)[0] for value in (given, expected))
+            torch.testing.assert_close(*pair)
+
+
+# --- the space ----------------------------------------------------------------------------------------------
+
+
+def test_the_space_of_detectors_has_their_operations_and_none_that_needs_labels_of_images():
+    types = pair_shapes(SHAPES, SHAPES, DETECTION.knowledge).types
+    for space in ("open", "kdzero"):
+        known = {operation.name for operation, _, _ in Grammar(space, types).rules}
+        assert not known & {o.name for o in CATALOGUE if o.dense == MAPS or (o.needs and not o.dense)}
+        assert (space == "open") == (known >= {o.name for o in CATALOGUE if "boxes" in o.dense})
+    with pytest.raises(ExpressionTypeError, match="conf is for pairs with a label for each of the logits"):
+        kdzero_gp.parse("times(conf(l2(fpn3)), 1)", types)
+    with pytest.raises(ExpressionTypeError):  # a weight is of a level as it is
+        kdzero_gp.parse("times(no(weigh(l2_at(fpn3), foreground(abs(fpn3)))), 1)", types)
+
+
+def test_detectors_with_other_anchors_have_levels_in_common():
+    other = SHAPES | {"logits": (3, 4), "deltas": (4, 4), "boxes": (4, 4)}
+    types = pair_shapes(SHAPES, other, DETECTION.knowledge).types
+    assert set(types) == {"fpn3", "fpn4", "fpn5"}
+    known = {operation.name for operation, _, _ in Grammar("open", types).rules}
+    assert {"weigh", "foreground", "attended_l2_at"} <= known and not known & {"giou_at", "rich", "conf"}
+
+
+def test_weights_are_of_the_teacher_alone_and_a_tree_has_words_and_a_formula(batch):
+    student, teacher, truth = batch
+    text = "times(no(weigh(l2_at(fpn3), attended_foreground(fpn3))), 1)"
+    distiller = kdzero_gp.compile(text, SHAPES, SHAPES, knowledge=DETECTION.knowledge).double()
+    teacher["fpn3"].requires_grad_()
+    loss = distiller(student, teacher, truth)
+    loss.backward()
+    assert teacher["fpn3"].grad is None and student["fpn3"].grad[:2].abs().sum() > 0
+    assert (student["fpn3"].grad[2] == 0).all(), "an image without objects gives nothing here"
+    types = pair_shapes(SHAPES, SHAPES, DETECTION.knowledge).types
+    expression = kdzero_gp.parse(text, types)
+    assert "at each place, weighted where the teacher looks at objects, all of them alike" in describe(
+        expression, types
+    )
+    assert to_latex(expression, types)
+
+
+def test_random_trees_compile_and_train_a_step_on_odd_shapes():
+    """5,000 by experiments/detection/detector_trees.py."""
+    wrong = [
+        (str(expression), result)
+        for index, (pair, expression) in enumerate(detector_trees.trees(60, seed=7))
+        if (result := detector_trees.outcome(expression, pair, index)) != "fine"
+    ]
+    assert wrong == []

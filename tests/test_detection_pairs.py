@@ -1,0 +1,65 @@
+"""Five small pairs of detectors end to end, from files to a distilled student, by the real command line."""
+
+import json
+
+import pytest
+
+from commands import command
+from drawn_boxes import write_coco, write_voc
+
+FEW = ("--precision", "float32", "--threads", "1", "--batch-size", "4", "--epochs", "1")
+
+
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    """With a box of no area and an image without boxes."""
+    root = tmp_path_factory.mktemp("voc") / "data"
+    return write_voc(root, {"train": 12, "val": 4, "test": 4}, more={0: [(5, 5, 5, 9, "red")]})
+
+
+@pytest.fixture(scope="module")
+def coco(tmp_path_factory):
+    """With crowds, and images of other sizes."""
+    root = tmp_path_factory.mktemp("coco") / "data"
+    return write_coco(root, {"train": 12, "val": 4, "test": 4}, crowds={1, 13}, sizes={3: (48, 80), 4: (128, 128)})
+
+
+LEVEL = "times(no(weigh(l2_at(fpn3), foreground(fpn3))), 1)"
+OBJECTNESS = "times(no(weigh(bce_at(objectness), rich(objectness))), 1)"
+PAIRS = {
+    "equal-anchors": ("voc", "fcos_small_4", "fcos_small_4", "zoo:crosskd"),
+    "other-anchors": ("coco", "fcos_small_4", "retinanet_small_4", "zoo:fgd"),
+    "own-detector": ("coco", "fcos_small_4", "tiny_detection:Own", LEVEL),
+    "two-stages": ("voc", "fasterrcnn_small_4", "fasterrcnn_small_4", OBJECTNESS),
+    "ssdlite": ("coco", "fcos_small_4", "torchvision:ssdlite320_mobilenet_v3_large", "times(no(l1(catt(fpn4))), 1)"),
+}
+
+
+def run(*arguments):
+    code, output, errors = command(*arguments)
+    assert code == 0, output + errors
+
+
+@pytest.fixture(scope="module")
+def weights_of(tmp_path_factory):
+    """Trains a teacher on data, once for all pairs that have it."""
+    found = {}
+
+    def train(teacher, data):
+        if (teacher, data) not in found:
+            out = tmp_path_factory.mktemp("teacher") / "out"
+            run("train", *data, "--model", teacher, "--out", out, *FEW, "--epochs", "12")
+            found[teacher, data] = out / "student.safetensors"
+        return found[teacher, data]
+
+    return train
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_pair_is_distilled_and_measured(name, tmp_path, request, weights_of):
+    kind, teacher, student, distiller = PAIRS[name]
+    data = ("--task", "detection", "--data", str(request.getfixturevalue(kind)), "--image-size", "64")
+    run("distill", *data, "--teacher", teacher, "--teacher-weights", weights_of(teacher, data), "--student", student,
+        "--distiller", distiller, "--out", tmp_path / "student", *FEW)  # fmt: skip
+    found = json.loads((tmp_path / "student" / "result.json").read_text())
+    assert {"ap", "ap50", "detection_loss"} <= found["test"].keys() and found["test"]["detection_loss"] > 0

@@ -1,8 +1,8 @@
 """In which setting of the embedded task do distillers differ, and is there anything better than ``kd`` to be found?
 
 Single distillers and sums of two of them, each at several magnitudes, are trained from scratch as a race does, all
-seeds and magnitudes of one in a single pass (grouped convolutions). The magnitudes, and the best sums, are chosen on two
-seeds by validation images; ten other seeds report. One line a setting and distiller.
+seeds and magnitudes of one in a single pass (grouped convolutions). The magnitudes, and the best sums, are chosen on
+two seeds by validation images; ten other seeds report. One line a setting and distiller.
 
     cd experiments/embedded && python headroom.py w4_n900_v397 w2_n500 --seeds 10
 """
@@ -172,7 +172,8 @@ def study(name, seeds, rows, bases, wanted):
         row = {"setting": name, "distiller": " + ".join(terms) or ALONE, "shares": chosen[terms][1] if terms else (),
                "tuning": chosen[terms][0] if terms else None, "teacher": bench.teacher,
                "images": [len(s.labels) for s in (bench.train, bench.validation, bench.test)],
-               "validation": [round(v, 4) for v in results[terms][0]], "test": [round(v, 4) for v in results[terms][1]]}  # fmt: skip
+               "validation": [round(v, 4) for v in results[terms][0]],
+               "test": [round(v, 4) for v in results[terms][1]]}  # fmt: skip
         rows.write(json.dumps(row) + "\n")
     rows.flush()
     print(f"\n{name}: teacher {bench.teacher['validation_accuracy']:.4f} / {bench.teacher['test_accuracy']:.4f}, "

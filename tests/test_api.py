@@ -192,7 +192,14 @@ def test_a_stopped_run_is_given_back_in_a_notebook(notebook, vectors, monkeypatc
         for layer in (teacher[0], teacher[2]):
             layer.weight.copy_(torch.eye(*layer.weight.shape))
             layer.bias.zero_()
-    tiny = {"generations": 1, "pop": 2, "out": tmp_path / "run", "progress": Interrupted()}
+    tiny = {
+        "generations": 1,
+        "pop": 2,
+        "fresh_seeds": 1,
+        "prune": 2,
+        "out": tmp_path / "run",
+        "progress": Interrupted(),
+    }
     if not notebook:
         with pytest.raises(KeyboardInterrupt):
             kdzero_gp.evolve(teacher, linear, vectors, **tiny)

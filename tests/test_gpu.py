@@ -102,7 +102,7 @@ def test_random_distillers_give_the_values_and_gradients_of_the_processor():
 
 SEARCH = ("--generations", "2", "--pop", "5", "--images", "128", "--validation-images", "64", "--warm-epochs", "1",
           "--proxy-epochs", "1", "--race-epochs", "1", "--race-top", "1", "--race-seeds", "1",
-          "--fresh-seeds", "0", "--seed", "3",
+          "--fresh-seeds", "0", "--prune", "0", "--seed", "3",
           "--workers", "1", "--device", DEVICE)  # fmt: skip
 BIRTHS = 10
 TABLES = ("facts", "births", "evaluations", "measurements")

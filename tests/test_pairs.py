@@ -135,7 +135,7 @@ def test_a_pair_is_searched(teacher, student, images, workplace, monkeypatch):
     succeed(
         "evolve", *options(images, teacher, student), "--generations", 1, "--pop", 2, "--images", 64,
         "--validation-images", 64, "--race-seeds", 1,
-        "--fresh-seeds", 0, "--race-top", 1, "--workers", 1, "--out", "run",
+        "--fresh-seeds", 0, "--prune", 0, "--race-top", 1, "--workers", 1, "--out", "run",
     )  # fmt: skip
     shown = json.loads(succeed("show", "run", "--json"))
     assert shown["finished"]

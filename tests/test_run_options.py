@@ -15,7 +15,7 @@ from kdzero_gp.search.storage import Database
 from test_runs import finished, rows, started, wait_until
 
 TINY = ("evolve", "--generations", "3", "--pop", "4", "--race-top", "1", "--race-seeds", "1",
-        "--fresh-seeds", "0", "--images", "128",
+        "--fresh-seeds", "0", "--prune", "0", "--images", "128",
         "--validation-images", "64", "--workers", "1")  # fmt: skip
 
 pytestmark = [

@@ -53,7 +53,7 @@ main(prog_name="kdzero-gp")
 """
 QUICK = [sys.executable, "-c", _QUICK]
 SMALL = ("evolve", "--generations", "4", "--pop", "5", "--race-top", "2", "--race-seeds", "2",
-          "--fresh-seeds", "3", "--images", "128",
+          "--fresh-seeds", "3", "--prune", "3", "--images", "128",
          "--validation-images", "64", "--seed", "3")  # fmt: skip
 KILLS = 20 if os.environ.get("KDZERO_LONG") else 3
 TABLES = ("facts", "births", "evaluations", "measurements")
@@ -456,6 +456,7 @@ WRONG = {
     "sample-ratio": (("--sample-ratio", "0"), ("--sample-ratio",)),
     "race-seeds": (("--race-seeds", "0"), ("--race-seeds",)),
     "fresh-seeds": (("--fresh-seeds", "-1"), ("--fresh-seeds",)),
+    "prune": (("--prune", "-1"), ("--prune",)),
     "images": (("--images", "3"), ("--images", "at least 64")),
     "weights": (("--weight", "cross_entropy=-1"), ("fitness weights",)),
     "magnitude": (("--magnitude", "big"), ("--magnitude",)),

@@ -9,6 +9,7 @@ import os
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -18,11 +19,14 @@ import torch
 import kdzero_gp
 from kdzero_gp import objects
 from kdzero_gp.search.storage import Database
+from kdzero_gp.tasks import own
 from kdzero_gp.workers.engine import Event, News, answered
 
 USERS = Path(__file__).resolve().parent / "users"
 SEPARATE = ("no_guard", "notebook")
 SCRIPTS = sorted(path.stem for path in USERS.glob("*.py") if path.stem not in SEPARATE)
+# The end of a search in a few trainings; scripts show how one begins.
+QUICK = {"fresh_seeds": 1, "prune": 0, "zoo_factors": (1.0,)}
 # Lines that are not empty.
 LONGEST = 40
 
@@ -70,6 +74,8 @@ def ran(tmp_path_factory):
         threads = torch.get_num_threads()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(printed):
             patch.setattr("kdzero_gp.workers.crew.LocalEngine", InlineEngine)
+            for plan in ("OWN", "OWN_IMAGES"):
+                patch.setattr(own, plan, replace(getattr(own, plan), **QUICK))
             patch.chdir(folder)
             names = runpy.run_path(str(USERS / f"{name}.py"), run_name="__main__")
         torch.set_num_threads(threads)

@@ -1,8 +1,8 @@
 """In which setting of the embedded task do distillers differ, and is there anything better than ``kd`` to be found?
 
-Single distillers and sums of two of them, each at several magnitudes, are trained from scratch as a race does, all seeds
-and magnitudes of one in a single pass (grouped convolutions). The magnitudes, and the best sum, are chosen on two seeds
-by validation images; ten other seeds report. One line a setting and distiller.
+Single distillers and sums of two of them, each at several magnitudes, are trained from scratch as a race does, all
+seeds and magnitudes of one in a single pass (grouped convolutions). The magnitudes, and the best sums, are chosen on
+two seeds by validation images; ten other seeds report. One line a setting and distiller.
 
     cd experiments/embedded && python headroom.py w4_n900_v397 w2_n500 --seeds 10
 """
@@ -32,12 +32,21 @@ from kdzero_gp.search.prepare import prepare
 from kdzero_gp.search.settings import RunSettings
 
 HERE = Path(__file__).parent
-TERMS = {  # those that need no adapter
-    "kd": "no(kl(softmax_C(logits, 4)))", "kl1": "no(kl(softmax_C(logits, 1)))", "wsld": "focal(soft_cross_entropy(softmax_C(logits, 4)))",
-    "mse": "no(l2(logits))", "pear": "no(pear(softmax_C(logits, 4)))", "pear'": "no(pear(transpose(softmax_C(logits, 4))))",
-    "cor": "no(cor(emb))", "corl": "no(cor(logits))", "sp": "no(l2(norm_C(mm(feat))))", "nst": "no(mmd(norm_HW(feat)))",
-    "at": "no(l2(norm_HW(mean_C(pow2(feat)))))", "pkt": "no(kl_mean(proportion_C(scale(mm(norm_C(emb))))))",
-}  # fmt: skip
+# Those that need no adapter.
+TERMS = {
+    "kd": "no(kl(softmax_C(logits, 4)))",
+    "kl1": "no(kl(softmax_C(logits, 1)))",
+    "wsld": "focal(soft_cross_entropy(softmax_C(logits, 4)))",
+    "mse": "no(l2(logits))",
+    "pear": "no(pear(softmax_C(logits, 4)))",
+    "pear'": "no(pear(transpose(softmax_C(logits, 4))))",
+    "cor": "no(cor(emb))",
+    "corl": "no(cor(logits))",
+    "sp": "no(l2(norm_C(mm(feat))))",
+    "nst": "no(mmd(norm_HW(feat)))",
+    "at": "no(l2(norm_HW(mean_C(pow2(feat)))))",
+    "pkt": "no(kl_mean(proportion_C(scale(mm(norm_C(emb))))))",
+}
 FACTORS = (1.0, 3.0, 10.0, 30.0)
 SHARES = ((1.0, 1.0), (3.0, 1.0), (10.0, 3.0), (10.0, 10.0))
 TUNING, FRESH = (0, 1), 100
@@ -52,28 +61,28 @@ class Students:
             torch.manual_seed(seed)
             networks.append(build(name, 10, 1))
         self.count = len(seeds)
-        states = [dict(n.named_parameters()) for n in networks]
-        self.p = {k: torch.cat([s[k].detach() for s in states]) if "fc" not in k else torch.stack([s[k].detach() for s in states])
-                  for k in states[0]}  # fmt: skip
-        self.p = {k: v.clone().requires_grad_() for k, v in self.p.items()}
-        self.stats = {k: torch.cat([dict(n.named_buffers())[k].clone() for n in networks])
-                      for k in ("stage1.1.running_mean", "stage1.1.running_var", "stage2.1.running_mean", "stage2.1.running_var")}  # fmt: skip
-        self.v = {k: torch.zeros_like(t) for k, t in self.p.items()}
+        self.p = {}
+        for key in dict(networks[0].named_parameters()):
+            values = [dict(network.named_parameters())[key].detach() for network in networks]
+            self.p[key] = (torch.stack if key.startswith("fc") else torch.cat)(values).clone().requires_grad_()
+        names = [f"{stage}.1.running_{value}" for stage in ("stage1", "stage2") for value in ("mean", "var")]
+        self.stats = {key: torch.cat([dict(n.named_buffers())[key].clone() for n in networks]) for key in names}
+        self.v = {key: torch.zeros_like(tensor) for key, tensor in self.p.items()}
 
     def stage(self, x, name, training):
         x = F.conv2d(x, self.p[f"{name}.0.weight"], padding=1, groups=self.count)
-        x = F.batch_norm(x, self.stats[f"{name}.1.running_mean"], self.stats[f"{name}.1.running_var"],
-                         self.p[f"{name}.1.weight"], self.p[f"{name}.1.bias"], training, 0.1)  # fmt: skip
+        statistics_ = (self.stats[f"{name}.1.running_mean"], self.stats[f"{name}.1.running_var"])
+        x = F.batch_norm(x, *statistics_, self.p[f"{name}.1.weight"], self.p[f"{name}.1.bias"], training, 0.1)
         return F.relu(x)
 
     def __call__(self, x, training):
         """Images SxBx1x8x8."""
-        s, b = x.shape[:2]
         x = x.transpose(0, 1).flatten(1, 2)
         x = self.stage(F.max_pool2d(self.stage(x, "stage1", training), 2), "stage2", training)
-        feat = x.unflatten(1, (s, -1)).transpose(0, 1)
+        feat = x.unflatten(1, (self.count, -1)).transpose(0, 1)
         emb = feat.mean((3, 4))
-        return {"logits": torch.baddbmm(self.p["fc.bias"][:, None], emb, self.p["fc.weight"].transpose(1, 2)), "emb": emb, "feat": feat}
+        logits = torch.baddbmm(self.p["fc.bias"][:, None], emb, self.p["fc.weight"].transpose(1, 2))
+        return {"logits": logits, "emb": emb, "feat": feat}
 
     def step(self, loss, rate, clip=5.0, decay=5e-4, momentum=0.9):
         names = list(self.p)
@@ -103,7 +112,8 @@ def train(bench, recipe, loss, seeds):
                 break
             index = order[:, part * size : (part + 1) * size]
             out, labels = students(split.images[index], True), split.labels[index]
-            own = F.cross_entropy(out["logits"].flatten(0, 1), labels.flatten(), reduction="none").unflatten(0, (len(seeds), -1)).mean(1)
+            own = F.cross_entropy(out["logits"].flatten(0, 1), labels.flatten(), reduction="none")
+            own = own.unflatten(0, (len(seeds), -1)).mean(1)
             if loss is not None:
                 own = own + loss(out, {k: t[index] for k, t in split.teacher.items()}, labels)
             students.step(own.sum(), recipe.rate(step, per_epoch))
@@ -117,7 +127,8 @@ def train(bench, recipe, loss, seeds):
 
 def loss_of(bench, evaluator, text):
     """One term's values of S students at magnitude 1 relative to the cross-entropy's gradient at the warm student."""
-    source = source_of(parse(f"times({text}, 1)"), bench.student_shapes, bench.teacher_shapes, None, knowledge=bench.family.knowledge)
+    shapes = bench.student_shapes, bench.teacher_shapes
+    source = source_of(parse(f"times({text}, 1)"), *shapes, None, knowledge=bench.family.knowledge)
     probed = evaluator.probe(Probe(source, 0, "relative"))
     if probed.reason:
         raise ValueError(probed.reason)
@@ -153,6 +164,7 @@ def study(name, seeds, rows, bases, wanted):
     sums = sorted((t for t in chosen if len(t) == 2), key=lambda t: -chosen[t][0])[:3]
     results = {}
     for terms in [(), *singles, *sums]:
+
         def loss(*a, terms=terms):
             return sum(f * losses[t](*a) for f, t in zip(chosen[terms][1], terms, strict=True))
 
@@ -160,7 +172,8 @@ def study(name, seeds, rows, bases, wanted):
         row = {"setting": name, "distiller": " + ".join(terms) or ALONE, "shares": chosen[terms][1] if terms else (),
                "tuning": chosen[terms][0] if terms else None, "teacher": bench.teacher,
                "images": [len(s.labels) for s in (bench.train, bench.validation, bench.test)],
-               "validation": [round(v, 4) for v in results[terms][0]], "test": [round(v, 4) for v in results[terms][1]]}  # fmt: skip
+               "validation": [round(v, 4) for v in results[terms][0]],
+               "test": [round(v, 4) for v in results[terms][1]]}  # fmt: skip
         rows.write(json.dumps(row) + "\n")
     rows.flush()
     print(f"\n{name}: teacher {bench.teacher['validation_accuracy']:.4f} / {bench.teacher['test_accuracy']:.4f}, "
@@ -170,8 +183,10 @@ def study(name, seeds, rows, bases, wanted):
         cells = []
         for values, others in zip(results[terms], kd, strict=True):
             paired = [100 * (a - b) for a, b in zip(values, others, strict=True)]
-            cells.append(f"{100 * statistics.fmean(values):6.2f} (sd {100 * statistics.stdev(values):4.2f}) {statistics.fmean(paired):+6.2f} ± {interval(paired):4.2f}")
-        print(f"  {' + '.join(terms) or ALONE:14s} {chosen[terms][1] if terms else ()!s:14s} validation {cells[0]}   test {cells[1]}", flush=True)
+            mean, sd = 100 * statistics.fmean(values), 100 * statistics.stdev(values)
+            cells.append(f"{mean:6.2f} (sd {sd:4.2f}) {statistics.fmean(paired):+6.2f} ± {interval(paired):4.2f}")
+        shares = str(chosen[terms][1] if terms else ())
+        print(f"  {' + '.join(terms) or ALONE:14s} {shares:14s} validation {cells[0]}   test {cells[1]}", flush=True)
 
 
 def main():

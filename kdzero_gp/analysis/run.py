@@ -18,6 +18,7 @@ from kdzero_gp.analysis.comparison import compare as compare_trees
 from kdzero_gp.analysis.results import HallOfFame, Race, RankedDistiller
 from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import Expression, digest, pair_shapes, parse, zoo
+from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.language_model.proposer import ModelProposer
 from kdzero_gp.proxy.evaluator import Train
@@ -165,6 +166,16 @@ class Run:
         """The winner: first of the race among evolved distillers, or the fittest before a race. Raises ``RunError``
         where nothing has a fitness yet."""
         return self.find(1)
+
+    @property
+    def winner(self) -> tuple[Expression, KnowledgeTypes | None, tuple[float, ...]]:
+        """What the run exports, whom the fresh seeds named and pruned, or the best so far: its expression, the
+        knowledge that it is made of and its final magnitudes. Raises ``RunError`` where nothing has a fitness yet."""
+        settings = self.settings
+        entry, rows = self._read(lambda database: winner(database, settings)), self._rows()
+        if entry is None:
+            return self.best.expression, rows.knowledge, self.best.magnitudes
+        return rows.parse(entry.expression), rows.knowledge, entry.magnitudes
 
     def top(self, count: int = 10) -> HallOfFame:
         """The best ``count`` distillers."""

@@ -132,20 +132,22 @@ def free_name(path: Path) -> Path:
 
 @click.command()
 @click.argument("what", metavar="DIR|EXPRESSION|ZOO_NAME")
-@click.option("--rank", type=int, default=1, show_default=True, help="Which of a run's distillers, best first.")
+@click.option("--rank", type=int, help="Which of a run's distillers, best first [default: the run's winner, pruned].")
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     help=".svg, .png, .pdf, .dot, .mmd, .tex or .txt [default: a new tree.svg]",
 )
-def inspect(what: str, rank: int, output: Path | None) -> None:
+def inspect(what: str, rank: int | None, output: Path | None) -> None:
     """Draw a distiller's tree."""
     from kdzero_gp import draw
+    from kdzero_gp.analysis.run import Run
 
-    found = distiller_of(what, rank)
     numbers: tuple[float, ...] = ()
-    if isinstance(found, tuple):
+    if rank is None and Path(what).is_dir():
+        expression, knowledge, numbers = Run(what).winner
+    elif isinstance(found := distiller_of(what, 1 if rank is None else rank), tuple):
         expression, knowledge = found
     else:
         expression, knowledge, numbers = found.expression, found.knowledge, found.magnitudes

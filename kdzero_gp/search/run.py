@@ -412,7 +412,7 @@ class Work:
                 else:
                     smaller.append(entry)
             todo = without_result(self.database, PRUNING, smaller, found.seeds)
-            self.progress.begin("pruning", len(todo))
+            self._begin("pruning", len(todo))
             run_race(self.database, self._source, self._all, todo, PRUNING)
             self.progress.end()
 

@@ -26,7 +26,7 @@ for _ in range(30):
 kdzero_gp.knowledge(teacher, X)
 
 # %%
-tiny = {"generations": 1, "pop": 4, "race_top": 1, "race_seeds": 1, "workers": 1}
+tiny = {"generations": 1, "pop": 4, "race_top": 1, "race_seeds": 1, "fresh_seeds": 0, "prune": 0, "workers": 1}
 run = kdzero_gp.evolve(teacher, lambda: network(3), (X, y), **tiny)
 
 # %%

@@ -9,9 +9,12 @@ import random
 import torch
 from hypothesis import strategies as st
 
-from kdzero_gp.compiler import Expression
+from kdzero_gp.compiler import Expression, zoo
 from primitives import BATCH, CATALOGUE, CONSTANTS, LOGITS, MAGNITUDES, SAMPLE, PairType
 from primitives.types import RANKS
+
+# The published methods for pairs of images; those for label maps are in test_places.py.
+IMAGE_ZOO = {name: entry.expression for name, entry in zoo.entries.items() if not entry.dense}
 
 # --- pairs of shapes, per sample ----------------------------------------------------------------------------
 

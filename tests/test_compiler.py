@@ -32,6 +32,7 @@ from primitives.types import DISTRIBUTIONS, RANKS
 from strategies import (
     CROSS,
     EQUAL,
+    IMAGE_ZOO,
     KNOWLEDGE,
     PAIRS,
     SMALL_CROSS,
@@ -51,9 +52,7 @@ EVALUATED = 1000 if LONG else 120
 TOLERANCE = 1e-6
 STOCHASTIC = ("mask", "drop")
 
-# those for label maps are in test_places.py
-ANY = {name: entry.expression for name, entry in kdzero_gp.zoo.entries.items() if not entry.dense}
-zoo = pytest.mark.parametrize("name", ANY)
+zoo = pytest.mark.parametrize("name", IMAGE_ZOO)
 pairs = pytest.mark.parametrize("pair", PAIRS.values(), ids=PAIRS)
 small_pairs = pytest.mark.parametrize("pair", SMALL_PAIRS.values(), ids=SMALL_PAIRS)
 
@@ -77,7 +76,7 @@ def knowledge_of(expression):
 
 
 def test_zoo_has_the_published_distillers():
-    assert set(ANY) == set(references.ZOO)
+    assert set(IMAGE_ZOO) == set(references.ZOO)
     for entry in kdzero_gp.zoo.entries.values():
         assert entry.description
         assert entry.reference
@@ -123,7 +122,7 @@ def test_zoo_is_finite_on_the_smallest_batches(name, count):
 TRAINED = [
     pytest.param(name, pair, id=f"{name}-{kind}")
     for kind, pair in (("cross", CROSS), ("tokens", TOKENS))
-    for name in ANY
+    for name in IMAGE_ZOO
     if (name, kind) != ("at", "tokens")
 ]
 
@@ -209,7 +208,7 @@ SOME_TREES = random_trees(60, seed=11, searchable_only=False)
 
 @small_pairs
 def test_teacher_never_gets_a_gradient(pair):
-    for tree in [*ANY.values(), *SOME_TREES]:
+    for tree in [*IMAGE_ZOO.values(), *SOME_TREES]:
         student, teacher, labels = batch_of(pair)
         for tensor in teacher.values():
             tensor.requires_grad_()
@@ -232,7 +231,7 @@ def test_targets_carry_no_gradient():
 def test_prepared_targets_belong_to_one_sample_each(pair):
     """So that they can be computed once and drawn in any order."""
     rows = torch.tensor([3, 0, 4])
-    for tree in [*ANY.values(), *SOME_TREES, *random_trees(EVALUATED, seed=12)]:
+    for tree in [*IMAGE_ZOO.values(), *SOME_TREES, *random_trees(EVALUATED, seed=12)]:
         _, teacher, labels = batch_of(pair, count=6)
         distiller = compiled(tree, pair)
         whole = distiller.prepare(teacher, labels)
@@ -398,7 +397,7 @@ def divergences_in(trees):
 
 @small_pairs
 def test_no_divergence_gets_what_is_not_normalised(pair):
-    trees = [*ANY.values(), *random_trees(TREES, seed=18, searchable_only=False)]
+    trees = [*IMAGE_ZOO.values(), *random_trees(TREES, seed=18, searchable_only=False)]
     checked = 0
     for term, given in list(divergences_in(trees))[:EVALUATED]:
         seen = []
@@ -478,8 +477,8 @@ print(json.dumps(sorted(found)))
 def exported(tmp_path_factory):
     """Exported distillers in one folder: {name: (expression, pair)}, and the folder."""
     folder = tmp_path_factory.mktemp("exported")
-    cases = {f"zoo_{name}": (tree, EQUAL) for name, tree in ANY.items()}
-    cases |= {f"cross_{name}": (tree, SMALL_CROSS) for name, tree in ANY.items()}
+    cases = {f"zoo_{name}": (tree, EQUAL) for name, tree in IMAGE_ZOO.items()}
+    cases |= {f"cross_{name}": (tree, SMALL_CROSS) for name, tree in IMAGE_ZOO.items()}
     for number, tree in enumerate(random_trees(EXPORTED_TREES, seed=19, searchable_only=False)):
         cases[f"tree_{number:03}"] = (tree, SMALL_CROSS if number % 2 else SMALL_EQUAL)
     for name, (tree, pair) in cases.items():
@@ -664,7 +663,7 @@ def test_knowledge_that_is_not_used_need_not_be_passed():
 
 
 def test_distiller_works_in_lower_precision():
-    for name, tree in ANY.items():
+    for name, tree in IMAGE_ZOO.items():
         student, teacher, labels = batch_of(SMALL_EQUAL, dtype=torch.bfloat16)
         assert compiled(tree, SMALL_EQUAL, torch.bfloat16)(student, teacher, labels).isfinite(), name
 
@@ -687,7 +686,7 @@ def test_every_zoo_distiller_has_a_meaning_for_a_transformer_and_a_convolution()
     """Any pair works, says DESIGN section 6."""
     without = []
     square = {**TOKENS[1], "feat": (192, 16)}
-    for name, tree in ANY.items():
+    for name, tree in IMAGE_ZOO.items():
         try:
             type_of(tree, pair_shapes(TOKENS[0], square).types)
         except ExpressionTypeError:

@@ -23,7 +23,7 @@ from kdzero_gp.evolution import SPACES, Grammar, Limits, Score, Search, SearchSe
 from kdzero_gp.evolution.search import NEW_HEIGHT
 from kdzero_gp.evolution.variation import MUTATIONS, crossover, within_limits
 from primitives import CATALOGUE, CONSTANTS, LOSS, PAPER_CONSTANTS
-from strategies import KNOWLEDGE, TOKEN_KNOWLEDGE
+from strategies import IMAGE_ZOO, KNOWLEDGE, TOKEN_KNOWLEDGE
 
 WITHOUT_MAPS = {name: KNOWLEDGE[name] for name in ("logits", "emb")}
 PAIRS = {"convolutional": KNOWLEDGE, "without-maps": WITHOUT_MAPS, "tokens": TOKEN_KNOWLEDGE}
@@ -110,7 +110,7 @@ def test_every_operation_of_a_space_is_grown_sooner_or_later(space, pair):
 def test_published_methods_that_fit_the_pair_belong_to_the_open_space(pair):
     grammar = grammar_of("open", pair)
     fitting = set()
-    for name, expression in zoo.items():
+    for name, expression in IMAGE_ZOO.items():
         with contextlib.suppress(ExpressionError):
             check(expression, grammar.knowledge)
             fitting.add(name)
@@ -268,7 +268,7 @@ _SCRIPT = """
 import json, sys
 sys.path.insert(0, {tests!r})
 import test_evolution as t
-print(json.dumps(t.lines(t.births_of(seeds=list(t.zoo.values())[:3], seed=5))))
+print(json.dumps(t.lines(t.births_of(seeds=list(t.IMAGE_ZOO.values())[:3], seed=5))))
 """
 
 
@@ -284,7 +284,7 @@ def test_the_same_seed_gives_the_same_births_whatever_the_hash_seed():
         for seed in ("1", "4242")
     ]
     found = [json.loads(process.communicate(timeout=120)[0]) for process in started]
-    assert found[0] == found[1] == lines(births_of(seeds=list(zoo.values())[:3], seed=5))
+    assert found[0] == found[1] == lines(births_of(seeds=list(IMAGE_ZOO.values())[:3], seed=5))
 
 
 @pytest.mark.parametrize("options", [{}, {"removal": "worst"}, {"sample_ratio": 0.5}, {"random_search": True}], ids=str)
@@ -327,7 +327,7 @@ def test_removal_worst_keeps_the_fittest_and_of_equals_the_youngest():
 @pytest.mark.parametrize("window", [None, 3, 8])
 def test_the_population_keeps_its_size_and_a_generation_is_that_many_births(removal, window):
     births = []
-    search = toy_search(removal=removal, in_flight=window, on_birth=births.append, seeds=list(zoo.values()))
+    search = toy_search(removal=removal, in_flight=window, on_birth=births.append, seeds=list(IMAGE_ZOO.values()))
     for generation in search.run():
         assert len(search.population) == 8
         assert generation.births == len(births) == 8 * (generation.number + 1)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import kdzero_gp
 from kdzero_gp import tasks
 from kdzero_gp.engine.batches import Resident
 from kdzero_gp.engine.recipe import Recipe
@@ -50,6 +51,14 @@ def test_the_winner_is_exported_and_shown_on_the_page(run):
     command("report", folder)
     page = (folder / "report.html").read_text()
     assert "right pixels" in page and "accuracy" not in page
+
+
+def test_every_distiller_of_the_run_can_be_read_drawn_and_used(run):
+    found = kdzero_gp.Run(run[0])
+    for member in found.top(20):
+        assert member.sentence.startswith("Matches") and member._repr_html_()
+        assert isinstance(member.distiller(), torch.nn.Module)
+    assert found.compare(1, 2)._repr_html_()
 
 
 def test_trainings_are_compared_by_the_measure_that_decides(run, tmp_path):

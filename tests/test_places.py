@@ -6,12 +6,13 @@ from random import Random
 
 import pytest
 import torch
+from matplotlib.mathtext import MathTextParser
 
 import kdzero_gp
 from devices import OnDevice, fake_batch, loss_on_cuda, pretended_cuda
 from kdzero_gp.compiler import compile_distiller, pair_shapes
 from kdzero_gp.compiler.canonical import canonical
-from kdzero_gp.draw import describe
+from kdzero_gp.draw import describe, to_latex, to_svg
 from kdzero_gp.errors import ExpressionTypeError
 from kdzero_gp.evolution.grammar import Grammar, Slot
 from kdzero_gp.families.segmentation import SEGMENTATION
@@ -227,6 +228,26 @@ def test_the_canonical_form_means_the_same(batch):
     assert wrong == []
 
 
+def trees_by_operation():
+    """For each operation a distiller that has it, and the number of its pair."""
+    found = {}
+    for number, tree in trees.trees(400, seed=9):
+        for node in tree.walk():
+            found.setdefault(node.name, (tree, number))
+    return found
+
+
+def test_every_operation_is_drawn_and_written():
+    found = trees_by_operation()
+    for operation in DENSE:
+        tree, number = found[operation.name]
+        shapes = pair_shapes(*trees.PAIRS[number][:2], SEGMENTATION.knowledge)
+        formula = to_latex(tree, shapes.types)
+        MathTextParser("path").parse(f"${formula}$")
+        assert "<" not in formula and operation.words.split("<")[0] in describe(tree, shapes.types)
+        assert operation.name in to_svg(tree, shapes=shapes)
+
+
 def on_device(expression, number):
     student, teacher, places = trees.PAIRS[number]
     knowledge = SEGMENTATION.knowledge
@@ -236,10 +257,7 @@ def on_device(expression, number):
 
 
 def test_every_operation_and_method_for_label_maps_stays_on_the_device():
-    found = {}
-    for number, tree in trees.trees(400, seed=9):
-        for node in tree.walk():
-            found.setdefault(node.name, (tree, number))
+    found = trees_by_operation()
     for operation in DENSE:
         on_device(*found[operation.name])
     for entry in kdzero_gp.zoo.entries.values():

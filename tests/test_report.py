@@ -39,6 +39,7 @@ from kdzero_gp.report.panels.fitness import COUNTS
 from kdzero_gp.report.panels.snapshot import read_snapshot
 from kdzero_gp.report.panels.trees import to_mathml
 from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredEvaluation
+from strategies import IMAGE_ZOO
 from synthetic import synthetic_run
 from test_draw import random_tree
 
@@ -368,7 +369,7 @@ def test_a_run_without_any_fitness_has_a_page(tmp_path):
 
 
 def test_every_formula_becomes_well_formed_mathml():
-    trees = [*zoo.values(), *(random_tree(5 + seed % 40, seed) for seed in range(200))]
+    trees = [*IMAGE_ZOO.values(), *(random_tree(5 + seed % 40, seed) for seed in range(200))]
     for tree in trees:
         whole = to_mathml(to_latex(tree))
         root = ElementTree.fromstring(whole)

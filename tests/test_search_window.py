@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from kdzero_gp.compiler import zoo
 from kdzero_gp.evolution import Score, Search, SearchSettings, Slot, nondominated
 from kdzero_gp.evolution.shrinkage import FLOOR, Record
 from kdzero_gp.evolution.variation import MUTATIONS
 from primitives import LOSS
+from strategies import IMAGE_ZOO
 from test_evolution import births_of, grammar_of, lines, toy_search, toy_verdict
 
 
@@ -68,7 +68,7 @@ def test_nsga_keeps_the_front_of_population_and_child():
 
 
 def test_a_search_with_objectives_is_reproducible():
-    options = {"evaluate": two_objectives, "objectives": ("cross_entropy", "memory"), "seeds": list(zoo.values())}
+    options = {"evaluate": two_objectives, "objectives": ("cross_entropy", "memory"), "seeds": list(IMAGE_ZOO.values())}
     assert lines(births_of(**options)) == lines(births_of(**options))
 
 

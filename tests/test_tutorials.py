@@ -6,6 +6,7 @@ share one session, as in a notebook.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -56,6 +57,7 @@ def test_there_is_a_page_for_each_kind_of_user():
         "own-detector.md",
         "own-pair.md",
         "plain-loop.md",
+        "segmentation.md",
         "study.md",
         "tabular.md",
         "trainer.md",
@@ -70,6 +72,8 @@ def test_the_page_runs_as_it_is_written(page, tmp_path):
         pytest.importorskip(module)
     text = page.read_text(encoding="utf-8")
     assert text.count("\n```") == 2 * len(BLOCK.findall(text)), "a block in another language is not run"
+    for data in page.parent.glob("*.zip"):  # what a page asks to be saved
+        shutil.copy(data, tmp_path)
     done = subprocess.run(
         [sys.executable, "-c", SESSION, str(page), BLOCK.pattern], cwd=tmp_path, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=PATIENCE,

@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from kdzero_gp.analysis import markup
 from kdzero_gp.compiler import Expression, terms
+from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import format_argument
 from kdzero_gp.draw import describe
 from kdzero_gp.draw.graphs import role_of
@@ -59,6 +60,7 @@ class TreeComparison:
     shared: tuple[Expression, ...]
     name_a: str = "a"
     name_b: str = "b"
+    knowledge: KnowledgeTypes | None = None
 
     @property
     def differences(self) -> tuple[AlignedRow, ...]:
@@ -89,13 +91,14 @@ class TreeComparison:
             for row in self.rows
         ]  # fmt: skip
         headers = ["term", "place", f"a: {self.name_a}", "", f"b: {self.name_b}"]
-        trees = (self.a, self.b)
-        pictures = [markup.tag("td", markup.picture(tree, 420), style="vertical-align:top") for tree in trees]
+        drawn = [markup.picture(tree, 420, self.knowledge) for tree in (self.a, self.b)]
+        pictures = [markup.tag("td", picture, style="vertical-align:top") for picture in drawn]
+        a, b = (describe(tree, self.knowledge) for tree in (self.a, self.b))
         shared = Markup(", ").join(map(markup.code, self.shared)) or "nothing"
         return markup.plain(
             markup.tag("table", markup.tag("tr", *pictures)), markup.table(headers, rows, range(5)),
             markup.tag("p", f"Similarity {self.similarity:.2f}. Largest shared subtrees: ", shared, "."),
-            markup.tag("p", f"a: {describe(self.a)}", Markup("<br>"), f"b: {describe(self.b)}"),
+            markup.tag("p", f"a: {a}", Markup("<br>"), f"b: {b}"),
         )  # fmt: skip
 
 

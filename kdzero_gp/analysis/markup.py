@@ -9,6 +9,7 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 
 from kdzero_gp.compiler import Expression
+from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.draw import to_svg
 from kdzero_gp.errors import KdzeroError
 
@@ -61,11 +62,11 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]], left: Sequen
     return tag("table", tag("thead", cells("th", headers)), body, style="border-collapse:collapse")
 
 
-def picture(expression: Expression, width: int | None = None) -> Markup:
+def picture(expression: Expression, width: int | None = None, knowledge: KnowledgeTypes | None = None) -> Markup:
     """The drawing of a distiller inside a page, as wide as the page allows, or at most ``width`` pixels; its text
     where it cannot be drawn."""
     try:
-        drawn = to_svg(expression, direction="auto" if width is None else "right", legend=width is None)
+        drawn = to_svg(expression, knowledge, direction="auto" if width is None else "right", legend=width is None)
     except KdzeroError:
         return code(expression)
     return shrinking(drawn, width)

@@ -14,7 +14,7 @@ from torch import nn
 
 from kdzero_gp.analysis import markup
 from kdzero_gp.common import ALONE_TEXT, UNKNOWN, real
-from kdzero_gp.compiler import Expression, compile_distiller, pair_shapes
+from kdzero_gp.compiler import Expression, compile_distiller
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.draw import describe, to_svg
 from kdzero_gp.families import Measure, TaskFamily
@@ -51,7 +51,7 @@ class RankedDistiller:
 
     ``rank`` as in ``kdzero-gp export --rank``; ``fitness`` (lower is better, 1 is cross-entropy alone), ``metrics``
     and the final ``magnitudes`` are those of its proxy training; ``standing`` is its place in the race, or None;
-    ``birth`` is the number of the birth that first had it.
+    ``birth`` is the number of the birth that first had it; ``knowledge``: the types of the pair's knowledge.
     """
 
     folder: Path
@@ -65,22 +65,12 @@ class RankedDistiller:
     birth: int | None
     generation: int | None
     standing: RaceResult | None = None
+    knowledge: KnowledgeTypes | None = None
 
     @cached_property
     def sentence(self) -> str:
         """What it does, in one English sentence."""
-        return describe(self.expression, self.types)
-
-    @cached_property
-    def types(self) -> KnowledgeTypes:
-        """What the run's pair exposes, with its types."""
-        return pair_shapes(*self._shapes, self.family.knowledge).types
-
-    @cached_property
-    def _shapes(self) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-        with Database.read(self.folder) as database:
-            bench = database.fact("bench")
-        return bench["student_shapes"], bench["teacher_shapes"]
+        return describe(self.expression, self.knowledge)
 
     def source(self) -> str:
         """The text of the file that ``kdzero-gp export`` writes: a class ``Distiller`` that needs only torch."""
@@ -97,11 +87,13 @@ class RankedDistiller:
 
     def distiller(self) -> nn.Module:
         """The torch module for the run's pair, with its final magnitudes: ``module(student, teacher, labels)``."""
-        knowledge = self.family.knowledge
-        return compile_distiller(self.expression, *self._shapes, self.magnitudes or None, knowledge=knowledge)
+        with Database.read(self.folder) as database:
+            bench = database.fact("bench")
+        shapes = bench["student_shapes"], bench["teacher_shapes"]
+        return compile_distiller(self.expression, *shapes, self.magnitudes or None, knowledge=self.family.knowledge)
 
     def _repr_svg_(self) -> str:
-        return to_svg(self.expression, self.types)
+        return to_svg(self.expression, self.knowledge)
 
     @property
     def numbers(self) -> dict[str, str]:
@@ -128,7 +120,7 @@ class RankedDistiller:
 
     def _repr_html_(self) -> str:
         head = markup.tag("p", markup.tag("b", f"Rank {self.rank}"), " ", markup.code(self.expression))
-        drawn = markup.picture(self.expression) + markup.tag("p", self.sentence)
+        drawn = markup.picture(self.expression, knowledge=self.knowledge) + markup.tag("p", self.sentence)
         return markup.plain(head, drawn, markup.table(["", ""], list(self.numbers.items())))
 
 
@@ -167,7 +159,7 @@ def _row(member: RankedDistiller, deciding: Measure) -> list[object]:
     race = member.standing
     return [
         member.rank,
-        markup.picture(member.expression, _THUMBNAIL) + markup.code(member.expression),
+        markup.picture(member.expression, _THUMBNAIL, member.knowledge) + markup.code(member.expression),
         real(member.fitness),
         deciding.text(member.metrics.get(deciding.name, math.nan)),
         UNKNOWN if race is None else deciding.text(*race.value(deciding.name)),

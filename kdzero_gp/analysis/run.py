@@ -7,7 +7,7 @@ state; nothing is ever written into it.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -253,7 +253,7 @@ class Run:
             folder=self.folder, family=rows.settings.family, rank=row.rank, expression=rows.parse(e.expression),
             digest=e.digest, fitness=e.fitness, metrics=e.metrics, magnitudes=e.magnitudes,
             birth=None if birth is None else birth.number,
-            generation=None if birth is None else birth.generation, standing=row.result,
+            generation=None if birth is None else birth.generation, standing=row.result, knowledge=rows.knowledge,
         )  # fmt: skip
 
     # --- closer looks ---------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ class Run:
         """What two distillers share and where they differ. Each is a rank, a digest, an expression or its text, or the
         name of a published method."""
         (left, left_name), (right, right_name) = self._expression(a), self._expression(b)
-        return compare_trees(left, right, left_name, right_name)
+        return replace(compare_trees(left, right, left_name, right_name), knowledge=self._rows().knowledge)
 
     def _expression(self, which: Which) -> tuple[Expression, str]:
         if isinstance(which, RankedDistiller):

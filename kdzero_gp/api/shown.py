@@ -102,4 +102,6 @@ class NotebookProgress(Progress):
         with contextlib.suppress(KdzeroError):
             found = Run(self._folder).best
             self._best = best
-            self._picture = str(markup.tag("p", markup.code(found.expression))) + markup.picture(found.expression)
+            self._picture = str(markup.tag("p", markup.code(found.expression))) + markup.picture(
+                found.expression, knowledge=found.knowledge
+            )

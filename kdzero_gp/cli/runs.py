@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from kdzero_gp.cli.app import console
-from kdzero_gp.errors import SettingError
+from kdzero_gp.errors import ExpressionError, SettingError
 
 if TYPE_CHECKING:
     from kdzero_gp.analysis.results import RankedDistiller
     from kdzero_gp.analysis.run import Run
     from kdzero_gp.compiler import Expression
+    from kdzero_gp.compiler.checking import KnowledgeTypes
 
 # How many operations that became rarer are named.
 SHRUNK = 12
@@ -87,11 +89,12 @@ def _print_lines(run: Run) -> None:
         click.echo(f"go on with: kdzero-gp resume {run.folder}")
 
 
-def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
-    """One of a run's distillers, or the expression of a zoo name or a text. Raises KdzeroError."""
+def distiller_of(what: str, rank: int) -> RankedDistiller | tuple[Expression, KnowledgeTypes | None]:
+    """One of a run's distillers, or the expression of a zoo name or a text with the knowledge that it is made of: the
+    usual one, or that of label maps or of detectors where only these fit. Raises KdzeroError."""
     from kdzero_gp.analysis.run import Run
-    from kdzero_gp.compiler import zoo
-    from kdzero_gp.compiler.zoo import parse_for_some_pair
+    from kdzero_gp.compiler import parse, zoo
+    from kdzero_gp.compiler.zoo import DENSE_KNOWLEDGE
 
     if rank < 1:
         raise SettingError(f"--rank must be at least 1, got {rank}")
@@ -99,10 +102,16 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
         return Run(what).find(rank)
     name = what.removeprefix("zoo:")
     if name in zoo:
-        return zoo[name]
+        return zoo[name], zoo.entries[name].knowledge
     if "(" not in what:
         raise SettingError(f"{what!r} is not a run folder, zoo name or expression; the zoo has {', '.join(zoo)}")
-    return parse_for_some_pair(what)
+    try:
+        return parse(what), None
+    except ExpressionError:
+        for knowledge in DENSE_KNOWLEDGE.values():
+            with contextlib.suppress(ExpressionError):
+                return parse(what, knowledge), knowledge
+        raise
 
 
 @click.command()
@@ -118,14 +127,11 @@ def distiller_of(what: str, rank: int) -> RankedDistiller | Expression:
 def inspect(what: str, rank: int, output: Path) -> None:
     """Draw a distiller's tree."""
     from kdzero_gp import draw
-    from kdzero_gp.compiler import Expression
-    from kdzero_gp.compiler.zoo import usual_types
 
-    distiller = distiller_of(what, rank)
-    expression = distiller if isinstance(distiller, Expression) else distiller.expression
-    types = usual_types(expression) if isinstance(distiller, Expression) else distiller.types
-    draw.write(expression, output, types)
-    click.echo(f"{draw.describe(expression, types)}\nwrote {output}")
+    found = distiller_of(what, rank)
+    expression, knowledge = found if isinstance(found, tuple) else (found.expression, found.knowledge)
+    draw.write(expression, output, knowledge)
+    click.echo(f"{draw.describe(expression, knowledge)}\nwrote {output}")
 
 
 @click.command()
@@ -142,27 +148,33 @@ def inspect(what: str, rank: int, output: Path) -> None:
 def export(what: str, rank: int | None, output: Path | None, shape: tuple[str, ...]) -> None:
     """Write a distiller as a Python file that needs only torch."""
     from kdzero_gp.analysis.run import Run
-    from kdzero_gp.compiler import Expression
     from kdzero_gp.compiler import export as export_expression
+    from kdzero_gp.families.segmentation import SEGMENTATION
 
     distiller = Run(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
     if output is None:
         output = Path("distiller.py")
         if output.exists():
             raise SettingError("distiller.py exists already; name the file to write with -o")
-    if isinstance(distiller, Expression):
-        export_expression(output, distiller, *_shapes(shape, distiller))
+    if isinstance(distiller, tuple):
+        expression, dense = distiller
+        shapes = _shapes(shape, expression, _EXAMPLE_MAPS if dense else _EXAMPLE_SHAPES)
+        export_expression(output, expression, *shapes, knowledge=SEGMENTATION.knowledge if dense else None)
     else:
         distiller.export(output)
     click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy")
 
 
-# Shapes for an expression exported without a pair: a ResNet-56 teacher and a ResNet-20 student on CIFAR-100.
-_EXAMPLE_SHAPES = {"logits": (100,), "emb": (64,), "feat": (64, 8, 8)}
+# Shapes for an expression exported without a pair: a ResNet-56 teacher and a ResNet-20 student on CIFAR-100, and two
+# segmenters of 19 classes on 512×512 pixels.
+_EXAMPLE_SHAPES: dict[str, tuple[int, ...]] = {"logits": (100,), "emb": (64,), "feat": (64, 8, 8)}
+_EXAMPLE_MAPS: dict[str, tuple[int, ...]] = {"logits": (19, 128, 128), "feat": (128, 64, 64)}
 
 
-def _shapes(texts: tuple[str, ...], expression: Expression) -> tuple[dict[str, Any], dict[str, Any]]:
-    student, teacher = dict(_EXAMPLE_SHAPES), dict(_EXAMPLE_SHAPES)
+def _shapes(
+    texts: tuple[str, ...], expression: Expression, example: dict[str, tuple[int, ...]]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    student, teacher = dict(example), dict(example)
     named = set()
     for text in texts:
         name, _equals, sizes = text.partition("=")
@@ -179,7 +191,11 @@ def _shapes(texts: tuple[str, ...], expression: Expression) -> tuple[dict[str, A
     missing = sorted(used - named)
     if missing:
         click.echo(
-            f"assuming the shapes of CIFAR-100's ResNets for {', '.join(missing)}; --shape sets others",
+            f"assuming {', '.join(f'{name}={_sizes(example.get(name, ()))}' for name in missing)}; --shape sets others",
             err=True,
         )
     return student, teacher
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape))

@@ -7,14 +7,11 @@ FT, DML).
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from kdzero_gp.compiler.checking import check
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.parsing import parse
-from kdzero_gp.errors import ExpressionError
 from primitives import BOXES, MAP_LOGITS, MAPS, PairType
 
 # The levels that detectors have in common: strides 8, 16 and 32.
@@ -34,33 +31,12 @@ def over_levels(*terms: str) -> str:
     return text
 
 
-_USUAL: dict[tuple[str, ...], dict[str, PairType] | None] = {
-    (): None,
-    MAPS: {"logits": MAP_LOGITS, "feat": PairType("map"), "low": PairType("map")},
+# How texts for label maps, and for detectors, are read where no pair is known.
+DENSE_KNOWLEDGE: dict[tuple[str, ...], dict[str, PairType]] = {
+    MAPS: {"logits": MAP_LOGITS, "feat": PairType("map")},
     BOXES: {"logits": PairType("anchors", "logits"), "deltas": PairType("anchors"), "boxes": PairType("boxes")}
     | {f"fpn{level}": PairType("map") for level in LEVELS},
 }
-
-
-def parse_for_some_pair(text: str) -> Expression:
-    """Read a distiller where no pair is known: one of images, else one of label maps, else one of detectors. Raises
-    ExpressionError as for images."""
-    try:
-        return parse(text)
-    except ExpressionError:
-        for types in (_USUAL[MAPS], _USUAL[BOXES]):
-            with contextlib.suppress(ExpressionError):
-                return parse(text, types)
-        raise
-
-
-def usual_types(expression: Expression) -> dict[str, PairType] | None:
-    """The types of the first of these kinds of pairs that a distiller is for; None for images."""
-    for types in _USUAL.values():
-        with contextlib.suppress(ExpressionError):
-            check(expression, types)
-            return types
-    return None
 
 
 @dataclass(frozen=True)
@@ -81,7 +57,7 @@ class ZooEntry:
     @property
     def knowledge(self) -> dict[str, PairType] | None:
         """The types that its text is read with; None for the usual ones."""
-        return _USUAL[self.dense]
+        return DENSE_KNOWLEDGE.get(self.dense)
 
 
 _ENTRIES = (

@@ -202,7 +202,8 @@ def centre(teacher: Tensor, labels: Tensor) -> Tensor:
     """
     height, width = teacher.shape[2:]
     left, top, right, bottom = (labels[:, :, side, None] for side in range(4))
-    row, column = (torch.arange(size, device=labels.device, dtype=labels.dtype) + 0.5 for size in (height, width))
+    row = torch.arange(height, device=labels.device, dtype=labels.dtype) + 0.5
+    column = torch.arange(width, device=labels.device, dtype=labels.dtype) + 0.5
     down = (row - height * (top + bottom) / 2) / (height * (bottom - top) / 6).clamp(min=0.5)
     across = (column - width * (left + right) / 2) / (width * (right - left) / 6).clamp(min=0.5)
     bell = torch.exp(-(down.square()[:, :, :, None] + across.square()[:, :, None, :]) / 2)

@@ -275,6 +275,8 @@ def test_the_zoo_equals_its_independent_formula(formula, batch):
     distiller = kdzero_gp.compile(entry.text, SHAPES, SHAPES, knowledge=DETECTION.knowledge).double()
     given, expected = distiller(student, teacher, truth), formula(student, teacher, truth)
     torch.testing.assert_close(given, expected)
+    source = kdzero_gp.compiler.source_of(entry.expression, SHAPES, SHAPES, knowledge=DETECTION.knowledge)
+    assert max(map(len, source.splitlines())) <= 110
     for name in entry.knowledge:
         if name in entry.text:
             pair = (torch.autograd.grad(value, student[name], retain_graph=True)[0] for value in (given, expected))

@@ -141,6 +141,11 @@ def _weighted_sum(program: Program) -> str:
     return line if len(line) + 15 <= _WIDTH else "(\n    " + "\n    + ".join(parts) + "\n)"
 
 
+def _tuple(names: Sequence[str]) -> str:
+    line = f"({', '.join(names)}{',' * (len(names) == 1)})"
+    return line if len(line) + 15 <= _WIDTH else "(\n    " + ",\n    ".join(names) + ",\n)"
+
+
 def _init_lines(program: Program) -> list[str]:
     lines = [
         "super().__init__()",
@@ -162,7 +167,7 @@ def _method(signature: str, docstring: str, body: Iterable[str]) -> str:
 def _class_source(program: Program, magnitudes: Sequence[float], shares: Sequence[float]) -> str:
     mapping = "Tensors"
     targets = _dictionary([f'"{name}": {name}' for name in program.targets])
-    results = ", ".join(program.results) + ("," if len(program.results) == 1 else "")
+    results = _tuple(program.results)
     methods = [
         _method("__init__(self, magnitudes: Sequence[float] = MAGNITUDES) -> None",
                 "Adapters, where the pair needs them, are learnt with the student.",
@@ -173,7 +178,7 @@ def _class_source(program: Program, magnitudes: Sequence[float], shares: Sequenc
                   [*_lines(program.teacher_steps), f"return {targets}"]),
         _method(f"terms(self, student: {mapping}, targets: {mapping}, labels: Tensor) -> tuple[Tensor, ...]",
                 "The losses before their magnitudes, from the student's tensors and prepared targets.",
-                [*_lines(program.steps), f"return ({results})"]),
+                [*_lines(program.steps), f"return {results}"]),
         _method(f"loss(self, student: {mapping}, targets: {mapping}, labels: Tensor) -> Tensor",
                 "The distillation loss, a scalar, from prepared targets.",
                 ["terms = self.terms(student, targets, labels)", f"return {_weighted_sum(program)}"]),

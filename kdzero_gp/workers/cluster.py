@@ -12,6 +12,7 @@ import getpass
 import hashlib
 import os
 import platform
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -41,9 +42,11 @@ _PROTECTED = {"RAY_AUTH_MODE": "token"}
 _AT_ONCE = 64
 
 
-def _ray() -> Any:
-    """Ray. Raises SettingError with the install command where it is missing."""
-    for name, value in _ENVIRONMENT.items():
+def _ray(alone: bool = False) -> Any:
+    """Ray, perhaps for a cluster of this machine alone. Raises SettingError with the install command where it is
+    missing."""
+    # when it was imported before, it has read them
+    for name, value in (_ENVIRONMENT | (_PROTECTED if alone and "ray" not in sys.modules else {})).items():
         os.environ.setdefault(name, value)
     try:
         import ray
@@ -55,12 +58,11 @@ def _ray() -> Any:
 def connect(address: str | None, workers: int | None, device: str) -> tuple[int, bool]:
     """Connect to a running cluster, or start one on this machine: how many workers there can be at once, and whether
     it was started here. Raises RunError where that fails."""
-    ray = _ray()
+    ray = _ray(address is None)
     if ray.is_initialized():
         return workers or _slots(ray, device), False
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
-        os.environ.update(_PROTECTED | {name: os.environ[name] for name in _PROTECTED if name in os.environ})
         options |= {"num_cpus": max(workers or 1, cores()), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
         ray.init(address=address, **options)

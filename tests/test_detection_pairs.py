@@ -49,7 +49,7 @@ def weights_of(tmp_path_factory):
         if (teacher, data) not in found:
             out = tmp_path_factory.mktemp("teacher") / "out"
             run("train", *data, "--model", teacher, "--out", out, *FEW, "--epochs", "12")
-            found[teacher, data] = out / "student.safetensors"
+            found[teacher, data] = out / "network.safetensors"
         return found[teacher, data]
 
     return train

@@ -59,7 +59,9 @@ def carried_out(folder, settings, workers=None):
     with Database.create(folder, {"settings": settings.as_dict()}) if new else Database.open(folder) as database:
         work = Work(folder, database, settings, Machine("cpu", 1), progress)
         family = settings.family
-        work.bench = SimpleNamespace(student_shapes=SHAPES, teacher_shapes=SHAPES, family=family)
+        work.bench = SimpleNamespace(
+            student_shapes=SHAPES, teacher_shapes=SHAPES, family=family, steps=lambda recipe: 60
+        )
         work.shapes = pair_shapes(SHAPES, SHAPES, family.knowledge)
         work.grammar = GRAMMAR
         work.executor, work.baseline, work.short_baseline = workers or Workers(), BASELINE, BASELINE

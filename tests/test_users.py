@@ -100,7 +100,7 @@ def test_a_script_evolves_distils_compares_and_resumes(name, ran):
     assert not [row.reason for row in names["table"].rows if row.reason]
     assert not any(objects.is_known(known) for known in (run.settings.task, run.settings.student))
     kept = {path.suffix for path in folder.rglob("*") if path.is_file()}
-    assert kept <= {".sqlite", ".py", ".safetensors", ".pt", ".json", ".csv", ".png", ".lock", "", ".f32"}
+    assert kept <= {".sqlite", ".py", ".safetensors", ".pt", ".json", ".csv", ".png", ".lock", "", ".f32", ".toml"}
 
 
 @pytest.mark.parametrize("path", sorted(USERS.glob("*.py")), ids=lambda path: path.stem)

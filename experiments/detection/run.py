@@ -1,6 +1,6 @@
 """The table of blood cells: a student alone, with tuned published methods, and with an evolved distiller.
 
-    python experiments/detection/run.py --data bccd.zip --teacher-weights teacher/student.safetensors --out results
+    python experiments/detection/run.py --data bccd.zip --teacher-weights teacher/network.safetensors --out results
 
 Everything goes on where it was interrupted. ``rows.csv`` has one line for each finished training that is compared.
 Validation images choose distillers and magnitudes; test images are read at the end of each training. Heads are not

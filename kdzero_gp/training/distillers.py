@@ -15,6 +15,7 @@ from kdzero_gp.compiler import Expression, digest, load_source, parse, source_of
 from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, PYRAMID, KnowledgeTable
 from kdzero_gp.compiler.rendering import facts_source, magnitudes_source, terms_in_words
 from kdzero_gp.compiler.shapes import pair_shapes
+from kdzero_gp.compiler.zoo import parse_for_some_pair
 from kdzero_gp.errors import KdzeroError, SettingError
 from kdzero_gp.training.settings import Settings
 
@@ -175,7 +176,7 @@ def head_of(
         "recipe": f"trained with {recipe.summary}, seed {settings.seed}",
     }
     try:
-        expression = parse(getattr(distiller, "EXPRESSION", ""))
+        expression = parse_for_some_pair(getattr(distiller, "EXPRESSION", ""))
     except KdzeroError:  # a file of the user's own need not have one that can be read
         return facts
     shares = shares or getattr(distiller, "SHARES", ())

@@ -264,7 +264,7 @@ def attended_background(teacher: Tensor, labels: Tensor) -> Tensor:
     dense=BOXES,
     latex=r"1",
     words="with all anchors alike",
-    source="the mean over anchors, as LD's and CrossKD's baselines have it",
+    source="the mean over anchors; LD (arXiv:2102.12252) and CrossKD (arXiv:2306.11369), their baselines",
 )
 def every(teacher: Tensor, labels: Tensor) -> Tensor:
     """1.

@@ -98,7 +98,10 @@ def transpose(x: Tensor) -> Tensor:
 
 
 def at_places(labels: Tensor, x: Tensor) -> Tensor:
-    """Label maps N×H×W at the size of a map N×C×h×w: the label at each place's centre. Labels N×(h·w) get its shape."""
+    """Label maps N×H×W at the size of a map N×C×h×w: the label at each place's centre.
+
+    Labels N×(h·w) get the shape of the map.
+    """
     if labels.dim() == 2 or labels.shape[1:] == x.shape[2:]:
         return labels.reshape(len(x), *x.shape[2:])
     rows, columns = (

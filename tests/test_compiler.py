@@ -537,7 +537,7 @@ def test_exported_files_tell_where_they_come_from(exported):
         assert fact in source
     for line in source.splitlines():
         if line.startswith(("import", "from")):
-            assert line.split()[1].partition(".")[0] in {"torch", "math", "collections"}
+            assert line.split()[1].partition(".")[0] in {"torch", "math", "collections", "typing"}
 
 
 def test_evaluated_source_is_the_exported_source(tmp_path):

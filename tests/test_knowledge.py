@@ -110,7 +110,7 @@ def test_other_names_are_read_drawn_and_adapted():
     pair = pair_shapes(PIXELS, teacher, SEGMENTATION)
     tree = parse("times(no(l2(fpn2)), 1)", pair.types)
     assert lower(tree, pair).adapters["adapt_fpn2"].channels == (3, 6)
-    assert "fpn 2" in draw.describe(tree, pair.types)
+    assert "pyramid level 2" in draw.describe(tree, pair.types)
     assert r"\mathrm{fpn}_{2,T}" in draw.to_latex(tree, pair.types)
     assert draw.to_svg(tree, shapes=pair)
     with pytest.raises(ExpressionError):

@@ -20,6 +20,7 @@ from kdzero_gp.search.pruning import (
 from kdzero_gp.search.race import race_seed, standings
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredMeasurement
+from strategies import IMAGE_ZOO
 from synthetic import STUDENT, TEACHER, synthetic_run
 
 TYPES = pair_shapes(STUDENT, TEACHER).types
@@ -139,7 +140,7 @@ def test_no_more_distillers_are_tried_than_wanted(raced):
     forget(folder)
 
 
-@pytest.mark.parametrize("name", zoo)
+@pytest.mark.parametrize("name", IMAGE_ZOO)
 def test_every_smaller_distiller_is_one_and_is_smaller(name):
     expression = zoo[name]
     for ways in (without_a_term, without_an_operation):

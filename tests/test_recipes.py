@@ -119,7 +119,7 @@ def test_a_wrong_recipe_file_gets_one_sentence(text, message, tmp_path):
 
 @pytest.mark.parametrize("name", ["cifar", "missing.toml"])
 def test_a_recipe_that_does_not_exist_gets_the_names(name):
-    with pytest.raises(SettingError, match="cifar100, cityscapes, imagenet, short, vit"):
+    with pytest.raises(SettingError, match="cifar100, cityscapes, coco, imagenet, short, vit"):
         load_recipe(name)
 
 

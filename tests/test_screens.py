@@ -21,6 +21,7 @@ from kdzero_gp.proxy import screens
 from kdzero_gp.proxy.evaluator import Probe, Rung, Train
 from kdzero_gp.proxy.screens import PROBES, SAME_GRADIENT, Fingerprints, Rejected, must_lead_to_the_teacher
 from kdzero_gp.proxy.students import student_builder
+from strategies import IMAGE_ZOO
 from test_evaluation import CLASSES, request_of
 
 BASELINE = {"cross_entropy": 1.0, "sharpness_gap": 1.0, "cka_gap": 1.0}
@@ -123,7 +124,7 @@ def test_what_compares_features_indirectly_does_not_harm_the_classification(trai
     assert "raise its own loss" not in rejected(trained.prober, teacher)
 
 
-@pytest.mark.parametrize("name", sorted(zoo.keys() - INDIRECT))
+@pytest.mark.parametrize("name", sorted(IMAGE_ZOO.keys() - INDIRECT))
 def test_what_leads_to_the_teacher_passes_and_its_opposite_does_not(trained, name):
     teacher = trained.teacher(load_source(source(trained.bench, str(zoo[name]))))
     assert rejected(trained.prober, teacher) == ""

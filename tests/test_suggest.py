@@ -12,7 +12,7 @@ from chat_server import good
 from commands import command
 from kdzero_gp.compiler import parse, zoo
 from kdzero_gp.search.suggestions import SUGGESTIONS, Wish
-from test_users import InlinePool
+from test_users import InlineEngine
 
 MODELS = "add(times(no(l1(tanh(logits))), 0.5), times(conf(kl(softmax_C(logits, 2))), 1))"
 TINY = {"images": 96, "validation_images": 64, "workers": 1, "warm_epochs": 1, "proxy_epochs": 1, "verbose": False}
@@ -22,7 +22,7 @@ TINY = {"images": 96, "validation_images": 64, "workers": 1, "warm_epochs": 1, "
 def inline():
     """No worker processes, which take seconds to start."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdzero_gp.proxy.executor.Pool", InlinePool)
+        patch.setattr("kdzero_gp.workers.crew.LocalEngine", InlineEngine)
         yield
 
 

@@ -77,11 +77,12 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 
 def kind_of_pair(types: Mapping[str, PairType]) -> str:
-    """What a pair's labels are for: ``images``, the places of ``maps``, or ``boxes`` (a pair with a pyramid).
+    """What a pair's labels are for: the places of ``maps``, ``boxes`` (a pair with anchors or a pyramid), ``images``.
 
     >>> kind_of_pair({"fpn3": PairType("map")}), kind_of_pair({"logits": PairType("map", "logits")})
     ('boxes', 'maps')
     """
-    if any(name.startswith(PYRAMID) or pair.rank in ("anchors", "boxes") for name, pair in types.items()):
-        return "boxes"
-    return "maps" if MAP_LOGITS in types.values() else "images"
+    if MAP_LOGITS in types.values():
+        return "maps"
+    detects = any(name.startswith(PYRAMID) or pair.rank in ("anchors", "boxes") for name, pair in types.items())
+    return "boxes" if detects else "images"

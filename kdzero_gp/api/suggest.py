@@ -42,6 +42,8 @@ def suggest(
     device: str = "auto",
     workers: int | None = None,
     timeout: float = 600.0,
+    engine: str = "local",
+    address: str | None = None,
     verbose: bool = True,
     progress: Progress | None = None,
     **options: Any,
@@ -69,9 +71,10 @@ def suggest(
         folder = Path(out) if out is not None else _next_folder(settings.task)
         source = run.folder if isinstance(run, StoredRun) else run
         wish = Wish(count, goal, step_time, None if source is None else Path(source))
+        machine = Machine(device, workers, timeout=timeout, engine=engine, address=address)
         told.note(f"folder: {folder}")
         with chosen.known():
-            return suggested(folder, settings, wish, Machine(device, workers, timeout=timeout), told)
+            return suggested(folder, settings, wish, machine, told)
 
 
 def _of_run(run: StoredRun | str | Path, options: Mapping[str, Any], pair: tuple[Any, ...]) -> RunSettings:

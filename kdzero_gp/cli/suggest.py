@@ -13,7 +13,8 @@ from kdzero_gp.cli.options import WORKER_OPTIONS, some_search_options, with_opti
 
 # Of a search's options, those that say what the pair is, what a proxy is, and which model is asked.
 SHARED = (
-    "--task", "--data", "--image-size", "--channels", "--teacher", "--teacher-weights", "--teacher-tap", "--student",
+    "--task", "--data", "--ignore", "--classes", "--crop",
+    "--image-size", "--channels", "--teacher", "--teacher-weights", "--teacher-tap", "--student",
     "--student-weights", "--student-tap", "--knowledge", "--space", "--magnitude", "--seed", "--training", "--images",
     "--validation-images", "--loss-memory", "--llm-url", "--llm-model", "--llm-key-env", "--llm-budget", "--llm-price",
     "--llm-timeout",
@@ -39,11 +40,12 @@ def suggest(as_json: bool, **options: Any) -> None:
     screened and trained once on the pair, with its reasons and as a file."""
     from kdzero_gp.api.progress import progress_for
     from kdzero_gp.api.suggest import suggest as suggested
+    from kdzero_gp.data.label_maps import with_settings
     from kdzero_gp.progress import Progress
 
     if options["run"] is None and options["task"] is None:
         options["task"] = "digits"
-    data = options.pop("data")
+    data = with_settings(options.pop("data"), options.pop("ignore"), options.pop("classes"))
     teacher, student = options.pop("teacher"), options.pop("student")
     with progress_for(console) as progress:
         found = suggested(teacher, student, data, progress=Progress() if as_json else progress, **options)

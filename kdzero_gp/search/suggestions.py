@@ -136,7 +136,7 @@ class _Suggesting(Work):
         types = self.shapes.types
         allowed = self.settings.searched(types, types) if self.settings.knowledge else list(types)
         self.grammar = Grammar(self.settings.space, {name: types[name] for name in allowed})
-        with Executor(self.folder / PROXY_TASK, self.workers, self.device, self.timeout) as self.executor:
+        with Executor(self.folder / PROXY_TASK, self.workers, self.device, self.timeout, self.engine) as self.executor:
             self._measure_baseline()
             self._judge(self._candidates())
         self.database.set_fact("finished", True)

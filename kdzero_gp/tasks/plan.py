@@ -140,6 +140,7 @@ PIXELS = SearchPlan(
     race_seeds=3,
     race_top=3,
     race_zoo=4,
+    fresh_seeds=3,
     zoo_factors=(1.0, 10.0),
     baseline_seeds=3,
     crop=128,
@@ -160,6 +161,7 @@ DETECTORS = SearchPlan(
     race_seeds=3,
     race_top=3,
     race_zoo=4,
+    fresh_seeds=3,
     zoo_factors=(1.0, 10.0),
     baseline_seeds=3,
 )

@@ -46,6 +46,7 @@ def evolve(
     timeout: float = 600.0,
     engine: str = "local",
     address: str | None = None,
+    gpu_share: int = 1,
     verbose: bool = True,
     progress: Progress | None = None,
     config: str | Path | None = None,
@@ -85,7 +86,7 @@ def evolve(
             must_have_networks(settings)
             folder = Path(out) if out is not None else next_folder(settings.task)
             shown_progress.note(f"run folder: {folder}")
-            machine = Machine(device, workers, timeout=timeout, engine=engine, address=address)
+            machine = Machine(device, workers, timeout=timeout, engine=engine, address=address, gpu_share=gpu_share)
             return _carried_out(
                 folder, chosen, shown_progress, lambda: start(folder, settings, machine, shown_progress)
             )
@@ -154,7 +155,7 @@ class Run(StoredRun):
         self, teacher: Any = None, student: Any = None, train: Any = None, validation: Any = None, test: Any = None, *,
         classes: int | Sequence[str] | None = None, generations: int | None = None, device: str = "auto",
         workers: int | None = None, timeout: float = 600.0, engine: str = "local", address: str | None = None,
-        precision: str | None = None,
+        gpu_share: int = 1, precision: str | None = None,
         threads: int | None = None, verbose: bool = True, progress: Progress | None = None,
     ) -> Run:  # fmt: skip
         """Go on where the run was interrupted, or for more ``generations``. Objects of the user's have to be given
@@ -174,7 +175,14 @@ class Run(StoredRun):
                     "start a new run"
                 )
         machine = Machine(
-            device, workers, threads, timeout=timeout, precision=precision, engine=engine, address=address
+            device,
+            workers,
+            threads,
+            timeout=timeout,
+            precision=precision,
+            engine=engine,
+            address=address,
+            gpu_share=gpu_share,
         )
         with shown(verbose, progress) as shown_progress, chosen.known():
             work = lambda: resume(self.folder, machine, shown_progress, generations)  # noqa: E731

@@ -44,6 +44,7 @@ def suggest(
     timeout: float = 600.0,
     engine: str = "local",
     address: str | None = None,
+    gpu_share: int = 1,
     verbose: bool = True,
     progress: Progress | None = None,
     **options: Any,
@@ -71,7 +72,7 @@ def suggest(
         folder = Path(out) if out is not None else _next_folder(settings.task)
         source = run.folder if isinstance(run, StoredRun) else run
         wish = Wish(count, goal, step_time, None if source is None else Path(source))
-        machine = Machine(device, workers, timeout=timeout, engine=engine, address=address)
+        machine = Machine(device, workers, timeout=timeout, engine=engine, address=address, gpu_share=gpu_share)
         told.note(f"folder: {folder}")
         with chosen.known():
             return suggested(folder, settings, wish, machine, told)

@@ -17,7 +17,7 @@ GROUPS = {
         "task", "data", "image_size", "channels", "teacher", "teacher_weights", "student", "student_weights",
     ),
     "The search": ("generations", "pop", "seed", "training", "patience", "out", "config"),
-    "The machine": ("workers", "device", "timeout", "precision", "threads"),
+    "The machine": ("workers", "engine", "address", "device", "gpu_share", "timeout", "precision", "threads"),
     "Afterwards": ("race_top", "race_seeds", "prune", "fresh_seeds", "final", "final_recipe", "final_epochs"),
     "For experts: what distillers are made of": (
         "knowledge", "teacher_tap", "student_tap", "space", "magnitude", "seed_zoo",
@@ -134,6 +134,7 @@ WORKER_OPTIONS = (
                  help="local: processes of this machine; ray: a cluster (pip install 'kdzero-gp[ray]')."),
     click.option("--address", help="Of a running Ray cluster, as host:port or auto [default: one is started here]."),
     DEVICE,
+    click.option("--gpu-share", type=int, default=1, show_default=True, help="Workers on each GPU."),
     click.option("--timeout", type=float, default=600.0, show_default=True,
                  help="Seconds after which an evaluation is stopped."),
 )  # fmt: skip

@@ -139,7 +139,7 @@ def _final(run: Any, final: dict[str, Any], options: dict[str, Any]) -> None:
     from kdzero_gp.cli.train import show_halving
     from kdzero_gp.engine.machine import Machine
 
-    machine = Machine(device=options["device"], workers=options["workers"])
+    machine = Machine(options["device"], options["workers"], gpu_share=options["gpu_share"])
     with progress_for(console) as progress:
         halving = run.final(**final, machine=machine, progress=progress)
     show_halving(halving)

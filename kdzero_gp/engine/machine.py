@@ -21,7 +21,7 @@ ENGINES = ("local", "ray")
 class Machine:
     """Where and how a run, a training or a comparison computes.
 
-    ``workers`` are processes at once (None: one for each core, or each GPU); ``threads`` are those of torch on a CPU
+    ``workers`` are processes at once (None: one for each core, or ``gpu_share`` for each GPU); ``threads`` are those of torch on a CPU
     (None: one where several processes work, else as ``threads.default_threads`` has it); ``readers`` are the processes
     that read images one by one (0: none; recipes with ``resized`` crops use them); ``timeout`` bounds one evaluation of
     a search, in seconds; ``engine`` says what the workers of a search are: processes of this machine (``local``), or
@@ -38,6 +38,7 @@ class Machine:
     precision: str | None = None
     engine: str = "local"
     address: str | None = None
+    gpu_share: int = 1
 
     def __post_init__(self) -> None:
         """Raises SettingError for what does not exist here."""
@@ -47,10 +48,10 @@ class Machine:
             raise SettingError(f"--engine must be {' or '.join(ENGINES)}, got {self.engine!r}")
         if self.address is not None and self.engine != "ray":
             raise SettingError("--address has no effect without --engine ray; add it, or leave --address out")
-        for name in ("workers", "threads"):
+        for name in ("workers", "threads", "gpu_share"):
             number = getattr(self, name)
             if number is not None and number < 1:
-                raise SettingError(f"--{name} must be at least 1, got {number}")
+                raise SettingError(f"--{name.replace('_', '-')} must be at least 1, got {number}")
         if self.readers < 0:
             raise SettingError(f"--readers must be at least 0, got {self.readers}")
         if not self.timeout > 0:
@@ -59,15 +60,19 @@ class Machine:
             Precision.parse(self.precision)
 
     def resolved(self) -> torch.device:
-        """The device. Raises SettingError where torch sees no CUDA device and one is asked for."""
+        """The device. Raises SettingError where torch sees no CUDA device and one is asked for, or is to be shared."""
         available = torch.cuda.is_available()
         if self.device == "cuda" and not available:
             raise SettingError("--device cuda: torch sees no CUDA device; use --device cpu")
-        return torch.device("cuda" if available and self.device != "cpu" else "cpu")
+        found = torch.device("cuda" if available and self.device != "cpu" else "cpu")
+        if found.type == "cpu" and self.gpu_share > 1:
+            raise SettingError("--gpu-share has no effect without a CUDA device; leave it out")
+        return found
 
     def resolved_workers(self) -> int:
         """The number of worker processes."""
-        return self.workers or (torch.cuda.device_count() if self.resolved().type == "cuda" else cores())
+        gpus = torch.cuda.device_count() if self.resolved().type == "cuda" else 0
+        return self.workers or gpus * self.gpu_share or cores()
 
 
 @contextlib.contextmanager

@@ -55,12 +55,12 @@ def _ray(alone: bool = False) -> Any:
     return ray
 
 
-def connect(address: str | None, workers: int | None, device: str) -> tuple[int, bool]:
+def connect(address: str | None, workers: int | None, device: str, share: int = 1) -> tuple[int, bool]:
     """Connect to a running cluster, or start one on this machine: how many workers there can be at once, and whether
     it was started here. Raises RunError where that fails."""
     ray = _ray(address is None)
     if ray.is_initialized():
-        return workers or _slots(ray, device), False
+        return workers or _slots(ray, device, share), False
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if address is None:
         options |= {"num_cpus": max(workers or 1, cores()), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
@@ -70,12 +70,13 @@ def connect(address: str | None, workers: int | None, device: str) -> tuple[int,
         first = " ".join(str(error).split())[:300] or type(error).__name__
         where = f"the Ray cluster {address} cannot be used" if address else "no Ray cluster can be started here"
         raise RunError(f"{where}: {first}") from None
-    return workers or _slots(ray, device), address is None
+    return workers or _slots(ray, device, share), address is None
 
 
-def _slots(ray: Any, device: str) -> int:
-    """Workers that a cluster has room for."""
-    return max(1, int(ray.cluster_resources().get("GPU" if device == "cuda" else "CPU", 1)))
+def _slots(ray: Any, device: str, share: int) -> int:
+    """Workers that a cluster has room for, ``share`` on a GPU."""
+    found = ray.cluster_resources()
+    return max(1, int(found.get("GPU", 1) * share if device == "cuda" else found.get("CPU", 1)))
 
 
 def facts() -> dict[str, str]:
@@ -151,8 +152,8 @@ def _digest(content: bytes) -> str:
 class RayEngine:
     """Actors on the cluster that ``connect`` found, on one processor or one GPU each."""
 
-    def __init__(self, setup: Setup, arguments: tuple[Any, ...], device: str, started: bool):
-        self._ray, self._device, self._started = _ray(), device, started
+    def __init__(self, setup: Setup, arguments: tuple[Any, ...], device: str, started: bool, share: int = 1):
+        self._ray, self._device, self._started, self._share = _ray(), device, started, share
         self._setup = setup
         self._facts = facts()
         packed = objects.packed()
@@ -169,7 +170,7 @@ class RayEngine:
         return _File(self._ray.put(content), _digest(content), path.name)
 
     def start(self, worker: int) -> None:
-        gpus = {"num_gpus": 1} if self._device == "cuda" else {}
+        gpus = {"num_gpus": 1 / self._share} if self._device == "cuda" else {}
         made = self._ray.remote(_Actor).options(
             num_cpus=1, max_restarts=0, max_task_retries=0, scheduling_strategy="SPREAD", **gpus
         )

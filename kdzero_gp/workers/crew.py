@@ -21,5 +21,5 @@ def crew(machine: Machine) -> tuple[int, MakeEngine]:
     from kdzero_gp.workers import cluster
 
     device = machine.resolved().type
-    workers, started = cluster.connect(machine.address, machine.workers, device)
-    return workers, partial(cluster.RayEngine, device=device, started=started)
+    workers, started = cluster.connect(machine.address, machine.workers, device, machine.gpu_share)
+    return workers, partial(cluster.RayEngine, device=device, started=started, share=machine.gpu_share)

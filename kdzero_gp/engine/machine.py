@@ -21,9 +21,10 @@ ENGINES = ("local", "ray")
 class Machine:
     """Where and how a run, a training or a comparison computes.
 
-    ``workers`` are processes at once (None: one for each core, or ``gpu_share`` for each GPU); ``threads`` are those of torch on a CPU
-    (None: one where several processes work, else as ``threads.default_threads`` has it); ``readers`` are the processes
-    that read images one by one (0: none; recipes with ``resized`` crops use them); ``timeout`` bounds one evaluation of
+    ``workers`` are processes at once (None: one for each core, or ``gpu_share`` for each GPU); ``threads`` are those of
+    torch on a CPU (None: one where several processes work, else as ``threads.default_threads`` has it); ``readers`` are
+    the processes that read images one by one (0: none; recipes with ``resized`` crops use them);
+    ``timeout`` bounds one evaluation of
     a search, in seconds; ``engine`` says what the workers of a search are: processes of this machine (``local``), or
     actors of the ``ray`` cluster at ``address`` (None: one that is started here); ``precision`` is what the networks
     compute in, as ``Precision`` writes it (None: the fastest, measured). Only ``threads`` and ``precision`` can change

@@ -31,7 +31,7 @@ from kdzero_gp.version import __version__
 SETTINGS = "settings.json"
 CHECKPOINT = "checkpoint.pt"
 # Raise it when a checkpoint holds something else than before.
-FORMAT = 2
+FORMAT = 3
 TEACHER = "teacher.pt"
 LOG = "log.csv"
 STUDENT = "student.safetensors"
@@ -76,9 +76,13 @@ def disclaim(folder: Path) -> None:
 
 
 def as_network(folder: Path) -> Path:
-    """The weights of a network that was trained alone, under the name that says so."""
-    if (folder / STUDENT).exists():
-        (folder / STUDENT).replace(folder / NETWORK)
+    """The weights of a network that was trained alone, under the name that says so. A link keeps the name that scripts
+    of earlier versions know."""
+    student = folder / STUDENT
+    if student.exists() and not student.is_symlink():
+        student.replace(folder / NETWORK)
+        with contextlib.suppress(OSError):  # not everywhere can everybody make links
+            student.symlink_to(NETWORK)
     return folder / NETWORK
 
 
@@ -176,7 +180,8 @@ def write_log(folder: Path, rows: Sequence[Mapping[str, Any]], name: str = LOG) 
 def write_result(folder: Path, result: TrainingResult, settings: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
     """Write the end of a training; what it went on from is of no use then."""
     versions = {"kdzero_gp": __version__, "torch": torch.__version__, "python": platform.python_version()}
-    content = result.as_dict() | {"settings": settings, "machine": facts, "versions": versions}
+    # the measures by one name, too, as earlier versions had them: test_accuracy, teacher_accuracy, …
+    content = result.row() | result.as_dict() | {"settings": settings, "machine": facts, "versions": versions}
     atomic_write(folder / RESULT, json.dumps(content, indent=1, ensure_ascii=False))
     for name in (CHECKPOINT, TEACHER):
         (folder / name).unlink(missing_ok=True)

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzero_gp.analysis.replay import Replay
-from kdzero_gp.analysis.run import Run as StoredRun
-from kdzero_gp.analysis.run import Which
+from kdzero_gp.analysis.run import StoredRun, Which
 from kdzero_gp.api.given import Given, given
 from kdzero_gp.api.shown import in_notebook, shown
 from kdzero_gp.engine.machine import Machine

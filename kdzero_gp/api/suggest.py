@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.analysis.run import Run as StoredRun
+from kdzero_gp.analysis.run import StoredRun
 from kdzero_gp.api.given import given
 from kdzero_gp.api.search import Run, must_have_networks, texts_of
 from kdzero_gp.api.shown import shown

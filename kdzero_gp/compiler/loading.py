@@ -17,7 +17,7 @@ from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.knowledge import KnowledgeTable
 from kdzero_gp.compiler.lowering import lower
 from kdzero_gp.compiler.parsing import parse
-from kdzero_gp.compiler.rendering import Reading, checked_magnitudes, render
+from kdzero_gp.compiler.rendering import LayerForms, checked_magnitudes, render
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.files import atomic_write
 
@@ -93,7 +93,7 @@ def source_of(
     provenance: Mapping[str, Any] | None = None,
     knowledge: KnowledgeTable | None = None,
     shares: Sequence[float] = (),
-    layers: Mapping[str, Reading] | None = None,
+    layers: Mapping[str, LayerForms] | None = None,
 ) -> str:
     """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``."""
     shapes = pair_shapes(student_shapes, teacher_shapes, knowledge)
@@ -138,7 +138,7 @@ def export(
     provenance: Mapping[str, Any] | None = None,
     knowledge: KnowledgeTable | None = None,
     shares: Sequence[float] = (),
-    layers: Mapping[str, Reading] | None = None,
+    layers: Mapping[str, LayerForms] | None = None,
 ) -> str:
     """Write a distiller as a Python file that needs only torch, and return its source. The file appears whole or
     not at all. ``shares`` and ``layers`` are those of ``render``."""

@@ -79,7 +79,7 @@ def load_weights(network: nn.Module, path: str | Path) -> WeightsRecord:
     path, section = _with_section(Path(path).expanduser())
     content = {key: tensor for key, tensor in flattened(_read(path)) if key}
     if not content:
-        raise ModelError(f"{path} holds no tensors by name; write it with torch.save(network.state_dict(), path).")
+        raise ModelError(f"{path} holds no tensors by name; write it with torch.save(network.state_dict(), path)")
     expected = network.state_dict()
     fits = _fits(content, expected)
     if section is not None:
@@ -87,7 +87,7 @@ def load_weights(network: nn.Module, path: str | Path) -> WeightsRecord:
     if not fits:
         name = type(network).__name__
         raise ModelError(f"{path} does not fit {name}: {_reason(content, expected)}; build the network that the "
-                         "weights were trained for, with as many classes, or give other weights.")  # fmt: skip
+                         "weights were trained for, with as many classes, or give other weights")  # fmt: skip
     best = fits[0]
     broken = next((k for k, v in best.weights.items() if v.is_floating_point() and not v.isfinite().all()), None)
     if broken:
@@ -119,7 +119,7 @@ def save_weights(network: nn.Module, path: str | Path, contract: InputContract |
         _finish(Path(temporary), path)
         temporary = None
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"The weights cannot be written to {path} ({error}); name another file.") from error
+        raise ModelError(f"the weights cannot be written to {path} ({error}); name another file") from error
     finally:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
@@ -146,7 +146,7 @@ def _read(path: Path) -> Any:
         path = next((file for file in inside if file.is_file()), path)
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(f"The weights file {path} {problem}; give the path of a safetensors file or a state dict.")
+        raise ModelError(f"the weights file {path} {problem}; give the path of a safetensors file or a state dict")
     if path.name.endswith(INDEX):
         return _read_shards(path)
     whole = path.with_name(SHARD.sub("", path.name) + INDEX)
@@ -165,7 +165,7 @@ def _read(path: Path) -> Any:
         reason = str(error).partition("\n")[0]
         raise ModelError(
             f"{path} is no weights file or is damaged ({type(error).__name__}: {reason}); give a safetensors file or "
-            "what torch.save(network.state_dict(), path) writes."
+            "what torch.save(network.state_dict(), path) writes"
         ) from error
 
 
@@ -177,7 +177,7 @@ def _read_saved(path: Path) -> Any:
     if not isinstance(content, Mapping | Foreign):
         raise ModelError(
             f"{path} holds a {type(content).__name__} and no state dict; write it with "
-            "torch.save(network.state_dict(), path)."
+            "torch.save(network.state_dict(), path)"
         )
     return content
 
@@ -190,7 +190,7 @@ def _read_shards(index: Path) -> dict[str, Any]:
         raise ModelError(f"{index} is no index of shards ({type(error).__name__}); get it again") from error
     for shard in shards:
         if not (index.parent / shard).is_file():
-            raise ModelError(f"The shard {shard} that {index} names is missing; get it and put it beside the index")
+            raise ModelError(f"the shard {shard} that {index} names is missing; get it and put it beside the index")
         content |= dict(flattened(_read_shard(index.parent / shard)))
     return content
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def atomic_write(path: Path, content: str | bytes | Callable[[Path], object], re
     """
     if not path.name or path.is_dir():
         raise RunError(f"cannot write {path}: it is a folder; name a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         if callable(content):
             content(temporary)

@@ -163,7 +163,7 @@ def _opened(
 ) -> Iterator[_OpenedCall]:  # fmt: skip
     """The pair, the distillers and the folder of a call, while its objects are known."""
     options = dict(more)
-    machine = Machine(**{name: options.pop(name) for name in _MACHINE if name in options})
+    machine = Machine.taken_from(options, *_MACHINE)
     named = {name: options.pop(name) for name in ("task", "family", "classes") if name in options}
     run = run or next((found for one in distillers if (found := _run_of(one)) is not None), None)
     chosen = given(*objects, **named, earlier=Given() if run is None else run.names)

@@ -1,9 +1,7 @@
 """Weights in files: safetensors, whole or in shards, or what torch saved, which is read without running code."""
 
 import json
-import os
 import re
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdzero_gp.errors import ModelError
+from kdzero_gp.files import atomic_write
 from kdzero_gp.models.contract import InputContract
 from kdzero_gp.models.unpickling import Foreign, flattened, read_tensors
 
@@ -103,36 +102,19 @@ def load_weights(network: nn.Module, path: str | Path) -> WeightsRecord:
 
 
 def save_weights(network: nn.Module, path: str | Path, contract: InputContract | None = None) -> None:
-    """Writes the weights of ``network`` to a safetensors file, with what it expects of images, wholly or not at all;
-    raises ModelError if it cannot.
+    """Writes the weights of ``network`` to a safetensors file, with what it expects of images, wholly or not at all.
+    Raises RunError or ModelError where it cannot.
 
     Tensors that share memory are written one by one, so that the file loads with the same keys.
     """
     path = Path(path).expanduser()
     weights = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-    temporary: str | None = None
+    metadata = contract.as_metadata() if contract else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-        save_file(weights, temporary, contract.as_metadata() if contract else None)
-        _finish(Path(temporary), path)
-        temporary = None
+        atomic_write(path, lambda temporary: save_file(weights, temporary, metadata), "free space or name another file")
     except (OSError, SafetensorError) as error:
         raise ModelError(f"the weights cannot be written to {path} ({error}); name another file") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _finish(temporary: Path, path: Path) -> None:
-    """Puts the complete file in place: first on the disk, then under its name."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    mask = os.umask(0)
-    os.umask(mask)
-    temporary.chmod(0o666 & ~mask)  # Temporary files are private; weights get the usual rights.
-    temporary.replace(path)
 
 
 def _with_section(path: Path) -> tuple[Path, str | None]:

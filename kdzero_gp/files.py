@@ -25,6 +25,7 @@ def atomic_write(path: Path, content: str | bytes | Callable[[Path], object], re
     try:
         if callable(content):
             content(temporary)
+            _give_usual_rights(temporary)
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         _to_disk(temporary)
@@ -34,6 +35,13 @@ def atomic_write(path: Path, content: str | bytes | Callable[[Path], object], re
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _give_usual_rights(path: Path) -> None:
+    # some writers make private files
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def _to_disk(path: Path) -> None:

@@ -36,8 +36,8 @@ def export_entry(folder: Path, database: Database, entry: Competitor, path: Path
     if hooks and bench.get("teacher_sees"):
         facts["teacher sees"] = f"{bench['teacher_sees']} (the reader does not do that)"
     export(
-        path, expression, *shapes, entry.magnitudes or None, facts, settings.family.knowledge, shares,
-        readings(bench["layers"]) if hooks else None,
+        path, expression, *shapes, entry.magnitudes or None, provenance=facts, knowledge=settings.family.knowledge,
+        shares=shares, layers=readings(bench["layers"]) if hooks else None,
     )  # fmt: skip
 
 

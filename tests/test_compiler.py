@@ -46,7 +46,7 @@ from strategies import (
 )
 
 LONG = os.environ.get("KDZERO_LONG") == "1"
-TREES = 20_000 if LONG else 500
+TREES = 20_000 if LONG else 200
 EXPORTED_TREES = 200 if LONG else 20
 EVALUATED = 1000 if LONG else 120
 TOLERANCE = 1e-6

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdzero_gp import models
-from kdzero_gp.errors import ModelError
+from kdzero_gp.errors import ModelError, RunError
 from kdzero_gp.models.weights import load_weights, save_weights
 
 
@@ -54,7 +54,7 @@ def test_saving_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("kdzero_gp.models.weights.save_file", full)
-    with pytest.raises(ModelError, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         save_weights(network(), path)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 

@@ -95,8 +95,8 @@ def source_of(
     shares: Sequence[float] = (),
     layers: Mapping[str, LayerForms] | None = None,
 ) -> str:
-    """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``. With
-    ``provenance`` its head names the digest, too."""
+    """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``.
+    With ``provenance`` its head names the digest, too."""
     shapes = pair_shapes(student_shapes, teacher_shapes, knowledge)
     if isinstance(expression, str):
         expression = parse(expression, shapes.types)

@@ -131,7 +131,7 @@ def zoo_page() -> str:
         "",
         "Written by `python -m kdzero_gp.docs`; do not edit. `kdzero_gp.zoo[name]` is the expression.",
         "",
-        "Methods with networks of their own or memory banks (CRD, VID, FT, DML) are no functions of two tensors and",
+        "Methods with networks of their own or memory banks (CRD, VID, FT, DML) are not functions of two tensors and",
         "therefore not here.",
         "",
         "| name | expression | in words | reference |",

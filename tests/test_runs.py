@@ -480,7 +480,7 @@ def test_a_folder_that_holds_something_is_left_as_it_is(reference, tmp_path):
     run = shutil.copytree(reference[0], tmp_path / "run")
     before = content(tmp_path)
     code, _, errors = command("evolve", "--out", tmp_path / "foreign")
-    assert_one_sentence(code, errors, "is no run of kdzero-gp", "--out")
+    assert_one_sentence(code, errors, "is not a run of kdzero-gp", "--out")
     code, _, errors = command("evolve", "--out", run)
     assert_one_sentence(code, errors, "already holds a run", f"kdzero-gp resume {run}")
     code, _, errors = command("evolve", "--out", tmp_path / "foreign" / "thesis.txt")

@@ -421,8 +421,8 @@ def test_what_is_no_distiller_gets_one_sentence(pair, text, message, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("nonsense(", "is no distiller (SyntaxError"),
-        ("x = 1", "is no distiller (KeyError"),
+        ("nonsense(", "is not a distiller (SyntaxError"),
+        ("x = 1", "is not a distiller (KeyError"),
         ("class Distiller: pass", "has no 'KNOWLEDGE'"),
         ("from torch import nn\nclass Distiller(nn.Module): pass", "has no 'KNOWLEDGE'"),
     ],
@@ -466,7 +466,7 @@ def test_a_folder_of_something_else_is_left_alone(pair, tmp_path):
     with pytest.raises(RunError, match="holds no training of kdzero-gp; choose another --out"):
         training.train("digits", "digits_cnn_2", out=foreign, machine=ONE)
     (foreign / "settings.json").write_text("{}")
-    with pytest.raises(RunError, match="is no settings file of kdzero-gp"):
+    with pytest.raises(RunError, match="is not a settings file of kdzero-gp"):
         training.train("digits", "digits_cnn_2", out=foreign, machine=ONE)
     assert {path.name for path in foreign.iterdir()} == {"thesis.tex", "settings.json"}
 

@@ -125,7 +125,7 @@ def test_files_without_weights_are_refused(tmp_path: Path):
 
     refused("missing.pth", "does not exist")
     refused("", "is a folder")
-    (tmp_path / "text.pth").write_text("hello, this is no weights file")
+    (tmp_path / "text.pth").write_text("hello, this is not a weights file")
     refused("text.pth", "no weights file")
     (tmp_path / "empty.pth").touch()
     refused("empty.pth", "no weights file")

@@ -121,7 +121,7 @@ def compile_distiller(
     shapes of the two sides differ it has learnable adapters: train its parameters with the student's.
     ``magnitudes`` replace the factors of the expression, one for each term.
 
-    Raises ``ExpressionError`` for text that is no distiller and ``ShapeError`` where the shapes cannot be matched.
+    Raises ``ExpressionError`` for text that is not a distiller and ``ShapeError`` where the shapes cannot be matched.
 
     >>> distiller = compile_distiller("times(no(l2(logits)), 1)", {"logits": (10,)}, {"logits": (10,)})
     >>> import torch

@@ -185,7 +185,7 @@ def test_what_is_given_beside_a_file_wins(tmp_path):
         ("seed-zoo = 1", "seed-zoo takes true or false"),
         ('knowledge = "logits"', "knowledge takes a list"),
         ("weight = 3", "weight takes a table"),
-        ("pop = ", "no TOML file"),
+        ("pop = ", "not a TOML file"),
         ("out = 'x'", "no option"),
     ],
 )

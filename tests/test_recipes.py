@@ -105,7 +105,7 @@ def test_a_wrong_value_gets_one_sentence(changes, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs = ", "is no TOML"),
+        ("epochs = ", "is not TOML"),
         ("batch_size = 3\nlearning_rate = 1", "has no epochs"),
         ("epochs = 3\nbatch_size = 3\nlearning_rate = 1\nwarm = 2", "no field 'warm': did you mean warmup"),
     ],

@@ -126,9 +126,9 @@ def test_files_without_weights_are_refused(tmp_path: Path):
     refused("missing.pth", "does not exist")
     refused("", "is a folder")
     (tmp_path / "text.pth").write_text("hello, this is not a weights file")
-    refused("text.pth", "no weights file")
+    refused("text.pth", "not a weights file")
     (tmp_path / "empty.pth").touch()
-    refused("empty.pth", "no weights file")
+    refused("empty.pth", "not a weights file")
     torch.save([1, 2], tmp_path / "list.pth")
     refused("list.pth", "holds a list and no state dict")
     torch.save({"epoch": 3}, tmp_path / "epoch.pth")
@@ -136,7 +136,7 @@ def test_files_without_weights_are_refused(tmp_path: Path):
     save_weights(network(), tmp_path / "cut.safetensors")
     content = (tmp_path / "cut.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
-    refused("cut.safetensors", "no weights file")
+    refused("cut.safetensors", "not a weights file")
 
 
 def test_loading_runs_no_code_from_the_file(tmp_path: Path):

@@ -209,7 +209,7 @@ def test_every_option_of_a_group_exists_and_has_one_group():
 
 def test_the_defaults_of_the_help_are_those_of_the_settings():
     path = Path(cli.__file__).parent / FILE
-    assert path.read_text(encoding="utf-8") == defaults_file(), "run: python -m kdzero_gp.docs"
+    assert path.read_text(encoding="utf-8") == defaults_file(), "run: python docs/generate.py"
 
 
 HELP = """

@@ -20,14 +20,13 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from kdzero_gp.common import ALONE
-from kdzero_gp.compiler import source_of, zoo
+from kdzero_gp.compiler import digest, source_of, zoo
 from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.prepare import PROXY_TASK
 from kdzero_gp.search.race import Competitor, diverse, tuned_zoo
 from kdzero_gp.search.storage import Database, Status
-from kdzero_gp.compiler import digest
 
 HERE = Path(__file__).parent
 ROWS = HERE / "ends.jsonl"
@@ -45,7 +44,8 @@ def candidates(database: Database, fittest: int, spread: int) -> list[tuple[str,
     places = np.linspace(0, len(rest) - 1, min(spread, len(rest))).astype(int) if spread else []
     found = [("fittest", e) for e in best] + [("spread", rest[place]) for place in dict.fromkeys(places)]
     listed = [(group, Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)) for group, e in found]
-    return [*listed, *(("zoo", entry) for entry in tuned_zoo(database).values()), ("alone", Competitor(ALONE, "baseline"))]
+    tuned = [("zoo", entry) for entry in tuned_zoo(database).values()]
+    return [*listed, *tuned, ("alone", Competitor(ALONE, "baseline"))]
 
 
 def train(folders: Sequence[Path], fittest: int, spread: int, seeds: int, workers: int) -> None:
@@ -60,13 +60,12 @@ def train(folders: Sequence[Path], fittest: int, spread: int, seeds: int, worker
             if (folder.name, entry.name, FIRST_SEED + index) not in known
         ]  # fmt: skip
         shapes = bench.student_shapes, bench.teacher_shapes
-        requests = [
-            Train(
-                source_of(e.expression, *shapes, e.magnitudes, knowledge=bench.family.knowledge) if e.expression else "",
-                seed, recipe="race",
-            )
-            for _, e, seed in todo
-        ]  # fmt: skip
+        knowledge = bench.family.knowledge
+        sources = [
+            source_of(e.expression, *shapes, e.magnitudes, knowledge=knowledge) if e.expression else ""
+            for _, e, _ in todo
+        ]
+        requests = [Train(source, seed, recipe="race") for source, (_, _, seed) in zip(sources, todo, strict=True)]
         with Executor(folder / PROXY_TASK, workers, "cpu", 600.0) as executor, ROWS.open("a") as file:
             for place, trained in executor.map(requests):
                 group, entry, seed = todo[place]
@@ -99,7 +98,8 @@ def report() -> None:
             rho = spearmanr([-fit[n] for n in names], [end[n] for n in names]).statistic
             print(f"  Spearman of fitness with the end, {'+'.join(wanted)} ({len(names)}): {rho:.2f}")
         for name in sorted(end, key=lambda n: -end[n])[:12]:
-            print(f"  {end[name]:.4f} {group[name]:8s} {fit[name] or 1:.3f} {whole[name][seeds[0]]['expression'][:110]}")
+            expression = whole[name][seeds[0]]["expression"]
+            print(f"  {end[name]:.4f} {group[name]:8s} {fit[name] or 1:.3f} {expression[:110]}")
         kd = end.get("kd", 0.0)
         for name in ("kd", "dist", "wsld"):
             if name in end:
@@ -108,7 +108,8 @@ def report() -> None:
 
 
 def _policies(whole, group, fit, seeds, kd) -> None:
-    """Test accuracy of whom a way would have named, on seeds that it did not use, less kd's; means over draws of the seeds."""
+    """Test accuracy of whom a way would have named, on seeds that it did not use, less kd's; means over draws of the
+    seeds."""
     evolved = sorted((n for n in whole if group[n] == "fittest"), key=lambda n: fit[n])
     generator = random.Random(0)
     for heat, raced in ((10, 10), (20, 10), (40, 10), (60, 10), (20, 20), (40, 5), (60, 5)):
@@ -121,7 +122,8 @@ def _policies(whole, group, fit, seeds, kd) -> None:
                 names = sorted(names, key=lambda n: -whole[n][heat_seed[0]]["accuracy"])[:raced]
                 race = heat_seed + race
             best = max(names, key=lambda n: statistics.fmean(whole[n][s]["accuracy"] for s in race))
-            gains.append(statistics.fmean(whole[best][s]["test_accuracy"] - whole["kd"][s]["test_accuracy"] for s in fresh))
+            paired = [whole[best][s]["test_accuracy"] - whole["kd"][s]["test_accuracy"] for s in fresh]
+            gains.append(statistics.fmean(paired))
         print(f"  {heat} by fitness, {raced} raced: {100 * statistics.fmean(gains):+.2f} to kd")
 
 

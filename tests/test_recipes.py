@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdzero_gp.data.augmentation import cropped
+from kdzero_gp.data.augmentation import Geometry, cropped
 from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.engine.batches import Resident, Streamed
 from kdzero_gp.engine.recipe import Recipe, load_recipe, names
@@ -167,14 +167,14 @@ def test_crops_and_flips_are_those_of_one_image_at_a_time():
     generator = torch.Generator().manual_seed(1)
     offsets = torch.randint(5, (12, 2), generator=generator)
     flipped = torch.rand(12, generator=generator) < 0.5
-    found = cropped(images, 2, offsets, flipped)
+    found = cropped(images, Geometry(offsets, flipped, 2))
     for image, (row, column), mirror, result in zip(images, offsets.tolist(), flipped, found, strict=True):
         padded = torch.zeros(3, 10, 10, dtype=torch.uint8)
         padded[:, 2:8, 2:8] = image
         expected = padded[:, row : row + 6, column : column + 6]
         assert torch.equal(result, expected.flip(2) if mirror else expected)
     centred = torch.full((12, 2), 2)
-    assert torch.equal(cropped(images, 2, centred, torch.zeros(12, dtype=torch.bool)), images)
+    assert torch.equal(cropped(images, Geometry(centred, torch.zeros(12, dtype=torch.bool), 2)), images)
 
 
 def test_an_epoch_depends_on_seed_and_number_alone():

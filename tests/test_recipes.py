@@ -133,6 +133,15 @@ def test_steps_decay_at_the_milestones():
     assert recipe.rate(150 * 781 - 1, 781) == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize(
+    ("distillation", "factors"), [("constant", [1, 1, 1, 1, 1, 1]), ("early", [1, 1, 1, 1, 0, 0]),
+                                  ("linear", [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])]
+)  # fmt: skip
+def test_the_distillers_weight_follows_the_recipe(distillation, factors):
+    recipe = Recipe(3, 64, 0.1, distillation=distillation)
+    assert [recipe.distilled(step, 2) for step in range(6)] == pytest.approx(factors)
+
+
 def test_one_cycle_rises_and_falls_to_nothing():
     recipe = load_recipe("short", changes={"epochs": 10})
     rates = [recipe.rate(step, 10) for step in range(100)]

@@ -186,7 +186,7 @@ def test_what_is_given_beside_a_file_wins(tmp_path):
         ('knowledge = "logits"', "knowledge takes a list"),
         ("weight = 3", "weight takes a table"),
         ("pop = ", "not a TOML file"),
-        ("out = 'x'", "no option"),
+        ("out = 'x'", "not an option"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_in_one_sentence(text, words, tmp_path):

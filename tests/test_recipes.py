@@ -292,7 +292,7 @@ def test_policies_of_timm_are_applied(tree):
     one, other, again = (next(opened("folder", tree, r).epoch(0, 0)).images for r in (plain, policy, policy))
     assert torch.equal(other, again)
     assert not torch.equal(one, other)
-    with pytest.raises(SettingError, match=r"no policy of timm.*rand-m9"):
+    with pytest.raises(SettingError, match=r"not a policy of timm.*rand-m9"):
         next(opened("folder", tree, dataclasses.replace(plain, augment="wild")).epoch(0, 0))
 
 

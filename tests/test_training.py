@@ -420,7 +420,7 @@ def test_a_file_of_a_training_says_what_its_numbers_mean():
     ("text", "message"),
     [
         ("zoo:kdd", "the zoo has no 'kdd'"),
-        ("kdd", "no file, expression or zoo:NAME"),
+        ("kdd", "not a file, an expression or zoo:NAME"),
         ("missing.py", "cannot be read"),
         ("run:nowhere", "does not name a run"),
         ("times(no(l2(feet)), 1)", "feet"),

@@ -95,7 +95,7 @@ def source_of(
     shares: Sequence[float] = (),
     layers: Mapping[str, LayerForms] | None = None,
 ) -> str:
-    """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``. With
+    """The Python source of a distiller for a pair; arguments as of ``compile_distiller`` and ``render``. With
     ``provenance`` its head names the digest, too."""
     shapes = pair_shapes(student_shapes, teacher_shapes, knowledge)
     if isinstance(expression, str):

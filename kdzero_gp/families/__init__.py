@@ -94,8 +94,8 @@ class TaskFamily(ABC):
     ``knowledge`` says what networks may expose, by name or pattern, and ``usual`` which of it distillers are made of
     where nobody asks for more. ``measures`` are what a student is measured by; ``decides`` names the one that ranks
     races and picks the best epoch, and ``breaks_ties`` the one that orders equals. ``metrics`` are what fitness may
-    weigh: measures, and gaps to the teacher (``…_gap``), all lower for better; ``loss`` names the student's own loss
-    among them, the first that fitness is about.
+    weigh: measures, gaps to the teacher (``…_gap``), and ``error``, what the deciding measure, a share, lacks to 1, all
+    lower for better; ``loss`` names the student's own loss among them, the first that fitness is about.
     """
 
     name: str

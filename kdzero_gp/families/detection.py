@@ -44,7 +44,7 @@ class Detection(TaskFamily):
     )
     decides = "ap"
     breaks_ties = "detection_loss"
-    metrics = ("detection_loss", "score_gap", "cka_gap")
+    metrics = ("detection_loss", "error", "score_gap", "cka_gap")
     loss = "detection_loss"
     read = (
         "logits", "objectness", "deltas", "anchors", "priors", "points", "centreness", "boxes", "size", "proposals",

@@ -39,7 +39,7 @@ class Segmentation(TaskFamily):
     )
     decides = "miou"
     breaks_ties = "cross_entropy"
-    metrics = ("cross_entropy", "disagreement_gap", "sharpness_gap", "cka_gap")
+    metrics = ("cross_entropy", "error", "disagreement_gap", "sharpness_gap", "cka_gap")
     loss = "cross_entropy"
     read = ("logits", "feat")
 

@@ -227,7 +227,7 @@ class Evaluator:
         if metrics[family.loss] > DESTROYED * family.guessing(self.bench.classes):
             label = family.measure_of(family.loss).label
             raise Rejected(f"the student was destroyed: validation {label} {metrics[family.loss]:.3g}", "")
-        return metrics
+        return metrics | ({"error": 1.0 - metrics[family.decides]} if "error" in family.metrics else {})
 
     def test(self, student: nn.Module) -> dict[str, float]:
         """Measures on the test images: written down with a race's results and read when the winner is known."""

@@ -82,8 +82,9 @@ OPTIONS = (
            "search.sample_ratio", float),
     Option("--top-k", "… one of the best k.", "search.top_k", int),
     Option("--removal", "Who leaves the population: oldest or worst.", "search.removal"),
-    Option("--objectives", "Two or more of the task's metrics (cross_entropy, calibrated, sharpness_gap, cka_gap), "
-           "step_time and memory: optimise all with NSGA-II. With step_time, a measurement, runs are not reproducible.",
+    Option("--objectives", "Two or more of the task's metrics (cross_entropy, calibrated, error, sharpness_gap, "
+           "cka_gap), step_time and memory: optimise all with NSGA-II. With step_time, a measurement, runs are not "
+           "reproducible.",
            "search.objectives", form="names"),
     Option("--screens", "What a candidate must pass before its training and early in it: all, none, or some of "
            "duplicate, finite, equivalence, rejection, surrogate, short.", "screens", form="names"),
@@ -116,8 +117,9 @@ OPTIONS = (
            "operations, and leave out what gains nothing; 0 leaves it as it is.", "plan.prune", int),
     Option("--fresh-seeds", "Untouched seeds on which the winner is confirmed against the best published method; 0 "
            "confirms nothing.", "plan.fresh_seeds", int),
-    Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, sharpness_gap or cka_gap for "
-           "images to classes.", "plan.weights", float, "pairs", "NAME=SHARE"),
+    Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, error, sharpness_gap or "
+           "cka_gap for images to classes; error is what accuracy, mean IoU or AP lack to 1.", "plan.weights", float,
+           "pairs", "NAME=SHARE"),
     Option("--judge", "none, or surrogate: while fewer than 20 were trained, a candidate that it finds less fit than "
            "one drawn of them is not (ρ of the paper's Algorithm 1).", "judge"),
     Option("--llm-url", "Ask a language model for births, too: the URL of a server with /chat/completions, before that "

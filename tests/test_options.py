@@ -185,8 +185,8 @@ def test_what_is_given_beside_a_file_wins(tmp_path):
         ("seed-zoo = 1", "seed-zoo takes true or false"),
         ('knowledge = "logits"', "knowledge takes a list"),
         ("weight = 3", "weight takes a table"),
-        ("pop = ", "no TOML file"),
-        ("out = 'x'", "no option"),
+        ("pop = ", "not a TOML file"),
+        ("out = 'x'", "not an option"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_in_one_sentence(text, words, tmp_path):
@@ -209,7 +209,7 @@ def test_every_option_of_a_group_exists_and_has_one_group():
 
 def test_the_defaults_of_the_help_are_those_of_the_settings():
     path = Path(cli.__file__).parent / FILE
-    assert path.read_text(encoding="utf-8") == defaults_file(), "run: python -m kdzero_gp.docs"
+    assert path.read_text(encoding="utf-8") == defaults_file(), "run: python docs/generate.py"
 
 
 HELP = """

@@ -95,8 +95,8 @@ def source_of(
     shares: Sequence[float] = (),
     layers: Mapping[str, LayerForms] | None = None,
 ) -> str:
-    """The Python source of a distiller for a pair; arguments as of ``compile_distiller`` and ``render``. With
-    ``provenance`` its head names the digest, too."""
+    """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``.
+    With ``provenance`` its head names the digest, too."""
     shapes = pair_shapes(student_shapes, teacher_shapes, knowledge)
     if isinstance(expression, str):
         expression = parse(expression, shapes.types)
@@ -121,7 +121,7 @@ def compile_distiller(
     shapes of the two sides differ it has learnable adapters: train its parameters with the student's.
     ``magnitudes`` replace the factors of the expression, one for each term.
 
-    Raises ``ExpressionError`` for text that is no distiller and ``ShapeError`` where the shapes cannot be matched.
+    Raises ``ExpressionError`` for text that is not a distiller and ``ShapeError`` where the shapes cannot be matched.
 
     >>> distiller = compile_distiller("times(no(l2(logits)), 1)", {"logits": (10,)}, {"logits": (10,)})
     >>> import torch

@@ -91,7 +91,7 @@ def read_contract(path: str | Path | None) -> InputContract | None:
         except (OSError, ValueError) as error:
             raise ModelError(f"{beside} cannot be read ({error}); mend it or remove it") from None
         if not isinstance(stored, dict):
-            raise ModelError(f"{beside} is no JSON object; mend it or remove it")
+            raise ModelError(f"{beside} is not a JSON object; mend it or remove it")
         return InputContract.from_dict(stored, str(beside))
     try:
         with safe_open(path, framework="pt") as file:

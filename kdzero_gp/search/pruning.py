@@ -29,7 +29,6 @@ PLAIN = "no"
 
 # The distillers with one part less, with that part's text.
 Smaller = list[tuple[str, Expression]]
-BySeed = Mapping[int, StoredMeasurement]
 
 
 def pruning_seed(seed: int, index: int) -> int:

@@ -84,7 +84,7 @@ def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progr
     if folder.exists() and (not folder.is_dir() or _occupied(folder)):
         if folder.is_dir() and (folder / DATABASE).exists():
             raise RunError(f"{folder} already holds a run; resume it with: kdzero-gp resume {folder}")
-        raise RunError(f"{folder} exists and is no run of kdzero-gp; choose another --out")
+        raise RunError(f"{folder} exists and is not a run of kdzero-gp; choose another --out")
     settings = replace(
         settings, precision=machine.precision or settings.precision, threads=machine.threads or settings.threads
     )

@@ -110,6 +110,11 @@ class Run:
         return self._read(lambda database: database.fact("versions", {}))  # type: ignore[no-any-return]
 
     @property
+    def teacher_statistics(self) -> dict[str, str]:
+        """The options ``teacher_mean`` and ``teacher_std`` that the run found by trying, where nothing said them."""
+        return dict(self._read(lambda database: database.fact("bench", {}).get("teacher_statistics") or {}))
+
+    @property
     def finished(self) -> bool:
         """Whether the run has come to its end."""
         return bool(self._read(lambda database: database.fact("finished")))

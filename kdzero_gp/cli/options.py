@@ -103,7 +103,7 @@ TASK_OF_RUN = click.option(
     "--task",
     help="digits, cifar10, cifar100, folder, segmentation, detection or yours [default: the run's, or digits].",
 )
-DATA = click.option("--data", help="Archive, image folder or zip of the task's images.")
+DATA = click.option("--data", help="Archive, image folder or zip of the task's images; of CIFAR also: download.")
 
 
 def _size(_context: Any, _option: Any, text: str | None) -> Any:

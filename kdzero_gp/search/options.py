@@ -56,7 +56,7 @@ OPTIONS = (
     Option("--pop", "Size of the population.", "search.population", int, always=True),
     Option("--task", "digits, cifar10, cifar100, folder, segmentation, or module:name of your own.", "task",
            always=True),
-    Option("--data", "Archive, image folder or zip of the task's images.", "data"),
+    Option("--data", "Archive, image folder or zip of the task's images; of CIFAR also: download.", "data"),
     Option("--image-size", "Pixels a side, or height x width, of what the networks see [default: the most common of "
            "the images].", "image_size", metavar="H[xW]"),
     Option("--channels", "Of the images: 3 makes grey ones RGB [default: the data's].", "channels", int),

@@ -184,9 +184,8 @@ class Interrupted(Progress):
 
 
 @pytest.mark.parametrize("notebook", [True, False])
-def test_a_stopped_run_is_given_back_in_a_notebook(notebook, vectors, monkeypatch, tmp_path):
+def test_a_stopped_run_is_given_back_in_a_notebook(notebook, vectors, monkeypatch, tmp_path, inline_workers):
     monkeypatch.setattr(search, "in_notebook", lambda: notebook)
-    monkeypatch.setattr("kdzero_gp.workers.crew.LocalEngine", __import__("test_users").InlineEngine)
     monkeypatch.setattr(Work, "measure_zoo", lambda self: None)
     teacher = linear()
     with torch.no_grad():

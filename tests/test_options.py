@@ -30,7 +30,7 @@ OTHER = {
     "--screens": "none", "--shrink": False, "--random-search": True, "--lanes": 2, "--patience": 4,
     "--images": 300, "--validation-images": 200, "--warm-epochs": 0.5, "--proxy-epochs": 1.5,
     "--proxy-trains": "whole", "--surrogate-share": 0.5, "--short-bound": 2.0, "--loss-memory": 9.0,
-    "--race-epochs": 2.5, "--race-top": 4, "--race-seeds": 7, "--fresh-seeds": 6, "--prune": 3,
+    "--race-epochs": 2.5, "--heat": 7, "--race-top": 4, "--race-seeds": 7, "--fresh-seeds": 6, "--prune": 3,
     "--weight": ("cka_gap=2", "calibrated=0"), "--precision": "bfloat16,channels-last", "--threads": 2,
     "--teacher-mean": "0.5", "--teacher-std": "0.25,0.5,0.5", "--student-mean": "imagenet", "--student-std": "none",
     "--image-size": "48x64", "--channels": 3, "--crop": 96, "--judge": "surrogate",

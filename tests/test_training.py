@@ -282,6 +282,24 @@ def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, draws, target_byte
     assert all(torch.allclose(from_disk[name], asked[name], atol=1e-5) for name in asked)
 
 
+def test_the_distillers_loss_is_scaled_as_the_recipe_says(pair, tmp_path):
+    """And where it is scaled to 0, the student learns as without a teacher."""
+    seen = {}
+    for distillation in ("constant", "linear", "early"):
+        recipe = load_recipe("short", "digits", changes={"epochs": 1, "batch_size": 128, "distillation": distillation})
+        one, _ = trainer(pair, recipe, "times(no(l2(logits)), 1)", keep=True, folder=tmp_path)
+        batch, before = next(one.batches.epoch(0, 0)), one.state_dict()["student"]["fc.weight"].clone()
+        step = one.steps - 1
+        own, distilled = one.step(batch, step)
+        seen[distillation] = distilled, one.state_dict()["student"]["fc.weight"] - before, own
+    assert torch.allclose(seen["linear"][0], seen["constant"][0] / one.steps) and seen["early"][0] == 0
+    alone = Trainer(tapped("digits_cnn_4", 10, one.batches.example, None, seed=0), CLASSIFICATION, one.batches)
+    before = alone.state_dict()["student"]["fc.weight"].clone()
+    alone.step(batch, step)
+    assert torch.allclose(alone.state_dict()["student"]["fc.weight"] - before, seen["early"][1])
+    assert not torch.allclose(seen["constant"][1], seen["early"][1])
+
+
 @pytest.mark.parametrize("crop", ["none", "pad"])
 def test_a_training_leaves_the_teacher_as_it_is(pair, teacher, crop, monkeypatch, tmp_path):
     """Its batch statistics too: it is checked, asked and kept in evaluation mode."""

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from kdzero_gp.analysis.run import Run
+from kdzero_gp.analysis.run import StoredRun
 from kdzero_gp.compiler import from_genotype, parse, zoo
 from kdzero_gp.engine.recipe import load_recipe, names
 from kdzero_gp.errors import KdzeroError
@@ -127,7 +127,7 @@ def run_reader(corpus, folder, chance):
 
 def look(folder):
     """What ``show`` reads of a run."""
-    run = Run(folder)
+    run = StoredRun(folder)
     return run.settings, run.counts, run.top(5), run.race, run.screens, run.drawn, run.verdict
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from kdzero_gp.analysis.statistics import names_in, role_of
 from kdzero_gp.search.race import RaceResult
-from primitives import CATALOGUE
-
-_CALLED = re.compile(r"(\w+)\(")
 
 
 def ingredients(expression: str) -> str:
@@ -17,8 +14,7 @@ def ingredients(expression: str) -> str:
     >>> ingredients("add(times(no(cor(logits)), 10), times(conf(mmd(feat)), 1))")
     'cor+mmd'
     """
-    called = dict.fromkeys(name for name in _CALLED.findall(expression) if name in CATALOGUE)
-    return "+".join(name for name in called if CATALOGUE[name].role == "distance")
+    return "+".join(dict.fromkeys(name for name in names_in(expression) if role_of(name) == "distance"))
 
 
 def evolved_name(rank: int | None, expression: str) -> str:

@@ -69,7 +69,7 @@ class _Rows:
         return parse(text, self.knowledge)
 
 
-class Run:
+class StoredRun:
     """A run by its folder, finished or not: ``Run("runs/digits-1")``.
 
     ``births``, ``evaluations``, ``races``, ``generations``, ``operations`` and ``pairs`` are pandas data frames (an

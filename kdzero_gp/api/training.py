@@ -151,7 +151,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class _Work:
+class _OpenedCall:
     pair: trainings.Pair
     distillers: list[Any]
     folder: Path
@@ -162,10 +162,10 @@ class _Work:
 def _opened(
     distillers: Sequence[Distiller], run: Run | None, objects: tuple[Any, ...], recipe: str, out: str | Path | None,
     what: str, more: Mapping[str, Any], progress: Progress,
-) -> Iterator[_Work]:  # fmt: skip
+) -> Iterator[_OpenedCall]:  # fmt: skip
     """The pair, the distillers and the folder of a call, while its objects are known."""
     options = dict(more)
-    machine = Machine(**{name: options.pop(name) for name in _MACHINE if name in options})
+    machine = Machine.taken_from(options, *_MACHINE)
     named = {name: options.pop(name) for name in ("task", "family", "classes") if name in options}
     run = run or next((found for one in distillers if (found := _run_of(one)) is not None), None)
     chosen = given(*objects, **named, earlier=Given() if run is None else run.names)
@@ -179,7 +179,7 @@ def _opened(
         if run is not None:
             _tell_length(run, pair, progress)
         pair = normalised(_with_teacher(pair, folder, machine, progress), machine, progress)
-        yield _Work(pair, [resolved(one) for one in distillers], folder, machine)
+        yield _OpenedCall(pair, [resolved(one) for one in distillers], folder, machine)
 
 
 def _tell_length(run: Run, pair: trainings.Pair, progress: Progress) -> None:

@@ -19,7 +19,7 @@ GROUPS = {
     ),
     "The search": ("generations", "pop", "seed", "training", "patience", "out", "config"),
     "The machine": ("workers", "engine", "address", "device", "gpu_share", "timeout", "precision", "threads"),
-    "Afterwards": ("race_top", "race_seeds", "prune", "fresh_seeds", "final", "final_recipe", "final_epochs"),
+    "Afterwards": ("heat", "race_top", "race_seeds", "prune", "fresh_seeds", "final", "final_recipe", "final_epochs"),
     "For experts: what distillers are made of": (
         "knowledge", "teacher_tap", "student_tap", "space", "magnitude", "seed_zoo",
     ),

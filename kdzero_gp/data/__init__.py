@@ -46,18 +46,18 @@ def _load(task: str, data: str | Path | None, image_size: int | tuple[int, int] 
     if task not in _TASKS:
         close = get_close_matches(task, _TASKS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_TASKS)}."
-        raise DataError(f"There is no task {task!r}: {hint}")
+        raise DataError(f"there is no task {task!r}: {hint}")
     if image_size is not None and task != "folder":
-        raise DataError(f"The images of {task} have one size; an image size can be set for the task folder only.")
+        raise DataError(f"the images of {task} have one size; an image size can be set for the task folder only")
     if task == "digits":
         if data is not None:
             raise DataError(
-                f"The task digits has its data built in and takes no --data; to use {data} add --task "
-                "folder, cifar10 or cifar100."
+                f"the task digits has its data built in and takes no --data; to use {data} add --task "
+                "folder, cifar10 or cifar100"
             )
         return sources.digits(seed)
     if data is None:
-        raise DataError(f"The task {task} needs data: {_what_to_pass(task)}.")
+        raise DataError(f"the task {task} needs data: {_what_to_pass(task)}")
     if task == "folder":
         return sources.folder(data, image_size, seed)
     path = downloaded(task, cache_folder() / "downloads") if str(data) == DOWNLOAD else data

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.common import UNKNOWN
 from kdzero_gp.compiler.knowledge import KnowledgeSpec
-from kdzero_gp.data.augmentation import cropped
+from kdzero_gp.data.augmentation import Geometry, cropped
 
 Outputs = Mapping[str, Tensor]
 
@@ -144,18 +144,9 @@ class TaskFamily(ABC):
         """What label operations index: the logits' shape without its classes; a negative value is ignored."""
         return targets
 
-    def crop(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        padding: int,
-        offsets: Tensor,
-        flipped: Tensor,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Images N×C×H×W moved, mirrored and cut to ``size`` as ``cropped`` does it, and their targets moved along
-        (here: as they are)."""
-        return cropped(images, padding, offsets, flipped, size), targets
+    def crop(self, images: Tensor, targets: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+        """Images N×C×H×W moved, mirrored and cut, and their targets moved along (here: as they are)."""
+        return cropped(images, geometry), targets
 
     @abstractmethod
     def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:

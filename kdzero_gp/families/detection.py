@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzero_gp.compiler.knowledge import KnowledgeSpec
-from kdzero_gp.data.augmentation import cropped
+from kdzero_gp.data.augmentation import Geometry, cropped
 from kdzero_gp.data.boxes import NOTHING
 from kdzero_gp.families import Measure, Outputs, TaskFamily
 from kdzero_gp.families.agreement import linear_cka
@@ -71,28 +71,20 @@ class Detection(TaskFamily):
         """0.1 % AP: boxes at random rarely overlap by half."""
         return 1e-3
 
-    def crop(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        padding: int,
-        offsets: Tensor,
-        flipped: Tensor,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def crop(self, images: Tensor, targets: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
         """Boxes move with their images and are cut at the window's edge; those that are mostly outside are gone."""
-        height, width = size or images.shape[2:]
+        height, width = geometry.size or images.shape[2:]
         own = targets.new_tensor([images.shape[3], images.shape[2]] * 2)
-        corners = (targets[..., :4] * own) + padding - offsets.flip(1).repeat(1, 2)[:, None]
+        corners = (targets[..., :4] * own) + geometry.padding - geometry.offsets.flip(1).repeat(1, 2)[:, None]
         inside = corners.clamp(min=0).minimum(targets.new_tensor([width, height] * 2))
         areas = [(c[..., 2:] - c[..., :2]).prod(dim=2) for c in (inside, corners)]
         gone = (areas[0] < VISIBLE * areas[1].clamp(max=height * width)) & (targets[..., 4] != NOTHING)
         left, top, right, bottom = (inside / targets.new_tensor([width, height] * 2)).unbind(dim=2)
-        mirrored = flipped[:, None]
+        mirrored = geometry.flipped[:, None]
         left, right = torch.where(mirrored, 1 - right, left), torch.where(mirrored, 1 - left, right)
         moved = torch.stack([left, top, right, bottom, targets[..., 4].masked_fill(gone, NOTHING)], dim=2)
         moved[..., :4] *= (moved[..., 4:] != NOTHING).to(moved.dtype)
-        return cropped(images, padding, offsets, flipped, size), moved
+        return cropped(images, geometry), moved
 
     def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:
         """COCO's AP and AP50, ``ap_K`` of every class that occurs, and the mean of the own loss over images."""

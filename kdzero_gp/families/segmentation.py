@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzero_gp.compiler.knowledge import KnowledgeSpec
-from kdzero_gp.data.augmentation import cropped
+from kdzero_gp.data.augmentation import Geometry, cropped
 from kdzero_gp.families import Measure, Outputs, TaskFamily
 from kdzero_gp.families.agreement import linear_cka
 from kdzero_gp.models.segmentation import TappedMaps, build
@@ -67,18 +67,9 @@ class Segmentation(TaskFamily):
         counts = torch.bincount(labelled.flatten(), minlength=classes).double()
         return float(counts.max() / counts.sum() / max(1, int((counts > 0).sum())))
 
-    def crop(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        padding: int,
-        offsets: Tensor,
-        flipped: Tensor,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def crop(self, images: Tensor, targets: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
         """Label maps move with their images; what lies outside has no label."""
-        maps = cropped(targets[:, None], padding, offsets, flipped, size, fill=IGNORED)[:, 0]
-        return cropped(images, padding, offsets, flipped, size), maps
+        return cropped(images, geometry), cropped(targets[:, None], geometry, fill=IGNORED)[:, 0]
 
     def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:
         """The mean over classes of intersection over union, the share of pixels that are right and the cross-entropy in

@@ -238,7 +238,7 @@ class Evaluator:
         return {f"test_{name}": value for name, value in measures.items()}
 
 
-class _Work:
+class _Answering:
     """One request on its way; what was learnt before it fails is kept in the answer."""
 
     learnt: Any
@@ -281,7 +281,7 @@ class _Work:
         return self.evaluator.teacher(load_source(self.source).to(self.evaluator.device).train())
 
 
-class _Probing(_Work):
+class _Probing(_Answering):
     learnt = Probed()
 
     def __init__(self, evaluator: Evaluator, request: Probe):
@@ -305,7 +305,7 @@ class _Probing(_Work):
                 must_lead_to_the_teacher(evaluator.prober, teacher, evaluator.bench.classes)
 
 
-class _Training(_Work):
+class _Training(_Answering):
     learnt = Trained()
 
     def __init__(self, evaluator: Evaluator, request: Train):

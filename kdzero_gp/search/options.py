@@ -115,6 +115,8 @@ OPTIONS = (
            "alone; inf stops none.", "plan.short_bound", float),
     Option("--loss-memory", "MiB that a loss may keep for one batch.", "plan.loss_memory", float),
     Option("--race-epochs", "Epochs of a training in the race.", "plan.race.epochs", float),
+    Option("--heat", "Of the fittest so many train once as in the race, and the best --race-top of them race; the "
+           "fittest race where it is not more than that.", "plan.heat", int),
     Option("--race-top", "Evolved distillers in the race.", "plan.race_top", int),
     Option("--race-seeds", "Seeds of the race, which chooses the winner.", "plan.race_seeds", int),
     Option("--prune", "Compare the winner with at most so many smaller ones, each without one of its terms or "

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from kdzero_gp import tasks
 from kdzero_gp.common import count_parameters
+from kdzero_gp.data.augmentation import Geometry, corners
 from kdzero_gp.data.dataset import Dataset, Split, Statistics
 from kdzero_gp.data.inputs import Inputs, channels, joined, side
 from kdzero_gp.data.own import OwnDataset
@@ -233,10 +234,9 @@ class _Preparation:
         if length is None or max(first.images.shape[2:]) <= length:
             return first
         generator = torch.Generator().manual_seed(self.settings.search.seed)
-        room = torch.tensor([max(0, pixels - length) + 1 for pixels in first.images.shape[2:]])
-        offsets = (torch.rand((len(first), 2), generator=generator) * room).long()
-        still = torch.zeros(len(first), dtype=torch.bool)
-        return Split(*self.family.crop(first.images, first.labels, 0, offsets, still, (length, length)))
+        size = (length, length)
+        offsets = corners((len(first),), first.images.shape[2:], size, generator)
+        return Split(*self.family.crop(first.images, first.labels, Geometry.windows(offsets, size)))
 
     def split(self, split: Split, most: int | None, teacher: Any, kept: Sequence[str]) -> TensorSplit:
         """The first inputs of a split, and the teacher's outputs on them."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from kdzero_gp.training.verdict import mean_interval
 
 # Where evolved distillers fail in the race, at most so many times the wanted number are tried.
 MOST_TRIED = 3
+# The kind of measurement of the trainings that decide who races.
+HEAT = "heat"
 # What a measure is called on the test images.
 TEST = "test_"
 UNKNOWN = (math.nan, math.nan)
@@ -75,24 +78,54 @@ def race_seed(seed: int, index: int) -> int:
     return 2_000_000 + 1000 * seed + index
 
 
+def heat_seed(seed: int) -> int:
+    """The seed of the heat: apart from all others."""
+    return 6_000_000 + 1000 * seed
+
+
 def entries(database: Database, settings: RunSettings) -> list[Competitor]:
-    """The competitors: the fittest distillers of the search (with several objectives those of the front) that no
-    published method equals and that are no near twins of a fitter one, the published methods at their tuned magnitude,
-    and cross-entropy alone. For each that failed in the race the next one is taken."""
-    published = {digest(expression) for expression in zoo.values()}
-    evaluations = database.evaluations()
+    """The competitors: the best of the search by the heat, or without one the fittest; the published methods at their
+    tuned magnitude; and cross-entropy alone. For each that failed in the race the next one is taken."""
     failed = {measurement.name for measurement in database.measurements("race") if measurement.reason}
     evolved: list[Competitor] = []
-    listed = front(evaluations, settings.search.objectives) or evaluations
-    for e in diverse([e for e in listed if e.status is Status.TRAINED and e.digest not in published]):
+    for entry in _by_heat(database, settings) or _fittest(database, settings):
         standing = sum(entry.name not in failed for entry in evolved)
         if standing == settings.plan.race_top or len(evolved) == MOST_TRIED * settings.plan.race_top:
             break
-        evolved.append(Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness))
+        evolved.append(entry)
     tuned = sorted(tuned_zoo(database).values(), key=lambda entry: (entry.fitness is None, entry.fitness, entry.name))
     if settings.plan.race_zoo is not None:
         tuned = [e for index, e in enumerate(tuned) if index < settings.plan.race_zoo or e.name == "kd"]
     return [*evolved, *tuned, Competitor(ALONE, "baseline", fitness=1.0)]
+
+
+def _fittest(database: Database, settings: RunSettings) -> Iterator[Competitor]:
+    """The fittest distillers of the search (with several objectives those of the front) that no published method equals
+    and that are no near twins of a fitter one."""
+    published = {digest(expression) for expression in zoo.values()}
+    evaluations = database.evaluations()
+    listed = front(evaluations, settings.search.objectives) or evaluations
+    for e in diverse([e for e in listed if e.status is Status.TRAINED and e.digest not in published]):
+        yield Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
+
+
+def heat(database: Database, settings: RunSettings) -> list[Competitor]:
+    """Who runs the heat: the fittest of the search, as many as the plan says; nobody where all of them race."""
+    plan = settings.plan
+    return list(islice(_fittest(database, settings), plan.heat)) if plan.heat > plan.race_top else []
+
+
+def _by_heat(database: Database, settings: RunSettings) -> list[Competitor]:
+    """The heat's distillers, the best first; those that have no result of it yet come last, those that failed not."""
+    family, found = settings.family, by_seed(database, HEAT)
+
+    def place(entry: Competitor) -> list[float]:
+        measured = found.get(entry.name, {}).get(heat_seed(settings.search.seed))
+        names = (family.decides, family.breaks_ties)
+        return [family.measure_of(n).key(measured.metrics[n] if measured is not None else math.nan) for n in names]
+
+    failed = {name for name, of_seed in found.items() for measurement in of_seed.values() if measurement.reason}
+    return sorted((entry for entry in heat(database, settings) if entry.name not in failed), key=place)
 
 
 def diverse(evaluations: Iterable[StoredEvaluation]) -> Iterator[StoredEvaluation]:

@@ -39,7 +39,18 @@ from kdzero_gp.search.extension import extend
 from kdzero_gp.search.model import ACCOUNT, model_proposer, must_be_askable, tell
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
-from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
+from kdzero_gp.search.race import (
+    HEAT,
+    Competitor,
+    RaceResult,
+    entries,
+    heat,
+    heat_seed,
+    run_race,
+    standings,
+    unraced,
+    without_result,
+)
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.training.verdict import Verdict
@@ -164,6 +175,7 @@ class Work:
             self._tell_cost()
             self.measure_zoo()
             self._evolve()
+            self._heat()
             self._race()
             self._prune()
             self._confirm()
@@ -382,6 +394,16 @@ class Work:
         return {name: [record.trials[name], record.wins[name], round(weights[name], 4)] for name in sorted(weights)}
 
     # --- the end --------------------------------------------------------------------------------------------
+
+    def _heat(self) -> None:
+        """Train the fittest once as the race does: what the proxy cannot tell decides who races."""
+        todo = without_result(
+            self.database, HEAT, heat(self.database, self.settings), [heat_seed(self.settings.search.seed)]
+        )
+        if todo:
+            self._begin("heat", len(todo))
+            run_race(self.database, self._source, self._all, todo, HEAT)
+            self.progress.end()
 
     def _race(self) -> None:
         """Race until as many evolved distillers as wanted came through."""

@@ -89,6 +89,7 @@ class RunSettings:
             (plan.race_seeds >= 1, f"--race-seeds must be at least 1, got {plan.race_seeds}"),
             (plan.fresh_seeds >= 0, f"--fresh-seeds must be at least 0, got {plan.fresh_seeds}"),
             (plan.prune >= 0, f"--prune must be at least 0, got {plan.prune}"),
+            (plan.heat >= 0, f"--heat must be at least 0, got {plan.heat}"),
             (plan.race_top >= 1, f"--race-top must be at least 1, got {plan.race_top}"),
             (0 < plan.surrogate_share <= 1,
              f"--surrogate-share must lie above 0 and not above 1, got {plan.surrogate_share:g}"),

@@ -26,7 +26,8 @@ def annealed(epochs: float, learning_rate: float, schedule: str = "cosine") -> R
 @dataclass(frozen=True)
 class SearchPlan:
     """A task's defaults. ``images`` and ``validation_images`` bound what a proxy trains and is measured on (None:
-    all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``race_zoo``: how many
+    all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``heat``: how many of the
+    fittest train once before ``race_top`` of them race (0: the fittest race). ``race_zoo``: how many
     published methods race besides ``kd`` (None: all). ``race_seeds`` choose the winner, ``fresh_seeds`` others confirm
     it. ``prune``: with how many smaller ones the winner is compared at most (0: none). ``teacher_recipe``: how a
     teacher is trained when no weights are given (None: weights are needed). ``baseline_seeds``: over how many proxy
@@ -56,6 +57,7 @@ class SearchPlan:
     race_from_scratch: bool = True
     race_seeds: int = 5
     fresh_seeds: int = 0
+    heat: int = 0
     race_top: int = 10
     race_zoo: int | None = None
     prune: int = 24

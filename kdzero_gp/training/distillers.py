@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzero_gp.compiler import Expression, digest, load_source, parse, source_of, zoo
+from kdzero_gp.compiler import Expression, load_source, parse, source_of, zoo
 from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, PYRAMID, KnowledgeTable
 from kdzero_gp.compiler.rendering import facts_source, magnitudes_source, terms_in_words
 from kdzero_gp.compiler.shapes import pair_shapes
@@ -88,8 +88,7 @@ def _compiled(
     magnitudes: Sequence[float] = (),
     shares: Sequence[float] = (),
 ) -> str:
-    facts = {"digest": digest(expression)}
-    source = source_of(expression, student, teacher, magnitudes or None, facts, knowledge, shares)
+    source = source_of(expression, student, teacher, magnitudes or None, {}, knowledge, shares)
     _try(name, load_source(source), student, teacher)
     return source
 

@@ -39,7 +39,7 @@ Trained = dict[str, dict[int, TrainingResult]]
 
 
 @dataclass(frozen=True)
-class Rung:
+class RungResult:
     """Trainings of one length. ``rows`` is their table by test images, with paired intervals to ``kd``; who goes on
     (``kept``) is chosen by validation images. ``agreement``: Spearman's rank correlation with the rung before, and
     ``with_proxy`` with the proxy's fitness (NaN without), over ``shared`` and ``with_fitness`` distillers."""
@@ -69,7 +69,7 @@ class Halving:
     """The rungs, the finalists on fresh seeds (``fresh``), the verdict, and the winner's weights (``student``)."""
 
     folder: Path
-    rungs: tuple[Rung, ...]
+    rungs: tuple[RungResult, ...]
     fresh: tuple[ComparisonRow, ...]
     verdict: Verdict
     student: Path
@@ -129,7 +129,7 @@ class _Halving(Comparing):
         self._note_rows("tuning", float(epochs), tuned)
         self.factors = self.best_of(tuned)
         alive = [d for d in self.distillers if self.factors[d.name] is not None]
-        rungs: list[Rung] = []
+        rungs: list[RungResult] = []
         before: Trained = {}
         for share in shares:
             trained = self._rung(alive, seeds, share)
@@ -168,7 +168,7 @@ class _Halving(Comparing):
 
     def _described(
         self, trained: Trained, before: Trained, seeds: int, share: float, last: bool, fitness: dict[str, float]
-    ) -> Rung:
+    ) -> RungResult:
         scores, earlier = self._scores(trained), self._scores(before)
         ties = self._scores(trained, self.family.breaks_ties)
         names = [n for n in sorted(scores, key=lambda n: (scores[n], ties[n])) if n != CROSS_ENTROPY]
@@ -176,7 +176,7 @@ class _Halving(Comparing):
         kept = [name for name in names if name in names[:count] or name == REFERENCE]
         rows = table(trained, self.factors, self.family.deciding)
         shared, known = [n for n in names if n in earlier], [n for n in names if n in fitness]
-        return Rung(
+        return RungResult(
             self.pair.settings().recipe.epochs * share, seeds, tuple(rows), tuple(kept),
             _spearman([earlier[n] for n in shared], [scores[n] for n in shared]), len(shared),
             _spearman([fitness[n] for n in known], [scores[n] for n in known]), len(known),
@@ -225,7 +225,7 @@ class _Halving(Comparing):
             for key, result in results.items()
         ]
 
-    def _finish(self, facts: dict[str, Any], rungs: list[Rung], fresh: Trained, verdict: Verdict) -> None:
+    def _finish(self, facts: dict[str, Any], rungs: list[RungResult], fresh: Trained, verdict: Verdict) -> None:
         """The files; the winner's weights and distiller."""
         deciding = self.family.deciding
         done = {seed: r for seed, r in fresh[verdict.winner].items() if not r.reason}

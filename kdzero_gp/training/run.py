@@ -80,7 +80,7 @@ def run(
         forget_peak(device)
         machine = replace(machine, threads=threads)
         try:
-            training = _Training(settings, folder, machine, progress, shared, checkpoint)
+            training = _RunningTraining(settings, folder, machine, progress, shared, checkpoint)
         except Exception:
             if is_new:
                 files.disclaim(folder)
@@ -164,7 +164,7 @@ class Opened:
         return self.family.measure(computed() if answers is None else answers.of(computed()))
 
 
-class _Training:
+class _RunningTraining:
     def __init__(
         self, settings: Settings, folder: Path, machine: Machine, progress: Progress, shared: Path | None,
         checkpoint: dict[str, Any] | None,

@@ -55,6 +55,11 @@ def _as_data(run: StoredRun, top: int) -> dict[str, Any]:
         "race": [result.as_dict() for result in run.race],
         "confirmation": [result.as_dict() for result in run.confirmation],
         "pruning": None if run.pruning is None else run.pruning.as_dict(),
+        "sizes": [
+            {"operations": operations, "leads": leads, "rank": one.rank, "expression": str(one.expression),
+             "fitness": one.fitness, "race": None if one.standing is None else one.standing.as_dict()}
+            for operations, leads, one in run.sizes
+        ],
         "verdict": None if run.verdict is None else run.verdict.lines,
     }  # fmt: skip
 
@@ -72,6 +77,7 @@ def _print_tables(run: StoredRun, top: int) -> None:
         tables.show(console, tables.race_table(raced, family, width, expressions=False))
     if run.confirmation:
         tables.show(console, tables.confirmation_table(run.confirmation, raced, family, width))
+    tables.show(console, tables.sizes_table(run.sizes, family))
     tables.show(console, tables.screens_table(run.screens))
     if settings.search.objectives:
         tables.show(console, tables.front_table(run.front, settings.search.objectives))

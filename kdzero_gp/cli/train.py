@@ -24,6 +24,7 @@ from kdzero_gp.cli.options import (
     TASK_OF_RUN,
     THREADS,
     data_of,
+    some_search_options,
     taps,
     taps_of_both,
     with_options,
@@ -51,8 +52,9 @@ MACHINE_OPTIONS = (
     click.option("--out", type=click.Path(path_type=Path), help="Folder of the results [default: runs/NAME-COMMAND]."),
 )
 _WEIGHTS = (
-    click.option("--teacher-weights", help="Safetensors file or state dict of the teacher."),
-    click.option("--student-weights", help="Weights that the student starts from, as --teacher-weights."),
+    some_search_options(
+        ["--teacher-weights", "--teacher-mean", "--teacher-std", "--student-weights", "--student-mean", "--student-std"]
+    ),
 )
 _BOARD = click.option("--tensorboard", is_flag=True, help="Write event files, too.")
 
@@ -77,7 +79,7 @@ def _pair(options: dict[str, Any]) -> dict[str, Any]:
     run can bring it."""
     teacher_taps, student_taps = taps_of_both(options)
     names = ("recipe", "out", "seed", "device", "threads", "precision", "readers", "workers", "task", "teacher_weights",
-             "student_weights", "channels")  # fmt: skip
+             "student_weights", "channels", "teacher_mean", "teacher_std", "student_mean", "student_std")  # fmt: skip
     pair = {name: options[name] for name in names if options.get(name) is not None}
     pair |= {"teacher_taps": teacher_taps or None, "student_taps": student_taps or None}
     return pair | {"validate": options["validation"], "changes": _changes(options)}

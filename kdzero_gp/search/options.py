@@ -56,7 +56,7 @@ OPTIONS = (
     Option("--pop", "Size of the population.", "search.population", int, always=True),
     Option("--task", "digits, cifar10, cifar100, folder, segmentation, or module:name of your own.", "task",
            always=True),
-    Option("--data", "Archive, image folder or zip of the task's images.", "data"),
+    Option("--data", "Archive, image folder or zip of the task's images; of CIFAR also: download.", "data"),
     Option("--image-size", "Pixels a side, or height x width, of what the networks see [default: the most common of "
            "the images].", "image_size", metavar="H[xW]"),
     Option("--channels", "Of the images: 3 makes grey ones RGB [default: the data's].", "channels", int),
@@ -66,10 +66,17 @@ OPTIONS = (
     Option("--crop", "Proxies and races see one window of so many pixels a side of each image.", "plan.crop", int),
     Option("--teacher", "Built-in name, timm:NAME, torchvision:NAME or module:callable.", "teacher", always=True),
     Option("--teacher-weights", "Safetensors file or state dict of the teacher.", "teacher_weights"),
+    Option("--teacher-mean", "Of the teacher's images, scaled to [0, 1], one number or one a channel; imagenet or none "
+           "stand for the deviation, too [default: known of its weights, or tried].", "teacher_mean",
+           metavar="NUMBERS"),
+    Option("--teacher-std", "Their deviation.", "teacher_std", metavar="NUMBERS"),
     Option("--teacher-tap", "Where to read a knowledge of the teacher; feat1, feat2, … are searched, too.",
            "teacher_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--student", "As --teacher.", "student", always=True),
     Option("--student-weights", "Weights that the student starts from, as --teacher-weights.", "student_weights"),
+    Option("--student-mean", "As --teacher-mean, of the student's [default: known of --student-weights, or the "
+           "images' own].", "student_mean", metavar="NUMBERS"),
+    Option("--student-std", "Their deviation.", "student_std", metavar="NUMBERS"),
     Option("--student-tap", "The same of the student.", "student_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--knowledge", "What distillers are made of, such as logits,feat,feat1 [default: logits, emb, feat, and "
            "what a tap names].", "knowledge", form="names"),

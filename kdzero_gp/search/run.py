@@ -188,7 +188,7 @@ class Work:
         self.database.set_fact("bench", {f"teacher_{name}": value for name, value in bench.teacher.items()} | {
             "precision": str(bench.precision), "threads": bench.threads,
             "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes, "layers": bench.layers,
-            "teacher_sees": bench.teacher_sees,
+            "teacher_sees": bench.teacher_sees, "teacher_statistics": bench.teacher_statistics,
         })  # fmt: skip
         return bench
 

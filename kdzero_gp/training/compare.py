@@ -147,8 +147,8 @@ class Comparing:
         """The comparison as a list of verbs."""
         alone = self.pair.settings(self.seed)
         epochs = max(1, round(alone.recipe.epochs * TUNING_SHARE)) if tune_epochs is None else tune_epochs
-        facts = alone.as_dict() | {"teacher": self.pair.teacher, "teacher_weights": self.pair.teacher_weights,
-                                   "factors": list(factors), "tune_epochs": epochs}  # fmt: skip
+        facts = self.pair.taught(self.seed).as_dict()
+        facts |= {"factors": list(factors), "tune_epochs": epochs}
         self.claim("comparison", facts)
         tuned = self._tune(factors, epochs)
         best = self.best_of(tuned)

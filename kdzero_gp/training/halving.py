@@ -121,8 +121,8 @@ class _Halving(Comparing):
         """The whole as a list of verbs."""
         alone = self.pair.settings(self.seed)
         epochs = tune_epochs or max(1, round(alone.recipe.epochs * shares[0]))
-        facts = alone.as_dict() | {"teacher": self.pair.teacher, "teacher_weights": self.pair.teacher_weights,
-                                   "factors": list(factors), "tune_epochs": epochs, "shares": list(shares)}  # fmt: skip
+        facts = self.pair.taught(self.seed).as_dict()
+        facts |= {"factors": list(factors), "tune_epochs": epochs, "shares": list(shares)}
         self.claim("halving", facts)
         self.lines: list[dict[str, Any]] = []
         tuned = self._tune(factors, epochs)

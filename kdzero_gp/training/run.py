@@ -114,7 +114,7 @@ def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machi
     threads = machine.threads or 1
     with torch.random.fork_rng([device] if device.type == "cuda" else []), computing_as(threads):
         opened = Opened(settings, machine)
-        network = _load_teacher(settings, opened)
+        network = load_teacher(settings, opened)
         _check_teacher(network, settings, opened, progress)
         wanted = set().union(*(load_source(source).KNOWLEDGE for source in sources))
         _keep(network, wanted, opened, path, progress)
@@ -191,7 +191,7 @@ class _RunningTraining:
 
     def _teacher(self) -> Teacher:
         settings, opened = self.settings, self.opened
-        network = _load_teacher(settings, opened)
+        network = load_teacher(settings, opened)
         torch.manual_seed(settings.seed)  # the adapters' first weights
         distiller = load_source(settings.source).to(opened.device).train()
         self.teacher_measures = _check_teacher(network, settings, opened, self.progress)
@@ -322,7 +322,8 @@ class _RunningTraining:
         )
 
 
-def _load_teacher(settings: Settings, opened: Opened) -> Any:
+def load_teacher(settings: Settings, opened: Opened) -> Any:
+    """The teacher of a training with its weights, tapped, on the device. Raises ModelError."""
     with torch.random.fork_rng([]):
         torch.manual_seed(LOOKING)
         network = open_teacher(settings, opened.batches)
@@ -336,13 +337,18 @@ def _load_teacher(settings: Settings, opened: Opened) -> Any:
     return network.to(opened.device).to(memory_format=opened.precision.memory_format).eval()
 
 
+def check_answers(network: Any, settings: Settings, opened: Opened) -> tuple[str, ...]:
+    """Sentences on what a teacher returns for the images (see ``check_outputs``). Raises ModelError."""
+    example = resized(opened.batches.example, settings.recipe.teacher_image_size)
+    if isinstance(network, AsTaught):
+        example = network.conversion(example)
+    return check_outputs(network.network, opened.batches.classes, example)
+
+
 def _check_teacher(network: Any, settings: Settings, opened: Opened, progress: Progress) -> dict[str, float]:
     """The measures of a teacher before it teaches; what was found and mended is told. Raises ModelError."""
     batches, name = opened.batches, settings.teacher
-    example = resized(batches.example, settings.recipe.teacher_image_size)
-    if isinstance(network, AsTaught):
-        example = network.conversion(example)
-    for note in (*check_outputs(network.network, batches.classes, example), *mended(network)):
+    for note in (*check_answers(network, settings, opened), *mended(network)):
         progress.note(f"teacher {name}: {note}")
     part = "validation" if batches.validation else "train"
     answers = Answers(opened.family)

@@ -8,12 +8,14 @@ from kdzero_gp.report.panels.operations import operations_panel, pairs_panel, ti
 from kdzero_gp.report.panels.overview import overview
 from kdzero_gp.report.panels.race import race_panel
 from kdzero_gp.report.panels.reproduction import reproduction_panel
+from kdzero_gp.report.panels.size import size_panel
 from kdzero_gp.report.panels.snapshot import Snapshot, read_snapshot
 from kdzero_gp.report.panels.trees import trees_panel
 
 # In the order of the page: name of the section, title in the contents, function.
 PANELS = (
     ("race", "Race", race_panel),
+    ("size", "Size", size_panel),
     ("fitness", "Fitness", fitness_panel),
     ("flow", "Candidates", flow_panel),
     ("operations", "Operations", operations_panel),

@@ -14,7 +14,7 @@ from kdzero_gp.errors import KdzeroError
 from kdzero_gp.search.confirmation import FRESH, confirmation, verdict
 from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
 from kdzero_gp.search.race import Competitor, RaceResult, standings
-from kdzero_gp.search.ranking import ranking
+from kdzero_gp.search.ranking import Sized, by_size, ranking
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
 from kdzero_gp.training.verdict import Verdict
@@ -33,7 +33,8 @@ WIDTHS = (860.0, 340.0)
 class Snapshot:
     """A run's rows and what follows from them. ``top``: the best evolved distillers, those of the race by its result,
     then by fitness; ``knowledge``: the types of the pair's knowledge, None before the pair was measured; ``fresh`` and
-    ``verdict``: the finalists on fresh seeds and what they say; ``pruning``: what ablation left of the winner."""
+    ``verdict``: the finalists on fresh seeds and what they say; ``pruning``: what ablation left of the winner;
+    ``sizes``: the best distiller of each number of operations."""
 
     folder: Path
     settings: RunSettings
@@ -49,6 +50,7 @@ class Snapshot:
     fresh: Sequence[RaceResult] = ()
     verdict: Verdict | None = None
     pruning: Pruning | None = None
+    sizes: Sequence[Sized] = ()
 
     @property
     def raced(self) -> list[RaceResult]:
@@ -70,15 +72,16 @@ def read_snapshot(folder: Path) -> Snapshot:
     with Database.read(folder) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
         table = standings(database, settings)  # reads and drops all rows, so before ours
-        top = [row.competitor for row in ranking(database, settings)[:TOP]]
+        ranked = ranking(database, settings)
         births = database.births()  # before the evaluations, so that every birth is judged
         evaluations = [replace(row, metrics={}) for row in database.evaluations()]  # no panel needs them
         bench = database.fact("bench") or {}
         return Snapshot(
             folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,
-            evaluations, table, top, {kind: database.costs(kind) for kind in COST_KINDS},
+            evaluations, table, [row.competitor for row in ranked[:TOP]],
+            {kind: database.costs(kind) for kind in COST_KINDS},
             _knowledge(settings, bench), confirmation(database, settings), verdict(database, settings),
-            pruning(database, settings),
+            pruning(database, settings), by_size(ranked),
         )  # fmt: skip
 
 

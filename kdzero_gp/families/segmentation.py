@@ -39,6 +39,7 @@ class Segmentation(TaskFamily):
     )
     decides = "miou"
     breaks_ties = "cross_entropy"
+    of_class = Measure("iou", "IoU", "%")
     metrics = ("cross_entropy", "disagreement_gap", "sharpness_gap", "cka_gap")
     loss = "cross_entropy"
     read = ("logits", "feat")
@@ -54,6 +55,11 @@ class Segmentation(TaskFamily):
         logits = enlarged(outputs["logits"], targets)
         total = F.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing, reduction="sum")
         return total / (targets != IGNORED).sum().clamp(min=1)
+
+    def shown(self, outputs: Outputs, size: tuple[int, int]) -> Tensor | None:
+        """The surest class of each pixel, N×H×W."""
+        logits = F.interpolate(outputs["logits"].float(), size, mode="bilinear", align_corners=False)
+        return logits.argmax(dim=1)
 
     def guessing(self, classes: int) -> float:
         """log K."""

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from kdzero_gp.common import real
 from kdzero_gp.files import atomic_write
-from kdzero_gp.report.panels import PANELS, overview, read_snapshot
+from kdzero_gp.report.panels import overview, panels_of, read_snapshot
 
 
 def write_report(folder: Path, output: Path) -> None:
@@ -30,7 +30,7 @@ def report(folder: Path) -> str:
     def rendered(name: str, data: dict[str, Any]) -> Markup:
         return Markup(templates.get_template(f"{name}.html").render(data))
 
-    panels = [(name, title, rendered(name, panel(snapshot))) for name, title, panel in PANELS]
+    panels = [(name, title, rendered(name, panel(snapshot))) for name, title, panel in panels_of(snapshot)]
     head = rendered("overview", overview(snapshot))
     assets = {"style": _asset("page.css"), "script": _asset("page.js")}
     return str(rendered("page", {"snapshot": snapshot, "overview": head, "panels": panels, **assets}))

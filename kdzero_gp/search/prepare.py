@@ -24,6 +24,7 @@ from kdzero_gp.engine.machine import computing_as
 from kdzero_gp.engine.networks import mended, network_channels, taught
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, evaluation_batch, outputs
 from kdzero_gp.engine.precision import precision_for
+from kdzero_gp.engine.predictions import IMAGES
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import ModelError, SettingError
 from kdzero_gp.families import TaskFamily
@@ -36,6 +37,7 @@ from kdzero_gp.objects import is_own
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.pictures import begin
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.threads import default_threads
 
@@ -99,6 +101,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
             teacher_sees="; ".join(mended(teacher)),
         )
         preparation.warm_up(proxy_task, student)
+        preparation.show(proxy_task, teacher, student)
         if plan.proxy_trains == "last-stage":
             keep_maps(proxy_task, student, precision, progress)
     proxy_task.save(path)
@@ -229,6 +232,12 @@ class _Preparation:
         self._train(student, split, recipe, self.precision, "student's steps")
         weights = student.network.state_dict()
         proxy_task.warm = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+    def show(self, proxy_task: ProxyTask, teacher: Any, student: Any) -> None:
+        """Keep what both networks say of the first validation images."""
+        validation = proxy_task.validation
+        images, contract = validation.images[:IMAGES], contract_of(self.dataset, validation.images)
+        begin(self.folder, self.family, images.to(self.device), validation.labels, contract, teacher, student)
 
     def _train(self, network: Any, split: TensorSplit, recipe: Recipe, precision: Precision, what: str) -> None:
         """Train without a teacher and tell how far it is."""

@@ -28,6 +28,7 @@ from kdzero_gp.training.api import Pair
 from kdzero_gp.training.distillers import Distiller, NamedDistiller
 from kdzero_gp.training.jobs import Job, results
 from kdzero_gp.training.opening import open_for
+from kdzero_gp.training.pictures import gather
 from kdzero_gp.training.run import share
 from kdzero_gp.training.settings import TrainingResult
 from kdzero_gp.training.verdict import REFERENCE
@@ -155,6 +156,7 @@ class Comparing:
         trained = self._train(seeds, best)
         rows = table(trained, best, self.family.deciding)
         self._write(facts, tuned, trained, rows)
+        self._show(rows, best)
         (self.folder / files.TEACHER).unlink(missing_ok=True)
         return Comparison(self.folder, tuple(rows), self.family.deciding)
 
@@ -228,6 +230,14 @@ class Comparing:
                 yield index, result
         finally:
             self.progress.end()
+
+    def _show(self, rows: list[ComparisonRow], factors: dict[str, float | None]) -> None:
+        """Predictions of the first seed: the teacher's, by cross-entropy alone, and with the best distiller."""
+        taught = next((row.name for row in rows if row.name != CROSS_ENTROPY and not row.reason), None)
+        if taught is not None:
+            distiller = next(d for d in self.distillers if d.name == taught)
+            alone, job = self._job(None, self.seed, factors), self._job(distiller, self.seed, factors)
+            gather(self.folder, alone.folder, job.folder, taught)
 
     def _write(
         self,

@@ -51,7 +51,7 @@ class Predictions:
         tensors |= {_SAID + name: tensor for name, tensor in self.said.items()}
         # safetensors puts names into an order of its own
         facts = {"classes": self.classes, "order": list(self.said), "measured": self.measured}
-        whole = save({name: t.contiguous() for name, t in tensors.items()}, {_FACTS: json.dumps(facts)})
+        whole = save({name: t.contiguous().clone() for name, t in tensors.items()}, {_FACTS: json.dumps(facts)})
         atomic_write(path, whole)
 
     @classmethod

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from kdzero_gp import tasks
 from kdzero_gp.analysis.markup import Cell
 from kdzero_gp.engine.predictions import Predictions
+from kdzero_gp.errors import KdzeroError
 from kdzero_gp.families import Measure
 from kdzero_gp.report.drawn import colour, rows
 from kdzero_gp.report.panels.snapshot import Snapshot
+from kdzero_gp.training.folder import SETTINGS
 
 # Of a class, by the names of networks: mean and half-width of the interval.
 ByClass = Mapping[str, Mapping[int, tuple[float, float]]]
@@ -24,6 +29,17 @@ def predictions_panel(snapshot: Snapshot) -> dict[str, Any]:
         group("race", "Students of the race", snapshot.pictures, snapshot.by_class, measure, snapshot.classes),
     ]
     return {"groups": [found for found in groups if found["rows"] or found["table"]]}
+
+
+def training_panel(folder: Path, predictions: Predictions) -> dict[str, Any]:
+    """The networks of one training, or of a comparison's first seed."""
+    try:
+        asked = json.loads((folder / SETTINGS).read_text("utf-8"))["settings"]
+        measure = tasks.get(asked["task"]).family.of_class
+    except (OSError, ValueError, KeyError, TypeError, KdzeroError):  # the task of somebody's own is not at hand
+        measure = None
+    shown = group("training", "Networks", predictions, _measured(predictions, measure), measure)
+    return {"groups": [shown]}
 
 
 def group(

@@ -142,6 +142,11 @@ class TaskFamily(ABC):
         """The class of each sample by a network's outputs; None where targets are no single classes."""
         return None
 
+    def mimic(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """How far logits are from others, a scalar with a gradient for the first; for shadow heads, which a family
+        without it does not have."""
+        raise NotImplementedError
+
     def shown(self, outputs: Outputs, size: tuple[int, int]) -> Tensor | None:
         """What a network says of images of this height and width, for pictures, in the form of targets: label maps
         N×H×W, or boxes N×D×6 of which the last number is the score. None where there is nothing to draw."""

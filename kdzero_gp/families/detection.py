@@ -65,6 +65,10 @@ class Detection(TaskFamily):
         """The detector's own losses of classes and boxes; labels are not smoothed."""
         return detection_loss(outputs, targets)
 
+    def mimic(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Mean binary cross-entropy of the scores, with the teacher's as what is wanted."""
+        return F.binary_cross_entropy_with_logits(student, teacher.sigmoid())
+
     def shown(self, outputs: Outputs, size: tuple[int, int]) -> Tensor | None:
         """The surest detections, N×D×6: sides as shares of the image, the class and the score; −1 in place of the
         class where there are fewer."""
@@ -139,10 +143,7 @@ class Detection(TaskFamily):
         if LEVEL.fullmatch(knowledge):
             return 1.0 - linear_cka(student.mean((2, 3)), teacher.mean((2, 3)))
         if knowledge in ("logits", "objectness"):
-            wanted = teacher.sigmoid()
-            both = (F.binary_cross_entropy_with_logits(logits, wanted) for logits in (student, teacher))
-            given, least = both
-            return float(given - least)
+            return float(self.mimic(student, teacher) - self.mimic(teacher, teacher))
         return float((student - teacher).abs().mean())
 
 

@@ -30,7 +30,8 @@ class Pair:
     ``recipe`` is a packaged name (``cifar100``, ``imagenet``, ``vit``, ``short``) or a TOML file; ``changes`` override
     its fields. Without ``validate`` the validation images are trained on too and the last weights are final.
     ``channels`` of the images (None: as the data have them, and RGB for a student that needs it).
-    ``backbone``: a file of weights for the part of the student that is called so.
+    ``backbone``: a file of weights for the part of the student that is called so. ``shadow``: ``teacher`` or
+    ``student``, on whose maps a second class head takes part in distillation (see ``engine.shadow``).
     """
 
     task: str
@@ -46,6 +47,7 @@ class Pair:
     channels: int | None = None
     student_weights: str | None = None
     backbone: str | None = None
+    shadow: str | None = None
 
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
@@ -62,7 +64,7 @@ class Pair:
         return replace(
             self.settings(seed), teacher=self.teacher, teacher_weights=self.teacher_weights,
             teacher_taps=dict(self.teacher_taps or {}), distiller=distiller.name, source=distiller.source,
-            magnitude=magnitude or distiller.magnitude, factor=factor,
+            magnitude=magnitude or distiller.magnitude, factor=factor, shadow=self.shadow,
         )  # fmt: skip
 
     def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:

@@ -124,6 +124,7 @@ class _Halving(Comparing):
         epochs = tune_epochs or max(1, round(alone.recipe.epochs * shares[0]))
         facts = alone.as_dict() | {"teacher": self.pair.teacher, "teacher_weights": self.pair.teacher_weights,
                                    "factors": list(factors), "tune_epochs": epochs, "shares": list(shares)}  # fmt: skip
+        facts |= {"shadow": self.pair.shadow}
         self.claim("halving", facts)
         self.lines: list[dict[str, Any]] = []
         tuned = self._tune(factors, epochs)

@@ -44,6 +44,7 @@ from kdzero_gp.training.distillers import head_of, with_magnitudes
 from kdzero_gp.training.opening import open_for, open_teacher
 from kdzero_gp.training.pair import LOOKING, tapped
 from kdzero_gp.training.settings import Settings, TrainingResult
+from kdzero_gp.training.shadow import shadow_head, shadowed
 
 # Images on which a teacher is checked before it teaches.
 CHECKED_IMAGES = 1000
@@ -120,6 +121,8 @@ def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machi
         network = _load_teacher(settings, opened)
         _check_teacher(network, settings, opened, progress)
         wanted = set().union(*(load_source(source).KNOWLEDGE for source in sources))
+        head = shadow_head(settings, opened.family, opened.student, network, opened.batches.example, wanted)
+        wanted |= set(head.reads) if settings.shadow == "teacher" and head is not None else set()
         _keep(network, wanted, opened, path, progress)
     return str(opened.precision)
 
@@ -219,13 +222,21 @@ class _Training:
         self.teacher_measures = _check_teacher(network, settings, opened, self.progress)
         asked = lambda images: ask(network, images, opened.batches, opened.precision)  # noqa: E731
         self.predictions.append(opened.said(TEACHER, asked, self.teacher_measures))
+        wanted = set(distiller.KNOWLEDGE)
+        head = shadow_head(settings, self.family, self.student, network, opened.batches.example, wanted)
+        if head is not None:
+            head.to(opened.device)
+            wanted |= set(head.reads) if settings.shadow == "teacher" else set()
         path = self.shared if self.shared and self.shared.exists() else self.folder / files.TEACHER
         # a single epoch asks a live teacher no more often
         repeated = path.exists() or self.recipe.epochs > 1
-        if repeated and _keep(network, distiller.KNOWLEDGE, opened, path, self.progress):
+        teacher: Teacher
+        if repeated and _keep(network, wanted, opened, path, self.progress):
             labels = torch.cat([labels for _, labels in opened.batches.evaluation("train")])
-            return KeptTeacher(distiller, self.family, kept(path, distiller.KNOWLEDGE, opened.device), labels)
-        return LiveTeacher(distiller, self.family, network, opened.batches, opened.precision)
+            teacher = KeptTeacher(distiller, self.family, kept(path, wanted, opened.device), labels)
+        else:
+            teacher = LiveTeacher(distiller, self.family, network, opened.batches, opened.precision)
+        return shadowed(teacher, head, settings.shadow)
 
     def run(self, tensorboard: bool, chosen: dict[str, Any]) -> TrainingResult:
         """The training as a list of verbs."""

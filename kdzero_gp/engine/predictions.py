@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -87,21 +88,28 @@ def draws(family: TaskFamily) -> bool:
     return type(family).shown is not TaskFamily.shown
 
 
+def some(inputs: Any) -> Any:
+    """Those of some inputs, or of their targets, of which predictions are kept: spread over all, since neighbours may
+    be frames of one film."""
+    count = min(IMAGES, len(inputs))
+    places = torch.linspace(0, len(inputs) - 1, count).round().long()
+    return inputs[places.to(inputs.device)]
+
+
 def pictured(family: TaskFamily, images: Inputs, targets: Tensor, contract: InputContract) -> Predictions | None:
-    """The first of normalised images, and their targets, with nothing said of them yet; None where the family draws
+    """A few normalised images, and their targets, with nothing said of them yet; None where the family draws
     nothing, or the inputs are no images."""
     if not draws(family) or not is_image(images) or not contract.mean or not len(images):
         return None
     mean, deviation = (torch.tensor(numbers).view(-1, 1, 1) for numbers in (contract.mean, contract.std))
-    pixels = (images[:IMAGES].detach().float().cpu() * deviation + mean).mul(MAXIMUM).round().clamp(0, MAXIMUM).byte()
-    return Predictions(_smaller(pixels), _kept(targets[:IMAGES]), {}, contract.classes)
+    pixels = (images.detach().float().cpu() * deviation + mean).mul(MAXIMUM).round().clamp(0, MAXIMUM).byte()
+    return Predictions(_smaller(pixels), _kept(targets), {}, contract.classes)
 
 
 @torch.no_grad()
 def said(family: TaskFamily, network: Callable[[Inputs], Outputs], images: Inputs) -> Tensor:
-    """What a network in evaluation mode says of the first of normalised images, as it is kept."""
-    first = images[:IMAGES]
-    found = family.shown(network(first), (first.shape[2], first.shape[3]))
+    """What a network in evaluation mode says of a few normalised images, as it is kept."""
+    found = family.shown(network(images), (images.shape[2], images.shape[3]))
     assert found is not None
     return _kept(found)
 

@@ -18,7 +18,7 @@ from kdzero_gp.engine.batches import Batch, Kept
 from kdzero_gp.engine.gradients import Prober, scaled
 from kdzero_gp.engine.loop import Diverged, OnStep, Trainer
 from kdzero_gp.engine.outputs import outputs
-from kdzero_gp.engine.predictions import packed, said
+from kdzero_gp.engine.predictions import packed, said, some
 from kdzero_gp.engine.teacher import KeptTeacher
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import PROBES, Rejected, must_be_usable, must_lead_to_the_teacher
@@ -108,7 +108,7 @@ class Trained:
 class Train:
     """Asks for a training. ``source`` is a module with a class ``Distiller`` ('' for cross-entropy alone);
     ``magnitudes`` replace its own. ``recipe`` is ``proxy`` (from the warm student) or ``race`` (from scratch).
-    ``shown``: whether it says what it predicts of the first validation images."""
+    ``shown``: whether it says what it predicts of some validation images."""
 
     source: str
     seed: int
@@ -346,7 +346,7 @@ class _Training(_Work):
         per_step = (time.perf_counter() - begin) / steps * 1000.0
         metrics = evaluator.measure(student)
         if request.shown:
-            self._note(said=packed(said(evaluator.family, student, evaluator.validation.images)))
+            self._note(said=packed(said(evaluator.family, student, some(evaluator.validation.images))))
         return metrics | (evaluator.test(student) if request.recipe == "race" else {}), per_step
 
     def _look(self, student: nn.Module) -> None:

@@ -24,7 +24,7 @@ from kdzero_gp.engine.machine import computing_as
 from kdzero_gp.engine.networks import mended, network_channels, taught
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, evaluation_batch, outputs
 from kdzero_gp.engine.precision import precision_for
-from kdzero_gp.engine.predictions import IMAGES
+from kdzero_gp.engine.predictions import draws, some
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import ModelError, SettingError
 from kdzero_gp.families import TaskFamily
@@ -234,10 +234,12 @@ class _Preparation:
         proxy_task.warm = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
     def show(self, proxy_task: ProxyTask, teacher: Any, student: Any) -> None:
-        """Keep what both networks say of the first validation images."""
-        validation = proxy_task.validation
-        images, contract = validation.images[:IMAGES], contract_of(self.dataset, validation.images)
-        begin(self.folder, self.family, images.to(self.device), validation.labels, contract, teacher, student)
+        """Keep what both networks say of some validation images."""
+        if draws(self.family):
+            validation = proxy_task.validation
+            images, contract = some(validation.images), contract_of(self.dataset, validation.images)
+            images = images.to(self.device)
+            begin(self.folder, self.family, images, some(validation.labels), contract, teacher, student)
 
     def _train(self, network: Any, split: TensorSplit, recipe: Recipe, precision: Precision, what: str) -> None:
         """Train without a teacher and tell how far it is."""

@@ -27,7 +27,7 @@ from kdzero_gp.engine.magnitudes import final_magnitudes
 from kdzero_gp.engine.networks import mended
 from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.engine.precision import precision_for
-from kdzero_gp.engine.predictions import AFTER, BEFORE, FILE, IMAGES, TEACHER, Predictions, draws, pictured, said
+from kdzero_gp.engine.predictions import AFTER, BEFORE, FILE, TEACHER, Predictions, draws, pictured, said, some
 from kdzero_gp.engine.teacher import KeptTeacher, LiveTeacher, Teacher, ask, keep, kept
 from kdzero_gp.errors import KdzeroError, ModelError
 from kdzero_gp.families import TaskFamily
@@ -174,7 +174,7 @@ class Opened:
         """Some validation images, and their predictions before anybody said something (None: nothing is drawn)."""
         if draws(self.family) and self.batches.validation:
             images, targets = next(iter(self.batches.evaluation("validation")))
-            return images[:IMAGES], pictured(self.family, images, targets, self.batches.contract)
+            return some(images), pictured(self.family, some(images), some(targets), self.batches.contract)
         return self.batches.example, None
 
     def said(self, name: str, network: Any, measured: dict[str, float]) -> Predictions | None:

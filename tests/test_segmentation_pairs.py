@@ -9,10 +9,15 @@ from PIL import Image
 from torch import nn
 
 from commands import command
-from kdzero_gp.engine.predictions import FILE, NO_LABEL, Predictions
+from kdzero_gp.engine.predictions import FILE, NO_LABEL, Predictions, packed
+from kdzero_gp.families.classification import CLASSIFICATION
+from kdzero_gp.families.segmentation import SEGMENTATION
+from kdzero_gp.models.contract import InputContract
+from kdzero_gp.search.confirmation import fresh_seed
+from kdzero_gp.search.pictures import Pictures, begin, of_run
+from kdzero_gp.search.race import Competitor, race_seed
 from label_maps import write
 
-TINY = ("--task", "tiny_segmentation:TINY")
 FEW = ("--precision", "float32", "--threads", "1", "--batch-size", "6", "--epochs", "1")
 
 
@@ -54,7 +59,9 @@ def weights_of(tmp_path_factory, data):
     def train(teacher):
         if teacher not in found:
             out = tmp_path_factory.mktemp("teacher") / "out"
-            run("train", *data, "--model", teacher, "--out", out, *FEW, "--epochs", "6")
+            run(
+                "train", *data, "--model", teacher, "--out", out, *FEW, "--epochs", "2" if "deeplab" in teacher else "6"
+            )
             found[teacher] = out / "network.safetensors"
         return found[teacher]
 
@@ -84,7 +91,7 @@ def test_a_pair_is_distilled_measured_and_its_predictions_are_kept(name, tmp_pat
     assert kept.measured["student"]["iou_0"] == found["validation"]["iou_0"]
 
 
-def test_a_comparison_and_a_run_show_what_they_predict(tmp_path, data, weights_of):
+def test_a_comparison_shows_what_its_networks_predict(tmp_path, data, weights_of):
     pair = ("--teacher", "segmenter_8", "--teacher-weights", weights_of("segmenter_8"), "--student", "segmenter_4")
     run("compare", *data, *pair, "--distiller", "zoo:skd", "--seeds", 1, "--factors", 1, "--workers", 1,
         "--out", tmp_path / "compared", *FEW)  # fmt: skip
@@ -94,20 +101,28 @@ def test_a_comparison_and_a_run_show_what_they_predict(tmp_path, data, weights_o
     titles = [title for title in ("truth", "teacher", "cross-entropy alone") if f'<th scope="col">{title}</th>' in page]
     assert len(titles) == 3 and "IoU %" in page
 
-    few = ("--generations", 1, "--pop", 2, "--workers", 1, "--prune", 0, "--fresh-seeds", 0, *FEW[:4])
-    folder = tmp_path / "run"
-    run("evolve", *TINY, *data[2:], *pair[:4], *few, "--out", folder)
-    run("report", folder)
-    page = (folder / "report.html").read_text()
-    assert page.count('class="shown"') >= 4 * 4 and "IoU %" in page
-    kept = [path.name for path in (folder / "predictions").iterdir()]
-    assert "begun.safetensors" in kept and "race-alone.safetensors" in kept
-    (folder / "predictions" / "race-alone.safetensors").write_bytes(b"damaged")
-    for path in (folder / "predictions").glob("begun*"):
-        path.write_bytes(path.read_bytes()[:99])
-    run("report", folder)
-    page = (folder / "report.html").read_text()
-    assert 'class="shown"' not in page and "IoU %" in page, "a run without pictures has its table all the same"
+
+def test_a_run_keeps_what_students_of_its_first_seeds_say_and_a_damaged_file_is_left_out(tmp_path):
+    """That a search writes these files and its page draws them is seen in tests/test_tutorials.py."""
+    images, labels = torch.randn(4, 3, 8, 8), torch.zeros(4, 8, 8).long()
+    network = SEGMENTATION.build("segmenter_4", 3, 3).eval()
+    contract = InputContract(3, None, (0.5,) * 3, (0.2,) * 3, ("x", "y", "z"))
+    tapped = SEGMENTATION.tap(network, images, None, 3)
+    begin(tmp_path, SEGMENTATION, images, labels, contract, tapped, tapped)
+    pictures = Pictures(tmp_path, SEGMENTATION, 7)
+    assert pictures.wanted("race", race_seed(7, 0)) and not pictures.wanted("race", race_seed(7, 1))
+    assert pictures.wanted("fresh", fresh_seed(7, 0)) and not Pictures(tmp_path, CLASSIFICATION, 7).wanted("race", 0)
+    alone = {"cross-entropy alone": Competitor("alone", "baseline")}
+    assert list(of_run(tmp_path, alone).said) == ["teacher", "warm student"], "nothing was raced yet"
+    maps = torch.ones(4, 8, 8).byte()
+    pictures.keep("race", "alone", packed(0 * maps))
+    pictures.keep("fresh", "alone", packed(maps))
+    found = of_run(tmp_path, alone)
+    assert list(found.said) == ["teacher", "cross-entropy alone"] and found.classes == ("x", "y", "z")
+    assert torch.equal(found.said["cross-entropy alone"], maps), "fresh seeds come first"
+    (tmp_path / "predictions" / "fresh-alone.safetensors").write_bytes(b"damaged")
+    assert list(of_run(tmp_path, alone).said) == ["teacher", "warm student"]
+    assert of_run(tmp_path / "earlier", alone) is None
 
 
 def test_predictions_come_back_from_their_file_and_a_damaged_one_is_none(tmp_path):

@@ -183,4 +183,4 @@ def test_a_comparison_gives_shadows_to_those_that_read_logits_and_the_rest_is_re
     assert code == 2 and "reads no logits" in told and not (tmp_path / "no").exists()
     code, told = run("distill", "--task", "digits", "--teacher-weights", "x", "--distiller", "zoo:kd", "--shadow",
                      "teacher", "--out", tmp_path / "no")  # fmt: skip
-    assert code == 2
+    assert code == 2 and "--shadow is for segmentation and detection and not for classification" in told

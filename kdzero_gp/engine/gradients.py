@@ -107,7 +107,7 @@ class Prober:
             labels = self.family.labels(batch.labels)
             targets = teacher.fresh_targets(batch, batch.images, labels)
             with _counted() as kept:
-                terms = list(distiller.terms(teacher.seen(outputs), targets, labels))
+                terms = list(distiller.terms(outputs, targets, labels))
             memory = max(memory, kept.bytes / 2**20)
             gradients = [self._gradient(term) for term in terms]
             weighted = [m * flat for m, (flat, _) in zip(distiller.magnitudes, gradients, strict=True)]

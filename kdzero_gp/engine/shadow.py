@@ -63,11 +63,9 @@ class ShadowOnTeacher(_Shadowed):
 
 
 class ShadowOnStudent(_Shadowed):
-    """A head on the student's maps: the distiller sees its logits, the truth the student's own."""
-
-    def seen(self, student: Outputs) -> Outputs:
-        return {**student, "logits": self.head(student)}
+    """A head on the student's maps: the distiller sees its logits, the truth the student's own. It begins as a copy of
+    the student's head, so that magnitudes are measured at that."""
 
     def loss(self, student: Outputs, batch: Batch, images: Inputs, labels: Tensor) -> Tensor:
         """The distiller's loss."""
-        return self.teacher.loss(self.seen(student), batch, images, labels)
+        return self.teacher.loss({**student, "logits": self.head(student)}, batch, images, labels)

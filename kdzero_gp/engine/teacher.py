@@ -40,10 +40,6 @@ class Teacher:
         """What is trained beside the student: the distiller's adapters."""
         return [self.distiller]
 
-    def seen(self, student: Outputs) -> Outputs:
-        """What the distiller sees of a student's outputs."""
-        return student
-
     def outputs(self, batch: Batch, images: Inputs) -> Outputs:
         """The teacher's outputs on a batch whose images may have been mixed."""
         raise NotImplementedError

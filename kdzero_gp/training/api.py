@@ -21,6 +21,7 @@ from kdzero_gp.training.opening import open_for, open_teacher
 from kdzero_gp.training.pair import LOOKING, tapped
 from kdzero_gp.training.run import run
 from kdzero_gp.training.settings import Settings, TrainingResult
+from kdzero_gp.training.shadow import must_have_heads
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,11 @@ class Pair:
     student_weights: str | None = None
     backbone: str | None = None
     shadow: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SettingError before anything was begun."""
+        if self.shadow is not None:
+            must_have_heads(tasks.get(self.task).family)
 
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""

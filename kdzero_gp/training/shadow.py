@@ -23,6 +23,12 @@ def reads_logits(source: str) -> bool:
     return "logits" in load_source(source).KNOWLEDGE
 
 
+def must_have_heads(family: TaskFamily) -> None:
+    """Raises SettingError for a family whose logits no shadow head can imitate."""
+    if type(family).mimic is TaskFamily.mimic:
+        raise SettingError(f"--shadow is for segmentation and detection and not for {family.name}; leave it out")
+
+
 def shadow_head(
     settings: Settings, family: TaskFamily, student: Any, teacher: Any, example: Tensor, read: Collection[str]
 ) -> ClassHead | None:
@@ -30,8 +36,7 @@ def shadow_head(
     be had."""
     if settings.shadow is None:
         return None
-    if type(family).mimic is TaskFamily.mimic:
-        raise SettingError(f"--shadow is for segmentation and detection and not for {family.name}; leave it out")
+    must_have_heads(family)
     if "logits" not in read:
         raise SettingError(
             "the distiller reads no logits, so a shadow head would have no part in it; leave --shadow out, or give "

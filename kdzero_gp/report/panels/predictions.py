@@ -28,6 +28,8 @@ def predictions_panel(snapshot: Snapshot) -> dict[str, Any]:
         group("final", "Students of --final", snapshot.final, _measured(snapshot.final, measure), measure),
         group("race", "Students of the race", snapshot.pictures, snapshot.by_class, measure, snapshot.classes),
     ]
+    if snapshot.settings.plan.crop:
+        groups[1]["note"] = f"Students see windows of {snapshot.settings.plan.crop} pixels, the teacher whole images."
     return {"groups": [found for found in groups if found["rows"] or found["table"]]}
 
 
@@ -51,7 +53,7 @@ def group(
     drawn = rows(predictions, name, classes) if predictions else []
     numbers = sorted({number for values in by_class.values() for number in values})
     return {
-        "title": title, "heading": measure.heading if measure else "",
+        "title": title, "note": "", "heading": measure.heading if measure else "",
         "columns": ("image", "truth", *predictions.said) if predictions else (), "rows": drawn,
         "legend": [(called, colour(number)) for number, called in enumerate(classes)] if drawn else [],
         "headers": ("class", *by_class),

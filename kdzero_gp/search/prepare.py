@@ -101,10 +101,10 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
             teacher_sees="; ".join(mended(teacher)),
         )
         preparation.warm_up(proxy_task, student)
-        preparation.show(proxy_task, teacher, student)
         if plan.proxy_trains == "last-stage":
             keep_maps(proxy_task, student, precision, progress)
-    proxy_task.save(path)
+        proxy_task.save(path)
+        preparation.show(proxy_task, teacher, student)
     return proxy_task
 
 

@@ -1,7 +1,7 @@
 """Reads a tutorial as its reader does: ``python tests/tutorial_session.py PAGE``, in an empty folder.
 
 Blocks of Python share one session, as in a notebook; a block whose first line says ``python file=NAME`` is a file that
-the reader saves; commands of a shell run in their order. So that nothing waits for imports, kdzero-gp's commands and its
+the reader saves; commands of a shell run in their order. So that nothing waits for imports, kdzero-gp and its
 workers run in this process, and published methods of one's own data are tried at one magnitude: other tests show
 processes and tuning.
 """

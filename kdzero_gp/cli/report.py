@@ -13,7 +13,8 @@ from kdzero_gp.cli.app import console
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The file to write [default: DIR/report.html].")
 def report(folder: Path, output: Path | None) -> None:
-    """Write a run's report, finished or not, as one html file that needs no network."""
+    """Write a run's report, finished or not, as one html file that needs no network. Of a training or a comparison of
+    segmenters or detectors: what they predict."""
     from kdzero_gp.report.page import write_report
 
     output = output or folder / "report.html"

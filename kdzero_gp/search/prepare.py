@@ -26,6 +26,7 @@ from kdzero_gp.engine.networks import expected_input, for_student, mended, netwo
 from kdzero_gp.engine.normalising import TRIED_IMAGES, as_options, can_be_tried, find_statistics
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, evaluation_batch, outputs
 from kdzero_gp.engine.precision import precision_for
+from kdzero_gp.engine.predictions import draws, some
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import ModelError, SettingError
 from kdzero_gp.families import TaskFamily
@@ -38,6 +39,7 @@ from kdzero_gp.objects import is_own
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.pictures import begin
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.threads import default_threads
 
@@ -104,7 +106,8 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         preparation.warm_up(proxy_task, student)
         if plan.proxy_trains == "last-stage":
             keep_maps(proxy_task, student, precision, progress)
-    proxy_task.save(path)
+        proxy_task.save(path)
+        preparation.show(proxy_task, teacher, student)
     return proxy_task
 
 
@@ -260,6 +263,14 @@ class _Preparation:
         self._train(student, split, recipe, self.precision, "student's steps")
         weights = student.network.state_dict()
         proxy_task.warm = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+    def show(self, proxy_task: ProxyTask, teacher: Any, student: Any) -> None:
+        """Keep what both networks say of some validation images."""
+        if draws(self.family):
+            validation = proxy_task.validation
+            images, contract = some(validation.images), contract_of(self.dataset, validation.images)
+            images = images.to(self.device)
+            begin(self.folder, self.family, images, some(validation.labels), contract, teacher, student)
 
     def _train(self, network: Any, split: TensorSplit, recipe: Recipe, precision: Precision, what: str) -> None:
         """Train without a teacher and tell how far it is."""

@@ -181,17 +181,24 @@ def run_race(
     source: Callable[[str, Sequence[float]], str],
     evaluate: Callable[[Sequence[Train], Callable[[int, Trained], None]], None],
     todo: Sequence[tuple[Competitor, int]],
-    kind: str = "race",
+    kind: str,
+    shown: Callable[[str, int], bool],
+    show: Callable[[str, str, bytes], None],
 ) -> None:
-    """Train entries on seeds as the race does, and keep the results as measurements of this kind."""
+    """Train entries on seeds as the race does, and keep the results as measurements of this kind. ``shown``: whether
+    the student of a kind and a seed says what it predicts, which ``show`` gets with the kind and the entry's name."""
     requests = [
-        Train(source(entry.expression, entry.magnitudes) if entry.expression else "", seed, recipe="race")
+        Train(
+            source(entry.expression, entry.magnitudes) if entry.expression else "", seed, recipe="race",
+            shown=shown(kind, seed),
+        )
         for entry, seed in todo
-    ]
+    ]  # fmt: skip
 
     def keep(index: int, trained: Trained) -> None:
         entry, seed = todo[index]
         row = StoredMeasurement(kind, entry.name, seed, 1.0, trained.reason, trained.metrics, entry.magnitudes)
+        show(kind, entry.name, trained.said)  # before the row, without which the training is repeated
         database.add_measurement(row, trained.seconds, trained.step_milliseconds)
 
     evaluate(requests, keep)

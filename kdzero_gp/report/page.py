@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,14 +14,18 @@ from markupsafe import Markup
 from kdzero_gp.common import real
 from kdzero_gp.files import atomic_write
 from kdzero_gp.report.panels import PANELS, overview, read_snapshot
+from kdzero_gp.report.several import several
 
 
-def write_report(folder: Path, output: Path) -> None:
-    """Write the report of the run in ``folder``, finished or not, to ``output``, which appears whole or not at all.
+def write_report(folders: Path | Sequence[Path], output: Path) -> None:
+    """Write the report of the run in a folder, finished or not, or of several runs of one pair, to ``output``, which
+    appears whole or not at all.
 
-    Raises ``RunError`` where there is no run or the file cannot be written.
+    Raises ``RunError`` where there is no run or the file cannot be written, ``SettingError`` for runs of other pairs.
     """
-    atomic_write(output, report(folder), "free space or choose another place with -o")
+    folders = [folders] if isinstance(folders, Path) else folders
+    page = report(folders[0]) if len(folders) == 1 else report_of_several(folders)
+    atomic_write(output, page, "free space or choose another place with -o")
 
 
 def report(folder: Path) -> str:
@@ -32,8 +37,16 @@ def report(folder: Path) -> str:
 
     panels = [(name, title, rendered(name, panel(snapshot))) for name, title, panel in PANELS]
     head = rendered("overview", overview(snapshot))
-    assets = {"style": _asset("page.css"), "script": _asset("page.js")}
-    return str(rendered("page", {"snapshot": snapshot, "overview": head, "panels": panels, **assets}))
+    return str(rendered("page", {"snapshot": snapshot, "overview": head, "panels": panels, **_assets()}))
+
+
+def report_of_several(folders: Sequence[Path]) -> str:
+    """The page of several runs as text."""
+    return str(_environment().get_template("several.html").render(several(folders) | _assets()))
+
+
+def _assets() -> dict[str, Markup]:
+    return {"style": _asset("page.css"), "script": _asset("page.js")}
 
 
 def _environment() -> Environment:

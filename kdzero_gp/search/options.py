@@ -92,8 +92,8 @@ OPTIONS = (
            form="flag"),
     Option("--lanes", "Births under way at once: decides the run, and how many workers can be busy.", "search.lanes",
            int),
-    Option("--islands", "So many populations, each of --pop with --lanes, that breed by themselves; every 5 generations "
-           "the best of each enters the next one, too.", "search.islands", int),
+    Option("--islands", "So many populations, each of --pop with --lanes, that breed by themselves; every 5 "
+           "generations the best of each enters the next one, too.", "search.islands", int),
     Option("--patience", "Stop after this many generations without a better distiller.", "search.patience", int),
     Option("--training", "What the winner is for: long trainings, or short ones of a few epochs; decides the defaults "
            "of --warm-epochs, --proxy-epochs, --short-bound and --weight [default: long]."),

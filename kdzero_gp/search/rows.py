@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
+from functools import cache
 from typing import Any, TypeVar
 
 import cattrs
@@ -122,11 +123,13 @@ TABLES: dict[type, str] = {
 _AS_JSON = ("tuple", "dict")
 
 
+@cache
 def columns(kind: type) -> list[str]:
     """The columns of a table, in the order of its row's fields."""
     return [column.name for column in fields(kind)]
 
 
+@cache
 def _json_columns(kind: type) -> set[str]:
     return {column.name for column in fields(kind) if str(column.type).startswith(_AS_JSON)}
 

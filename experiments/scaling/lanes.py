@@ -1,9 +1,9 @@
 """What do lanes cost in quality?
 
-Searches of digits, by the task's own proxy but for fewer births and half its epochs, with 1, 5, 20 and 80 lanes, all of a seed on one prepared pair, without
-published methods in the first population and without a race: the fittest distiller after the same number of births,
-paired by seed. More lanes are more births that know nothing of each other. One row a search in ``lanes.jsonl``; a
-second start goes on.
+Searches of digits, by the task's own proxy but for fewer births and half its epochs, with 1, 5, 20 and 80 lanes, all of
+a seed on one prepared pair, without published methods in the first population and without a race: the fittest distiller
+after the same number of births, paired by seed. More lanes are more births that know nothing of each other. One row a
+search in ``lanes.jsonl``; a second start goes on.
 
     python experiments/scaling/lanes.py --work FOLDER
     python experiments/scaling/lanes.py --work FOLDER --seeds        # the table of what there is

@@ -66,7 +66,7 @@ class InputContract:
                 0, 1, contract.channels
             ):  # fmt: skip
                 raise ValueError
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ModelError(
                 f"{source} has to hold channels, size as [height, width], mean and std with one number a channel, and "
                 "classes as a list of names"

@@ -52,7 +52,7 @@ def above_zero(text: str) -> float:
 
 # fmt: off
 OPTIONS = (
-    Option("--generations", "A generation is --pop births.", "search.generations", int, always=True),
+    Option("--generations", "A generation is --pop births (of each island).", "search.generations", int, always=True),
     Option("--pop", "Size of the population.", "search.population", int, always=True),
     Option("--task", "digits, cifar10, cifar100, folder, segmentation, or module:name of your own.", "task",
            always=True),
@@ -100,6 +100,8 @@ OPTIONS = (
            form="flag"),
     Option("--lanes", "Births under way at once: decides the run, and how many workers can be busy.", "search.lanes",
            int),
+    Option("--islands", "So many populations, each of --pop with --lanes, that breed by themselves; every 5 "
+           "generations the best of each enters the next one, too.", "search.islands", int),
     Option("--patience", "Stop after this many generations without a better distiller.", "search.patience", int),
     Option("--training", "What the winner is for: long trainings, or short ones of a few epochs; decides the defaults "
            "of --warm-epochs, --proxy-epochs, --short-bound and --weight [default: long]."),
@@ -156,6 +158,7 @@ NO_EFFECT_WITH: dict[str, tuple[str, ...]] = {
     "--judge": ("--objectives",),
     "--patience": ("--objectives",),
     "--shrink": ("--random-search",),
+    "--islands": ("--random-search",),
     "--llm-url": ("--random-search",),
 }
 NO_EFFECT_WITHOUT = {

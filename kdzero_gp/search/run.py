@@ -379,10 +379,10 @@ class Work:
             self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source,
             self.bench.steps("proxy"),
         )  # fmt: skip
-        if self.workers > settings.lanes:
-            self.progress.note(f"--lanes {settings.lanes} keeps at most as many of {self.workers} workers busy")
+        if self.workers > (most := settings.under_way):
+            self.progress.note(f"--lanes {settings.lanes} keeps at most {most} of {self.workers} workers busy")
         self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), self._keep_birth, self.guest())
-        self._begin("births", settings.generations * settings.population)
+        self._begin("births", settings.births)
         last = 0
         for generation in self.search.run():
             last = generation.number + 1

@@ -304,8 +304,8 @@ def test_the_distillers_loss_is_scaled_as_the_recipe_says(pair, tmp_path):
 def test_a_training_leaves_the_teacher_as_it_is(pair, teacher, crop, monkeypatch, tmp_path):
     """Its batch statistics too: it is checked, asked and kept in evaluation mode."""
     seen = []
-    load = running._load_teacher
-    monkeypatch.setattr(running, "_load_teacher", lambda *given: seen.append(load(*given)) or seen[-1])
+    load = running.load_teacher
+    monkeypatch.setattr(running, "load_teacher", lambda *given: seen.append(load(*given)) or seen[-1])
     changed = dataclasses.replace(pair, changes={"epochs": 2, "crop": crop})
     training.distill(changed, "zoo:kd", out=tmp_path / "out", machine=ONE)
     (network,) = seen

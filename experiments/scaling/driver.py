@@ -77,6 +77,7 @@ def main():
     parser.add_argument("--births", type=int, default=20000)
     parser.add_argument("--lanes", type=int, default=64)
     parser.add_argument("--ray", action="store_true")
+    parser.add_argument("--output", type=Path, default=HERE / "driver.json")
     given = parser.parse_args()
     found = {"lanes": given.lanes}
     found["without surrogate"] = settled(given.births, given.lanes, ("finite", "equivalence", "rejection", "short"))
@@ -91,7 +92,7 @@ def main():
         _, started = cluster.connect(None, 1, "cpu")
         found["a request, Ray"] = a_request(cluster.RayEngine(driver.echo, (), "cpu", started))
         print(found["a request, Ray"], flush=True)
-    (HERE / "driver.json").write_text(json.dumps(found, indent=1) + "\n")
+    given.output.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -26,11 +26,14 @@ def evolved_name(rank: int | None, expression: str) -> str:
     return " · ".join(filter(None, (f"evolved {rank}" if rank is not None else "evolved", ingredients(expression))))
 
 
-def names_of(race: Sequence[RaceResult]) -> dict[str, str]:
-    """The short name of each competitor of a race, whose table is in order."""
+def names_of(race: Sequence[RaceResult], fresh: Sequence[RaceResult] = ()) -> dict[str, str]:
+    """The short name of each competitor of a race, whose table is in order, and of those who are confirmed on ``fresh``
+    seeds: an evolved one that did not race is the best one, pruned."""
     ranked = [result for result in race if result.entry.kind == "evolved" and not result.reason]
     ranks = {result.entry.name: rank for rank, result in enumerate(ranked, 1)}
-    return {
+    names = {
         entry.name: evolved_name(ranks.get(entry.name), entry.expression) if entry.kind == "evolved" else entry.title
         for entry in (result.entry for result in race)
     }
+    pruned = [r.entry for r in fresh if r.entry.kind == "evolved" and r.entry.name not in names]
+    return names | {entry.name: f"evolved 1 pruned · {ingredients(entry.expression)}" for entry in pruned}

@@ -131,8 +131,17 @@ def texts_of(options: Mapping[str, Any]) -> dict[str, Any]:
             value = tuple(f"{key}={one}" for key, one in value.items())
         elif known[name].form == "names" and value is not None and not isinstance(value, str):
             value = ",".join(value)
+        elif known[name].metavar == "NUMBERS":
+            value = numbers_text(value)
         texts[name] = value
     return texts
+
+
+def numbers_text(value: Any) -> Any:
+    """Numbers in a sequence, or one, as the command line has them; anything else as it is."""
+    if isinstance(value, list | tuple):
+        return ",".join(f"{number:.9g}" if isinstance(number, float) else str(number) for number in value)
+    return f"{value:.9g}" if isinstance(value, int | float) else value
 
 
 class Run(StoredRun):

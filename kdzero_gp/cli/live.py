@@ -105,7 +105,7 @@ def watch(folder: Path, console: Console, every: float = 1.0, tensorboard: Path 
 def total_births(database: Database) -> int:
     """How many births the run may have."""
     search = RunSettings.from_dict(database.fact("settings")).search
-    return search.generations * search.population
+    return search.births
 
 
 def _read(watched: Watched, writer: Any) -> None:

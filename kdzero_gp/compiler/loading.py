@@ -135,6 +135,7 @@ def compile_distiller(
 def export(path: Path | str, *distiller: Any, provenance: Mapping[str, Any] | None = None, **details: Any) -> str:
     """Write a distiller as a Python file that needs only torch, and return its source. The arguments behind ``path``
     are those of ``source_of``; the head names the digest, too. The file appears whole or not at all."""
-    source = source_of(*distiller, provenance=provenance or {}, **details)
+    details["provenance"] = provenance or {}
+    source = source_of(*distiller, **details)
     atomic_write(Path(path), source, "free space or choose another place with -o")
     return source

@@ -6,12 +6,13 @@ from pathlib import Path
 from kdzero_gp.data import sources
 from kdzero_gp.data.cache import cache_folder
 from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, Split
-from kdzero_gp.errors import DataError, install
+from kdzero_gp.data.downloading import DOWNLOADS, downloaded
+from kdzero_gp.errors import DataError
 
 __all__ = ["Dataset", "Split", "load", "names"]
 
 DOWNLOAD = "download"
-"""In place of a path: let torchvision download the data into the cache folder."""
+"""In place of a path: the official archive is downloaded into the cache folder."""
 
 _TASKS = ("cifar10", "cifar100", "digits", "folder")
 
@@ -59,29 +60,11 @@ def _load(task: str, data: str | Path | None, image_size: int | tuple[int, int] 
         raise DataError(f"the task {task} needs data: {_what_to_pass(task)}")
     if task == "folder":
         return sources.folder(data, image_size, seed)
-    path = _download(task) if str(data) == DOWNLOAD else data
+    path = downloaded(task, cache_folder() / "downloads") if str(data) == DOWNLOAD else data
     return sources.cifar10(path, seed) if task == "cifar10" else sources.cifar100(path, seed)
 
 
 def _what_to_pass(task: str) -> str:
     if task == "folder":
         return "give with --data a folder {train,test}/<class>/<image>.png, or a zip of it"
-    archive = "cifar-10-python.tar.gz" if task == "cifar10" else "cifar-100-python.tar.gz"
-    return f"give with --data the archive {archive}, an image folder or a zip of one, or --data {DOWNLOAD}"
-
-
-def _download(task: str) -> Path:
-    """The folder into which torchvision downloaded the archive. Raises DataError when that fails."""
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise DataError(f"--data {DOWNLOAD} needs torchvision; install it with: {install('vision')}") from error
-    root = cache_folder() / "downloads"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        (datasets.CIFAR10 if task == "cifar10" else datasets.CIFAR100)(root, download=True)
-    except Exception as error:  # Network, disk and checksum fail in their own ways.
-        raise DataError(
-            f"the download of {task} failed ({error}); get the archive elsewhere and give it with --data"
-        ) from error
-    return root
+    return f"give with --data the archive {DOWNLOADS[task].file}, an image folder or a zip of one, or --data {DOWNLOAD}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -82,8 +83,10 @@ def find_annotations(source: Source) -> Found:
     found = Found()
     if tables:
         for part, file in _one_a_part(source, list(tables)).items():
-            found.parts[part] = list(_of_table(source, file, tables[file], found))
-        found.classes = _categories(tables[_one_a_part(source, list(tables))["train"]])
+            with _coco(source, file):
+                found.parts[part] = list(_of_table(source, file, tables[file], found))
+                if part == "train":
+                    found.classes = _categories(tables[file])
         return found
     xml = [file for file in source.files if file.suffix == ".xml"]
     if not xml:
@@ -112,6 +115,18 @@ def _coco_table(source: Source, file: File) -> dict[str, Any] | None:
         return None
     wanted = ("images", "annotations", "categories")
     return table if isinstance(table, dict) and all(isinstance(table.get(name), list) for name in wanted) else None
+
+
+@contextlib.contextmanager
+def _coco(source: Source, file: File) -> Iterator[None]:
+    """What fields of another kind cause, as a sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise DataError(
+            f"{file.name} of {source.path} has images, annotations or categories that are not as COCO has them "
+            f"({type(error).__name__}: {error}); mend it"
+        ) from None
 
 
 def _one_a_part(source: Source, files: Sequence[File]) -> dict[str, File]:

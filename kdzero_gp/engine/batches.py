@@ -40,7 +40,7 @@ def contract_of(dataset: Dataset, example: Inputs) -> InputContract:
         return InputContract(classes=dataset.classes)
     # with a label for each pixel, images of any size are seen as they are
     size = None if dataset.train.labels.dim() > 1 else (example.shape[-2], example.shape[-1])
-    return InputContract(example.shape[1], size, dataset.mean, dataset.std, dataset.classes)
+    return InputContract(example.shape[1], size, *dataset.statistics, dataset.classes)
 
 
 @dataclass
@@ -72,6 +72,7 @@ class Batches:
     example: Inputs
     account: DataAccount
     contract: InputContract
+    dataset: Dataset
 
     def __init__(self, recipe: Recipe, device: torch.device, precision: Precision = FLOAT32):
         self.recipe, self.device, self.precision = recipe, device, precision

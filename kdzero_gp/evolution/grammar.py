@@ -44,6 +44,21 @@ class Limits:
     depth: int = 10
 
 
+@dataclass(frozen=True)
+class _Near:
+    """Primitives of one operation by their heights, in order, and how often each height is drawn."""
+
+    heights: list[int]
+    shares: list[float]
+    primitives: dict[int, list[gp.Primitive]]
+
+    @classmethod
+    def of(cls, primitives: list[tuple[int, gp.Primitive]]) -> _Near:
+        heights = sorted({height for height, _ in primitives})
+        shares = [0.5**index for index in range(len(heights))]
+        return cls(heights, shares, {height: [p for h, p in primitives if h == height] for height in heights})
+
+
 class Grammar:
     """All distillers of one space for one pair's knowledge, as a DEAP ``PrimitiveSetTyped`` in ``primitive_set``."""
 
@@ -151,6 +166,10 @@ class Grammar:
             self.operation_of[name] = operation
             self.primitive_of[operation.name, slots] = primitive
             self.by_result.setdefault(made, {}).setdefault(operation.name, []).append(primitive)
+        # what was asked of the rules before, which never change
+        self._known_fitting: dict[tuple[Slot, int], dict[str, _Near]] = {}
+        self._known_insertions: dict[Slot, list[gp.Primitive]] = {}
+        self._known_alike: dict[str, list[gp.Primitive]] = {}
         self.terminal_of: dict[tuple[ValueType, str | float], gp.Terminal] = {}
         self.value_of: dict[str, Expression | float] = {}
         self.terminals: dict[Slot, list[gp.Terminal]] = {}
@@ -229,30 +248,48 @@ class Grammar:
         often), then their types.
         """
         terminals = self.terminals.get(slot, [])
-        fitting = {
-            name: near
-            for name, primitives in self.by_result.get(slot, {}).items()
-            if (near := [p for p in primitives if self._height(p) <= height])
-        }
+        fitting = self._fitting(slot, height)
         if not fitting and not terminals:
-            lowest = self.heights[slot]
-            fitting = {
-                name: [p for p in primitives if self._height(p) <= lowest]
-                for name, primitives in self.by_result[slot].items()
-            }
-            fitting = {name: primitives for name, primitives in fitting.items() if primitives}
+            fitting = self._fitting(slot, self.heights[slot])
         if terminals and (not fitting or random.random() < LEAF_PROBABILITY):
             return [random.choice(terminals)]
         names = list(fitting)
         name = random.choices(names, [self._weight(name) for name in names])[0]
         near = fitting[name]
-        heights = sorted({self._height(p) for p in near})
-        drawn = random.choices(heights, [0.5**index for index in range(len(heights))])[0]
-        primitive = random.choice([p for p in near if self._height(p) == drawn])
+        drawn = random.choices(near.heights, near.shares)[0]
+        primitive = random.choice(near.primitives[drawn])
         nodes = [primitive]
         for argument in primitive.args:
             nodes += self.grow(argument.slot, height - 1, random)
         return nodes
+
+    def _fitting(self, slot: Slot, height: int) -> dict[str, _Near]:
+        """The primitives of a slot that need no more height, by their operations."""
+        found = self._known_fitting.get((slot, height))
+        if found is None:
+            near = {
+                name: [(h, p) for p in primitives if (h := self._height(p)) <= height]
+                for name, primitives in self.by_result.get(slot, {}).items()
+            }
+            found = {name: _Near.of(primitives) for name, primitives in near.items() if primitives}
+            self._known_fitting[slot, height] = found
+        return found
+
+    def insertions(self, slot: Slot) -> list[gp.Primitive]:
+        """The primitives that give a slot and take one of the same."""
+        if slot not in self._known_insertions:
+            primitives = [p for named in self.by_result.get(slot, {}).values() for p in named]
+            fitting = [p for p in primitives if any(argument.slot == slot for argument in p.args)]
+            self._known_insertions[slot] = fitting
+        return self._known_insertions[slot]
+
+    def alike(self, primitive: gp.Primitive) -> list[gp.Primitive]:
+        """The other primitives with the same arguments and result."""
+        if primitive.name not in self._known_alike:
+            primitives = [p for named in self.by_result[primitive.ret.slot].values() for p in named]
+            same = [p for p in primitives if p.args == primitive.args and p is not primitive]
+            self._known_alike[primitive.name] = same
+        return self._known_alike[primitive.name]
 
     def _height(self, primitive: gp.Primitive) -> int:
         return 1 + max(self.heights[argument.slot] for argument in primitive.args)

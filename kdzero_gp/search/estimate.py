@@ -43,7 +43,7 @@ def estimate(database: Database, settings: RunSettings, methods: int, workers: i
     plan = settings.plan
     proxy = _median(database, "zoo") or _median(database, "baseline")
     share = plan.surrogate_share if "surrogate" in settings.screens and not settings.search.objectives else 1.0
-    births = settings.search.generations * settings.search.population
+    births = settings.search.births
     longer = plan.race.epochs / plan.proxy.epochs * (WHOLE_STUDENT if plan.proxy_trains == "last-stage" else 1.0)
     race = _median(database, "race") or longer * proxy
     raced = plan.race_top + 1 + (methods if plan.race_zoo is None else min(methods, plan.race_zoo + 1))

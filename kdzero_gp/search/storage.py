@@ -353,11 +353,14 @@ def undamaged(path: Path) -> Iterator[None]:
     except KdzeroError:
         raise
     except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise RunError(
-            f"{path} is damaged ({type(error).__name__}: {first}); restore a copy of it, or start anew in another "
-            "folder"
-        ) from None
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> RunError:
+    first = (str(error).splitlines() or [""])[0][:200]
+    return RunError(
+        f"{path} is damaged ({type(error).__name__}: {first}); restore a copy of it, or start anew in another folder"
+    )
 
 
 @contextlib.contextmanager
@@ -367,6 +370,8 @@ def _sentences(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError) as error:
         raise RunError(f"cannot use {path}: {error}; check the disk's space and permissions, then resume") from None
+    except UnicodeDecodeError as error:  # a text that nobody wrote
+        raise _damaged(path, error) from None
 
 
 def _lock(folder: Path) -> filelock.BaseFileLock:

@@ -174,6 +174,8 @@ def head_of(
         "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
         "recipe": f"trained with {recipe.summary}, seed {settings.seed}",
     }
+    if settings.shadow:
+        facts["shadow"] = f"with one more class head on the {settings.shadow}'s maps, which this file does not have"
     try:
         expression = parse_for_some_pair(getattr(distiller, "EXPRESSION", ""))
     except KdzeroError:  # a file of the user's own need not have one that can be read

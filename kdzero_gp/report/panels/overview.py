@@ -21,7 +21,7 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
     search, raced, deciding = snapshot.settings.search, snapshot.raced, snapshot.settings.family.deciding
     evolved = next((result for result in raced if result.entry.kind == "evolved"), None)
     return {
-        "snapshot": snapshot, "settings": snapshot.settings, "total": search.generations * search.population,
+        "snapshot": snapshot, "settings": snapshot.settings, "total": search.births,
         "evolved": evolved, "raced": sum(result.entry.kind == "evolved" for result in raced),
         "published": next((result for result in raced if result.entry.kind == "zoo"), None),
         "deciding": deciding, "to_kd": _to_kd(evolved, deciding) if evolved else None,
@@ -39,7 +39,7 @@ def _sentences(lines: Sequence[str]) -> list[str]:
 
 def _confirmed(snapshot: Snapshot) -> dict[str, Any]:
     """The finalists on the fresh seeds, as a small table."""
-    family, names = snapshot.settings.family, names_of(snapshot.raced)
+    family, names = snapshot.settings.family, names_of(snapshot.raced, snapshot.fresh)
     deciding = family.deciding
     seeds = max((result.seeds for result in snapshot.fresh), default=0)
     parts = {"validation": deciding.name, "test": TEST + deciding.name}

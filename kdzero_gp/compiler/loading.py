@@ -133,9 +133,15 @@ def compile_distiller(
 
 
 def export(
-    path: Path | str, expression: Expression | str, student_shapes: Mapping[str, Any], teacher_shapes: Mapping[str, Any],
-    magnitudes: Sequence[float] | None = None, *, provenance: Mapping[str, Any] | None = None, **details: Any,
-) -> str:  # fmt: skip
+    path: Path | str,
+    expression: Expression | str,
+    student_shapes: Mapping[str, Any],
+    teacher_shapes: Mapping[str, Any],
+    magnitudes: Sequence[float] | None = None,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    **details: Any,
+) -> str:
     """Write a distiller as a Python file that needs only torch, and return its source. The arguments behind ``path``
     are those of ``source_of``; the head names the digest, too. The file appears whole or not at all."""
     source = source_of(expression, student_shapes, teacher_shapes, magnitudes, provenance or {}, **details)

@@ -12,7 +12,7 @@ import torch
 
 from kdzero_gp.data import images
 from kdzero_gp.data.account import PARTS, DataAccount, listed
-from kdzero_gp.data.annotations import LAYOUT, Annotated, Box, Annotations, find_annotations
+from kdzero_gp.data.annotations import LAYOUT, Annotated, Annotations, Box, find_annotations
 from kdzero_gp.data.cache import cached, fingerprint
 from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, Split, statistics
 from kdzero_gp.data.decoding import open_image

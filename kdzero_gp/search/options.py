@@ -98,6 +98,8 @@ OPTIONS = (
     Option("--shrink", "Draw operations whose descendants keep losing less often.", "search.shrink", form="flag"),
     Option("--random-search", "Every birth is a new random tree: what evolution has to beat.", "search.random_search",
            form="flag"),
+    Option("--single-terms", "So many generations find single terms; then sums of the best are bred.",
+           "search.single_terms", int),
     Option("--lanes", "Births under way at once: decides the run, and how many workers can be busy.", "search.lanes",
            int),
     Option("--islands", "So many populations, each of --pop with --lanes, that breed by themselves; every 5 "
@@ -159,6 +161,7 @@ NO_EFFECT_WITH: dict[str, tuple[str, ...]] = {
     "--patience": ("--objectives",),
     "--shrink": ("--random-search",),
     "--islands": ("--random-search",),
+    "--single-terms": ("--random-search",),
     "--llm-url": ("--random-search",),
 }
 NO_EFFECT_WITHOUT = {

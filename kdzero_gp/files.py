@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,10 +21,11 @@ def atomic_write(path: Path, content: str | bytes | Callable[[Path], object], re
     """
     if not path.name or path.is_dir():
         raise RunError(f"cannot write {path}: it is a folder; name a file")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.tmp")
     try:
         if callable(content):
             content(temporary)
+            _give_usual_rights(temporary)
         else:
             temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         _to_disk(temporary)
@@ -33,6 +35,13 @@ def atomic_write(path: Path, content: str | bytes | Callable[[Path], object], re
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _give_usual_rights(path: Path) -> None:
+    # some writers make private files
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
 
 
 def _to_disk(path: Path) -> None:

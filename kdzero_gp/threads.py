@@ -2,8 +2,8 @@
 
 An operation of torch ends when its last thread ends. By default those that wait spin (libgomp: 3 ms, then sleep), a
 thousand times in a step of a small network. That is fastest alone; beside other processes it uses up the share of
-the processor that the last thread needs, and a step takes thirty times as long. Threads that sleep at once cost
-their share. See experiments/threads.
+the processor that the last thread needs, and a step takes thirty times as long. Threads that sleep after some
+microseconds cost their share. See experiments/threads.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ from pathlib import Path
 
 # Below this image size a step is bookkeeping: threads and low precision cost more than they save.
 SMALLEST_SIZE = 16
-# Portable: libgomp and LLVM's OpenMP read it when torch loads them.
-POLICY = {"OMP_WAIT_POLICY": "passive"}
+# libgomp and LLVM's OpenMP read the first when torch loads them; libgomp spins so many times before it sleeps, which a
+# quiet machine notices.
+POLICY = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"}
 # Who has set one of these has chosen.
 CHOICES = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 CGROUPS = Path("/sys/fs/cgroup")

@@ -81,10 +81,9 @@ class Pixels(TaskFamily):
     def chance(self, targets, classes):
         return 1.1 / classes
 
-    def crop(self, images, targets, padding, offsets, flipped, size=None):
+    def crop(self, images, targets, geometry):
         """Targets move with their images."""
-        moved, _ = super().crop(torch.cat([images, targets[:, None].to(images) + 1], 1), targets, padding,
-                                     offsets, flipped, size)  # fmt: skip
+        moved, _ = super().crop(torch.cat([images, targets[:, None].to(images) + 1], 1), targets, geometry)
         return moved[:, :-1], moved[:, -1].long() - 1
 
     def measure(self, batches):

@@ -62,6 +62,7 @@ def caught(monkeypatch, where, name):
         raise Stop
 
     monkeypatch.setattr(where, name, catch)
+    monkeypatch.setattr(training, "normalised", lambda pair, *_: pair)  # weights are not read
     return calls, Stop
 
 
@@ -183,9 +184,8 @@ class Interrupted(Progress):
 
 
 @pytest.mark.parametrize("notebook", [True, False])
-def test_a_stopped_run_is_given_back_in_a_notebook(notebook, vectors, monkeypatch, tmp_path):
+def test_a_stopped_run_is_given_back_in_a_notebook(notebook, vectors, monkeypatch, tmp_path, inline_workers):
     monkeypatch.setattr(search, "in_notebook", lambda: notebook)
-    monkeypatch.setattr("kdzero_gp.workers.crew.LocalEngine", __import__("test_users").InlineEngine)
     monkeypatch.setattr(Work, "measure_zoo", lambda self: None)
     teacher = linear()
     with torch.no_grad():
@@ -278,7 +278,7 @@ def test_a_graph_takes_and_gives_back_inputs_by_name():
 REFUSED = {
     "no target": ({"x": torch.zeros(4, 2)}, "without a target"),
     "soft labels": ((torch.zeros(4, 2), torch.full((4, 2), 0.5)), "that are not one-hot"),
-    "a fraction": ((torch.zeros(4, 2), torch.tensor([0, 1, 0.5, 1])), "no whole numbers"),
+    "a fraction": ((torch.zeros(4, 2), torch.tensor([0, 1, 0.5, 1])), "not whole numbers"),
     "negative": ((torch.zeros(4, 2), torch.tensor([0, 1, -1, 1])), "numbered from 0"),
     "lengths": ((torch.zeros(5, 2), torch.zeros(4).long()), "4 targets and inputs of shape"),
     "nan": ((torch.full((4, 2), torch.nan), torch.arange(4)), "not finite"),

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from kdzero_gp import Run
 from kdzero_gp.cli import main
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seed, verdict
-from kdzero_gp.search.race import diverse, race_seed, standings
+from kdzero_gp.search.race import HEAT, diverse, entries, heat, heat_seed, race_seed, standings
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredEvaluation, StoredMeasurement
 from synthetic import synthetic_run
@@ -105,3 +105,23 @@ def test_near_twins_do_not_race():
         evaluation("unknown, too", []),
     ]
     assert [e.digest for e in diverse(listed)] == ["best", "opposite", "other", "unknown", "unknown, too"]
+
+
+def test_the_heat_decides_who_races(raced):
+    """Its best, whatever their fitness; who failed in it does not race."""
+    folder, settings = raced
+    plan = dataclasses.replace(settings.plan, heat=5, race_top=2)
+    with Database.open(folder) as database:
+        fittest = [e.name for e in entries(database, settings) if e.kind == "evolved"]
+        settings = dataclasses.replace(settings, plan=dataclasses.replace(plan, heat=2))
+        assert heat(database, settings) == [], "where all of them race there is nothing to decide"
+        settings = dataclasses.replace(settings, plan=plan)
+        names = [entry.name for entry in heat(database, settings)]
+        assert len(names) == 5
+        assert [e.name for e in entries(database, settings) if e.kind == "evolved"][:2] == fittest[:2]
+        for place, name in enumerate(names):
+            metrics = {"accuracy": 0.5 + place / 100, "cross_entropy": 1.0}
+            reason = "no loss any more" if place == 4 else ""
+            seed = heat_seed(settings.search.seed)
+            database.add_measurement(StoredMeasurement(HEAT, name, seed, 1.0, reason, metrics, ()), 1.0, 1.0)
+        assert [e.name for e in entries(database, settings) if e.kind == "evolved"][:2] == [names[3], names[2]]

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from kdzero_gp import models
-from kdzero_gp.analysis.run import Run
+from kdzero_gp.analysis.run import StoredRun
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
@@ -144,4 +144,4 @@ def test_a_search_by_last_stages_races_whole_students_and_can_be_replayed(tmp_pa
     assert proxy.student["cut"] == "stage1" and race.student.get("cut") is None
     assert proxy.train.images.shape[1:] == (4, 8, 8) and race.train.images.shape[1:] == (1, 8, 8)
     assert found["top"] and found["race"]
-    assert Run(folder).replay(1).equal
+    assert StoredRun(folder).replay(1).equal

@@ -1,5 +1,7 @@
 """Data: layouts that are read, splits, the cache, and what is said when a path holds something else."""
 
+import hashlib
+import http.server
 import os
 import pickle
 import shutil
@@ -9,8 +11,10 @@ import tarfile
 import threading
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +22,7 @@ import torch
 from PIL import Image
 
 from kdzero_gp import data as tasks
-from kdzero_gp.data import cache, sources
+from kdzero_gp.data import cache, downloading, sources
 from kdzero_gp.data.dataset import Dataset, Split, split_off, stratified_order
 from kdzero_gp.data.decoding import fit
 from kdzero_gp.errors import DataError
@@ -406,24 +410,56 @@ def test_wrong_requests_get_one_sentence_with_the_remedy(tmp_path: Path):
         tasks.load("folder", tmp_path, image_size=0)
 
 
-def test_a_download_is_torchvisions_own_and_lands_in_the_cache(
-    cifar: dict[str, Path], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def served(cifar: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """A server of this machine in place of the official one; what it was asked for."""
+    asked: list[str] = []
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any):
+            super().__init__(*arguments, directory=str(cifar["tar"].parent))
+
+        def log_message(self, *arguments: object) -> None:
+            asked.append(self.path)
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(downloading, "ADDRESS", f"http://127.0.0.1:{server.server_port}/")
+    yield asked
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_download_is_checked_and_kept(
+    cifar: dict[str, Path], served: list[str], cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    datasets = pytest.importorskip("torchvision.datasets")
-
-    def download(root: Path, download: bool) -> None:
-        assert download
-        shutil.copytree(cifar["folder"], Path(root) / "cifar-100-python")
-
-    monkeypatch.setattr(datasets, "CIFAR100", download)
-    assert_equal(tasks.load("cifar100", "download"), tasks.load("cifar100", cifar["folder"]))
-    assert (cache_folder / "downloads" / "cifar-100-python").is_dir()
-    monkeypatch.setattr(datasets, "CIFAR10", lambda root, download: 1 / 0)
-    with pytest.raises(DataError, match=r"download of cifar10 failed .*--data"):
-        tasks.load("cifar10", "download")
-    monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(DataError, match=r"pip install 'kdzero-gp\[vision\]'"):
+    with pytest.raises(DataError, match=r"gave a file with the MD5 [0-9a-f]{32} in place of .*--data"):
         tasks.load("cifar100", "download")
+    assert list((cache_folder / "downloads").iterdir()) == []
+    md5 = hashlib.md5(cifar["tar"].read_bytes()).hexdigest()
+    monkeypatch.setitem(
+        downloading.DOWNLOADS, "cifar100", replace(downloading.DOWNLOADS["cifar100"], md5=md5)
+    )  # fmt: skip
+    assert_equal(tasks.load("cifar100", "download"), tasks.load("cifar100", cifar["folder"]))
+    assert (cache_folder / "downloads" / "cifar-100-python.tar.gz").read_bytes() == cifar["tar"].read_bytes()
+    asked = len(served)
+    tasks.load("cifar100", "download")
+    assert len(served) == asked
+    with pytest.raises(DataError, match=r"cifar-10-python.tar.gz cannot be downloaded \(.*--data"):
+        tasks.load("cifar10", "download")
+
+
+def test_the_archives_are_those_that_torchvision_knows():
+    datasets = pytest.importorskip("torchvision.datasets")
+    for name, known in (("cifar10", datasets.CIFAR10), ("cifar100", datasets.CIFAR100)):
+        wanted = downloading.DOWNLOADS[name]
+        assert (downloading.ADDRESS + wanted.file, wanted.md5) == (known.url, known.tgz_md5)
+
+
+def test_without_a_network_one_sentence_says_what_to_do(cache_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(downloading, "ADDRESS", "http://127.0.0.1:9/")
+    with pytest.raises(DataError, match=r"cannot be downloaded \(.*refused.*\); get the archive .*--data"):
+        tasks.load("cifar10", "download")
 
 
 def test_importing_the_tasks_needs_neither_scikit_learn_nor_pillow_nor_torchvision():

@@ -13,6 +13,7 @@ from torchvision.models.detection.image_list import ImageList
 
 from drawn_boxes import write_coco, write_voc
 from kdzero_gp import tasks
+from kdzero_gp.data.augmentation import Geometry
 from kdzero_gp.data.boxes import FIRST_CROWD, NOTHING
 from kdzero_gp.engine.batches import Resident
 from kdzero_gp.engine.recipe import Recipe
@@ -108,7 +109,7 @@ def test_boxes_move_with_windows_flips_and_sizes(voc, dataset):
     everything, gone = torch.tensor([[[0.0, 0.0, 1.0, 1.0, 0.0]]]), torch.tensor([[[0.0, 0.0, 0.4, 0.4, 1.0]]])
     image, corner = torch.zeros(1, 3, 64, 64), torch.tensor([[24, 24]])
     for rows, expected in ((everything, 0.0), (gone, NOTHING)):
-        _, moved = DETECTION.crop(image, rows, 0, corner, torch.tensor([False]), (32, 32))
+        _, moved = DETECTION.crop(image, rows, Geometry.windows(corner, (32, 32)))
         assert moved[0, 0, 4] == expected
 
 

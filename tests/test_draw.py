@@ -31,7 +31,7 @@ from kdzero_gp.draw import (
 from kdzero_gp.draw.diagrams import escape_dot, escape_mermaid
 from kdzero_gp.draw.labels import text_width
 from kdzero_gp.draw.render import layout
-from kdzero_gp.draw.style import FONT_FAMILY, ROLES, SLANT, Box, indent
+from kdzero_gp.draw.style import FONT_FAMILY, ROLES, SLANT, Rectangle, indent
 from kdzero_gp.errors import ExpressionError, RunError, SettingError, ShapeError
 from primitives import CATALOGUE, CONSTANTS
 from strategies import IMAGE_ZOO
@@ -111,19 +111,19 @@ TREES = [*ZOO, *(pytest.param(random_tree(size, seed=size), id=f"random-{size}")
 def inner(node):
     """The part of a node's box in which its slanted outline leaves room for text."""
     slant = SLANT if ROLES[node.role].shape in ("hexagon", "parallelogram") else 0.0
-    return Box(node.box.left + slant, node.box.top, node.box.width - 2 * slant, node.box.height)
+    return Rectangle(node.box.left + slant, node.box.top, node.box.width - 2 * slant, node.box.height)
 
 
 def pieces(edge):
     """Small boxes along an edge."""
     for (x, y), (to_x, to_y) in itertools.pairwise(edge.points):
-        yield Box(min(x, to_x) - 0.5, min(y, to_y) - 0.5, abs(to_x - x) + 1, abs(to_y - y) + 1)
+        yield Rectangle(min(x, to_x) - 0.5, min(y, to_y) - 0.5, abs(to_x - x) + 1, abs(to_y - y) + 1)
 
 
 def core(node):
     """The part of a node that no edge may touch: without the outline, where edges end."""
     sideways = 1.0 + indent(ROLES[node.role].shape, node.box)
-    return Box(node.box.left + sideways, node.box.top + 1, node.box.width - 2 * sideways, node.box.height - 2)
+    return Rectangle(node.box.left + sideways, node.box.top + 1, node.box.width - 2 * sideways, node.box.height - 2)
 
 
 # --- pictures -----------------------------------------------------------------------------------------------
@@ -141,7 +141,7 @@ def test_random_trees_have_the_wanted_sizes_and_types():
 @pytest.mark.parametrize("tree", TREES)
 def test_nothing_overlaps_and_nothing_is_cut(tree, direction):
     drawn = layout(tree, direction=direction)
-    page = Box(0, 0, drawn.width, drawn.height)
+    page = Rectangle(0, 0, drawn.width, drawn.height)
     assert len(drawn.nodes) == sum(1 for _ in tree.walk())
     legend = [box for entry in drawn.entries for box in (entry.swatch, entry.text_box)]
     separate = [*(node.box for node in drawn.nodes), drawn.out.box, *legend]

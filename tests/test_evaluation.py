@@ -24,7 +24,7 @@ from kdzero_gp.families.agreement import linear_cka
 from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
-from kdzero_gp.proxy.evaluator import Probe, Probed, Train, Trained
+from kdzero_gp.proxy.evaluator import Evaluator, Probe, Probed, Train, Trained
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import check_weights, fitness
 from kdzero_gp.proxy.students import student_builder
@@ -496,3 +496,11 @@ def test_workers_answer_like_this_process_and_survive_what_kills_one(bench, eval
 def without_cost(answer):
     """What of an answer has to be reproducible."""
     return {name: value for name, value in vars(answer).items() if name not in COSTS}
+
+
+def test_the_error_is_what_the_deciding_measure_lacks(bench):
+    evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
+    trained = evaluator.train(Train("", 0))
+    assert trained.metrics["error"] == pytest.approx(1.0 - trained.metrics["accuracy"])
+    weights = {"error": 1.0}
+    assert fitness(trained.metrics, {"error": 0.5}, weights) == pytest.approx(trained.metrics["error"] / 0.5)

@@ -154,7 +154,7 @@ def test_a_pattern_that_could_carry_code_is_refused(pattern):
 
 @pytest.mark.parametrize("spec", [{"ranks": ()}, {"ranks": ("plane",)}, {"kind": "probability"}])
 def test_a_spec_without_sense_is_refused(spec):
-    with pytest.raises(ValueError, match="is no knowledge"):
+    with pytest.raises(ValueError, match="is not a knowledge"):
         KnowledgeSpec(**spec)
 
 

@@ -28,10 +28,12 @@ OTHER = {
     "--space": "kdzero", "--magnitude": "absolute", "--seed-zoo": False, "--seed": 5, "--tournament": 3,
     "--sample-ratio": 0.5, "--top-k": 2, "--removal": "worst", "--objectives": "calibrated,memory",
     "--screens": "none", "--shrink": False, "--random-search": True, "--lanes": 2, "--islands": 2, "--patience": 4,
+    "--single-terms": 3,
     "--images": 300, "--validation-images": 200, "--warm-epochs": 0.5, "--proxy-epochs": 1.5,
     "--proxy-trains": "whole", "--surrogate-share": 0.5, "--short-bound": 2.0, "--loss-memory": 9.0,
-    "--race-epochs": 2.5, "--race-top": 4, "--race-seeds": 7, "--fresh-seeds": 6, "--prune": 3,
+    "--race-epochs": 2.5, "--heat": 7, "--race-top": 4, "--race-seeds": 7, "--fresh-seeds": 6, "--prune": 3,
     "--weight": ("cka_gap=2", "calibrated=0"), "--precision": "bfloat16,channels-last", "--threads": 2,
+    "--teacher-mean": "0.5", "--teacher-std": "0.25,0.5,0.5", "--student-mean": "imagenet", "--student-std": "none",
     "--image-size": "48x64", "--channels": 3, "--crop": 96, "--judge": "surrogate",
     "--llm-url": "http://127.0.0.1:1/v1", "--llm-model": "tiny", "--llm-key-env": "A_KEY", "--llm-share": 0.1,
     "--llm-budget": ("calls=3", "usd=1"), "--llm-price": ("in=0.2", "out=0.4"), "--llm-timeout": 9.0,
@@ -39,6 +41,7 @@ OTHER = {
 }  # fmt: skip
 MODEL = {"--llm-url": "http://127.0.0.1:1/v1", "--llm-model": "tiny"}
 NEEDS = {
+    "--teacher-mean": {"--teacher-std": "1"}, "--teacher-std": {"--teacher-mean": "0,0,0"},
     "--top-k": {"--sample-ratio": 0.5}, "--proxy-trains": {"--task": "cifar100"},
     **dict.fromkeys((name for name in OTHER if name.startswith("--llm")), MODEL),
     "--llm-budget": MODEL | {"--llm-price": ("in=1",)},
@@ -185,8 +188,8 @@ def test_what_is_given_beside_a_file_wins(tmp_path):
         ("seed-zoo = 1", "seed-zoo takes true or false"),
         ('knowledge = "logits"', "knowledge takes a list"),
         ("weight = 3", "weight takes a table"),
-        ("pop = ", "no TOML file"),
-        ("out = 'x'", "no option"),
+        ("pop = ", "not a TOML file"),
+        ("out = 'x'", "not an option"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_in_one_sentence(text, words, tmp_path):
@@ -209,7 +212,7 @@ def test_every_option_of_a_group_exists_and_has_one_group():
 
 def test_the_defaults_of_the_help_are_those_of_the_settings():
     path = Path(cli.__file__).parent / FILE
-    assert path.read_text(encoding="utf-8") == defaults_file(), "run: python -m kdzero_gp.docs"
+    assert path.read_text(encoding="utf-8") == defaults_file(), "run: python docs/generate.py"
 
 
 HELP = """

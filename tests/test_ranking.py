@@ -139,3 +139,25 @@ def test_a_run_of_an_earlier_version_is_not_gone_on_with(tmp_path):
     assert result.exit_code == 2 and "made by an earlier kdzero-gp (schema 2)" in result.output
     with pytest.raises(RunError, match="replay it with the version that made it"):
         Run(folder).replay(1)
+
+
+def test_the_best_of_each_size_is_the_first_of_the_ranking(reordered):
+    run = Run(reordered)
+    ranked = run.top(10_000)
+    sizes = run.sizes
+    for operations, leads, best in sizes:
+        same = [one for one in ranked if _operations(one.expression) == operations]
+        assert best.digest == same[0].digest
+        assert leads == all(one.rank > best.rank for one in ranked if _operations(one.expression) < operations)
+    assert [one[0] for one in sizes] == sorted({_operations(one.expression) for one in ranked})
+    assert run.best.digest in {best.digest for _, leads, best in sizes if leads}
+    shown = CliRunner().invoke(main, ["show", str(reordered)]).output
+    table = shown[shown.index("accuracy against size") :]
+    for operations, leads, best in sizes:
+        if leads:
+            assert re.search(rf"^ *{operations} +\* evolved {best.rank} .* {best.rank} *$", table, re.MULTILINE)
+
+
+def _operations(expression):
+    """Nodes that have arguments, other than sums."""
+    return sum(bool(node.arguments) and node.name != "add" for node in expression.walk())

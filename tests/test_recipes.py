@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdzero_gp.data.augmentation import cropped
+from kdzero_gp.data.augmentation import Geometry, cropped
 from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.engine.batches import Resident, Streamed
 from kdzero_gp.engine.recipe import Recipe, load_recipe, names
@@ -105,7 +105,7 @@ def test_a_wrong_value_gets_one_sentence(changes, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs = ", "is no TOML"),
+        ("epochs = ", "is not TOML"),
         ("batch_size = 3\nlearning_rate = 1", "has no epochs"),
         ("epochs = 3\nbatch_size = 3\nlearning_rate = 1\nwarm = 2", "no field 'warm': did you mean warmup"),
     ],
@@ -133,6 +133,15 @@ def test_steps_decay_at_the_milestones():
     assert recipe.rate(150 * 781 - 1, 781) == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize(
+    ("distillation", "factors"), [("constant", [1, 1, 1, 1, 1, 1]), ("early", [1, 1, 1, 1, 0, 0]),
+                                  ("linear", [1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6])]
+)  # fmt: skip
+def test_the_distillers_weight_follows_the_recipe(distillation, factors):
+    recipe = Recipe(3, 64, 0.1, distillation=distillation)
+    assert [recipe.distilled(step, 2) for step in range(6)] == pytest.approx(factors)
+
+
 def test_one_cycle_rises_and_falls_to_nothing():
     recipe = load_recipe("short", changes={"epochs": 10})
     rates = [recipe.rate(step, 10) for step in range(100)]
@@ -158,14 +167,14 @@ def test_crops_and_flips_are_those_of_one_image_at_a_time():
     generator = torch.Generator().manual_seed(1)
     offsets = torch.randint(5, (12, 2), generator=generator)
     flipped = torch.rand(12, generator=generator) < 0.5
-    found = cropped(images, 2, offsets, flipped)
+    found = cropped(images, Geometry(offsets, flipped, 2))
     for image, (row, column), mirror, result in zip(images, offsets.tolist(), flipped, found, strict=True):
         padded = torch.zeros(3, 10, 10, dtype=torch.uint8)
         padded[:, 2:8, 2:8] = image
         expected = padded[:, row : row + 6, column : column + 6]
         assert torch.equal(result, expected.flip(2) if mirror else expected)
     centred = torch.full((12, 2), 2)
-    assert torch.equal(cropped(images, 2, centred, torch.zeros(12, dtype=torch.bool)), images)
+    assert torch.equal(cropped(images, Geometry(centred, torch.zeros(12, dtype=torch.bool), 2)), images)
 
 
 def test_an_epoch_depends_on_seed_and_number_alone():
@@ -283,7 +292,7 @@ def test_policies_of_timm_are_applied(tree):
     one, other, again = (next(opened("folder", tree, r).epoch(0, 0)).images for r in (plain, policy, policy))
     assert torch.equal(other, again)
     assert not torch.equal(one, other)
-    with pytest.raises(SettingError, match=r"no policy of timm.*rand-m9"):
+    with pytest.raises(SettingError, match=r"not a policy of timm.*rand-m9"):
         next(opened("folder", tree, dataclasses.replace(plain, augment="wild")).epoch(0, 0))
 
 

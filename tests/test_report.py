@@ -267,6 +267,7 @@ def test_the_page_needs_nothing_else_and_has_every_panel(large, tmp_path):
     assert reaches_out(page) == []
     for name in (
         "race",
+        "size",
         "fitness",
         "flow",
         "operations",
@@ -297,6 +298,9 @@ def test_the_page_the_terminal_and_the_json_tell_the_same(small):
     table = shown[shown.index("race, ") :]
     lines = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()]
     raced = [result for result in told["race"] if not result["reason"]]
+    assert [(int(row[0]), row[1].startswith("★"), row[2]) for row in cells_of(page, "size")] == [
+        (one["operations"], one["leads"], f"run:{folder}#{one['rank']}") for one in told["sizes"]
+    ]
     rows = cells_of(page, "race")
     assert len(rows) == len(raced) > 10
     for (rank, name, _, *numbers), result in zip(rows, raced, strict=True):
@@ -358,7 +362,7 @@ def test_a_hostile_run_can_not_inject_markup(tmp_path):
 def test_unfinished_runs_have_a_page_that_says_so(tmp_path, births):
     page = report(synthetic_run(tmp_path / "run", births, finished=False, raced=False))
     assert "This run is not finished" in page and "kdzero-gp resume" in page
-    assert page.count('<section class="panel"') == 10 and reaches_out(page) == []
+    assert page.count('<section class="panel"') == 11 and reaches_out(page) == []
 
 
 def test_a_run_without_any_fitness_has_a_page(tmp_path):

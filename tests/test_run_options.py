@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from chat_server import good
-from kdzero_gp import tasks
+from commands import command
 from kdzero_gp.errors import KdzeroError
 from kdzero_gp.search.storage import Database
+from kdzero_gp.tasks import TASKS
+from quick import quick_digits
 from test_runs import finished, rows, started, wait_until
 
 TINY = ("evolve", "--generations", "3", "--pop", "4", "--race-top", "1", "--race-seeds", "1",
@@ -24,15 +26,26 @@ pytestmark = [
 ]
 
 
-def ran(folder, *options):
-    code, output, errors = finished(*TINY, *options, "--out", folder)
-    assert code == 0, output + errors
-    code, shown, errors = finished("show", folder, "--json")
+@pytest.fixture
+def ran(inline_workers, monkeypatch):
+    """Runs a small search in this process: what it printed, and what it is shown as."""
+    monkeypatch.setitem(TASKS, "digits", quick_digits())
+
+    def run(folder, *options):
+        code, output, errors = command(*TINY, *options, "--out", folder)
+        assert code == 0, output + errors
+        return output, shown(folder)
+
+    return run
+
+
+def shown(folder, *options):
+    code, output, errors = command("show", folder, "--json", *options)
     assert code == 0, errors
-    return output, json.loads(shown)
+    return json.loads(output)
 
 
-def test_a_language_model_s_births_are_counted_and_its_key_stands_nowhere(tmp_path, serve, monkeypatch):
+def test_a_language_model_s_births_are_counted_and_its_key_stands_nowhere(ran, tmp_path, serve, monkeypatch):
     monkeypatch.setenv("A_KEY", "sk-canary-4711")
     texts = ["times(no(l1(tanh(logits))), 2)", "times(conf(l2(sigmoid(logits))), 5)", "times(no(kl(logits)), 1)"]
     server, _ = serve(good(json.dumps({"distillers": [*texts, "sk-canary-4711("]})))
@@ -41,16 +54,16 @@ def test_a_language_model_s_births_are_counted_and_its_key_stands_nowhere(tmp_pa
     told = found["language_model"]
     assert told["calls"] == len(server.asked) <= 2 and told["born"] == told["fates"]["births"] == 2
     assert told["useless"]["type"] == told["useless"]["syntax"] > 0 and "goes on without the language model" in output
-    shown = finished("show", tmp_path / "run")[1]
-    assert f"language model: {len(server.asked)} calls" in shown
+    table = command("show", tmp_path / "run")[1]
+    assert f"language model: {len(server.asked)} calls" in table
     assert {key for _, _, key in server.asked} == {"Bearer sk-canary-4711"}
     files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    assert not any(b"sk-canary-4711" in content for content in (*files, (output + shown).encode()))
+    assert not any(b"sk-canary-4711" in content for content in (*files, (output + table).encode()))
 
 
-def test_with_objectives_the_front_is_shown_raced_and_exported(tmp_path):
+def test_with_objectives_the_front_is_shown_raced_and_exported(ran, tmp_path):
     _, found = ran(tmp_path / "run", "--objectives", "calibrated,memory")
-    known = {e["digest"]: e for e in json.loads(finished("show", tmp_path / "run", "--json", "--top", "99")[1])["top"]}
+    known = {e["digest"]: e for e in shown(tmp_path / "run", "--top", "99")["top"]}
     values = {d: (e["metrics"]["calibrated"], e["metrics"]["memory"]) for d, e in known.items() if e["fitness"]}
     assert found["front"]
     # a predicted fitness would be of no use
@@ -62,11 +75,11 @@ def test_with_objectives_the_front_is_shown_raced_and_exported(tmp_path):
     assert files == sorted(f"distiller_{number}.py" for number in range(1, len(found["front"]) + 1))
     for path in (tmp_path / "run" / "front").iterdir():
         ast.parse(path.read_text())
-    code, output, _ = finished("show", tmp_path / "run")
+    code, output, _ = command("show", tmp_path / "run")
     assert code == 0 and "front" in output and "memory" in output
 
 
-def test_without_screens_every_candidate_is_trained(tmp_path):
+def test_without_screens_every_candidate_is_trained(ran, tmp_path):
     _, found = ran(tmp_path / "run", "--screens", "none")
     asked = {row["name"]: row["asked"] for row in found["screens"]}
     # gradients are measured all the same: magnitudes need them
@@ -74,19 +87,17 @@ def test_without_screens_every_candidate_is_trained(tmp_path):
     assert found["counts"]["equivalent"] == 0
 
 
-def test_the_surrogate_spares_trainings_and_a_run_with_it_is_one_and_the_same(tmp_path):
-    longer = (*TINY[:1], "--generations", "10", "--pop", "8", *TINY[5:-2])
+def test_the_surrogate_spares_trainings_and_a_run_with_it_is_one_and_the_same(ran, tmp_path):
+    longer = ("--generations", "10", "--pop", "8")
     whole, killed, trusting = (tmp_path / name for name in ("whole", "killed", "trusting"))
 
-    def counted(folder, *options):
-        code, output, errors = finished(*longer, *options, "--out", folder)
-        assert code == 0, output + errors
-        found = json.loads(finished("show", folder, "--json")[1])
-        return {row["name"]: row["turned_away"] for row in found["screens"]}
+    def spared(folder, *options):
+        _, found = ran(folder, *longer, *options)
+        return {row["name"]: row["turned_away"] for row in found["screens"]}["surrogate"]
 
-    assert counted(whole, "--workers", "1")["surrogate"] > 5
-    assert counted(trusting, "--workers", "2", "--surrogate-share", "1", "--generations", "5")["surrogate"] == 0
-    process = started(*longer, "--workers", "2", "--out", killed)
+    assert spared(whole) > 5
+    assert spared(trusting, "--surrogate-share", "1", "--generations", "5") == 0
+    process = started(*TINY, *longer, "--workers", "2", "--out", killed)
     wait_until(lambda: births_of(killed) > 50, 300, "50 births")
     process.kill()
     process.communicate()
@@ -102,12 +113,12 @@ def births_of(folder):
     return 0
 
 
-def test_random_search_breeds_nothing(tmp_path):
+def test_random_search_breeds_nothing(ran, tmp_path):
     ran(tmp_path / "run", "--random-search", "--no-seed-zoo")
     assert {row[2] for row in rows(tmp_path / "run")["births"]} == {"random"}
 
 
-def test_the_lengths_of_trainings_can_be_chosen(tmp_path):
+def test_the_lengths_of_trainings_can_be_chosen(ran, tmp_path):
     output, found = ran(tmp_path / "run", "--warm-epochs", "2", "--proxy-epochs", "1.5", "--race-epochs", "3")
     with Database.read(tmp_path / "run") as database:
         plan = database.fact("settings")["plan"]
@@ -115,7 +126,7 @@ def test_the_lengths_of_trainings_can_be_chosen(tmp_path):
     assert "warming up the student (2 epochs" in output and found["top"]
 
 
-def test_a_search_for_short_trainings_starts_early_and_judges_by_cross_entropy(tmp_path):
+def test_a_search_for_short_trainings_starts_early_and_judges_by_cross_entropy(ran, tmp_path):
     _, found = ran(tmp_path / "run", "--training", "short", "--weight", "cka_gap=1")
     with Database.read(tmp_path / "run") as database:
         plan = database.fact("settings")["plan"]
@@ -124,7 +135,7 @@ def test_a_search_for_short_trainings_starts_early_and_judges_by_cross_entropy(t
     assert not any(row["name"] == "short" and row["turned_away"] for row in found["screens"])
 
 
-def test_the_fitness_can_be_the_cross_entropy_at_the_best_temperature(tmp_path):
+def test_the_fitness_can_be_the_cross_entropy_at_the_best_temperature(ran, tmp_path):
     none = [word for name in ("cross_entropy", "sharpness_gap", "cka_gap") for word in ("--weight", f"{name}=0")]
     _, found = ran(tmp_path / "run", *none, "--weight", "calibrated=2")
     with Database.read(tmp_path / "run") as database:
@@ -139,7 +150,7 @@ def test_the_fitness_can_be_the_cross_entropy_at_the_best_temperature(tmp_path):
 @pytest.mark.parametrize("task", ["cifar10", "cifar100", "folder"])
 def test_gaps_decide_nothing_where_evolution_would_only_close_them(task):
     """experiments/cifar100: with the gaps in the fitness its winners train worse than kd."""
-    assert tasks.get(task).plan.weights == {"calibrated": 1}
+    assert TASKS[task].plan.weights == {"calibrated": 1}
 
 
 @pytest.mark.parametrize(
@@ -164,6 +175,6 @@ def test_gaps_decide_nothing_where_evolution_would_only_close_them(task):
     ids=str,
 )
 def test_an_option_that_makes_no_sense_gets_one_sentence_and_leaves_nothing(tmp_path, options, words):
-    code, output, errors = finished(*TINY, *options, "--out", tmp_path / "run")
+    code, output, errors = command(*TINY, *options, "--out", tmp_path / "run")
     assert code == 2 and words in errors and len(errors.strip().splitlines()) == 1, output + errors
     assert not (tmp_path / "run").exists()

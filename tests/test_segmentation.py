@@ -8,7 +8,7 @@ from torch import nn
 
 from kdzero_gp import tasks
 from kdzero_gp.data.dataset import Dataset
-from kdzero_gp.data.label_maps import Reading, with_settings
+from kdzero_gp.data.label_maps import LabelSettings, with_settings
 from kdzero_gp.engine.batches import Resident
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import DataError
@@ -51,7 +51,7 @@ def test_misfit_label_maps_are_named_once_and_left_out(tmp_path):
 
 def test_settings_travel_with_the_path():
     assert with_settings("a.zip", "11", "sky,road") == "a.zip?ignore=11&classes=sky,road"
-    assert Reading.of("a.zip?ignore=0,11").ignore == (0, 11)
+    assert LabelSettings.of("a.zip?ignore=0,11").ignore == (0, 11)
     with pytest.raises(DataError, match="add --data"):
         with_settings(None, "11", None)
 

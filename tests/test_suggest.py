@@ -10,19 +10,18 @@ from torch import nn
 import kdzero_gp
 from chat_server import good
 from commands import command
+from inline_engine import inline
 from kdzero_gp.compiler import parse, zoo
 from kdzero_gp.search.suggestions import SUGGESTIONS, Wish
-from test_users import InlineEngine
 
 MODELS = "add(times(no(l1(tanh(logits))), 0.5), times(conf(kl(softmax_C(logits, 2))), 1))"
 TINY = {"images": 96, "validation_images": 64, "workers": 1, "warm_epochs": 1, "proxy_epochs": 1, "verbose": False}
 
 
 @pytest.fixture(scope="module", autouse=True)
-def inline():
+def no_processes():
     """No worker processes, which take seconds to start."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("kdzero_gp.workers.crew.LocalEngine", InlineEngine)
+    with inline():
         yield
 
 

@@ -1,8 +1,5 @@
-"""Every command and every block of Python of the tutorials runs, in the order of the page, in an empty folder.
-
-A block whose first line says ``python file=NAME`` is a file that the reader saves. All blocks of Python of one page
-share one session, as in a notebook.
-"""
+"""Every command and every block of Python of the tutorials runs, in the order of the page, in an empty folder (see
+``tutorial_session``)."""
 
 import os
 import re
@@ -13,36 +10,25 @@ from pathlib import Path
 
 import pytest
 
+from tutorial_session import BLOCK
+
+SESSION = Path(__file__).with_name("tutorial_session.py")
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "docs" / "tutorials").glob("*.md"))
-BLOCK = re.compile(r"^```(bash|python)(?: file=(\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 # Extras that a page is about.
 NEEDED = {
     "own-detector": ("torchvision", "faster_coco_eval"),
     "study": ("pandas",),
     "lightning": ("lightning",),
+    "timm": ("timm",),
     "trainer": ("transformers", "accelerate"),
 }
 # Seconds; a page takes up to one minute alone on a core, and several times that on a machine that is busy.
 PATIENCE = 900
-# The session: reads the page itself, so that errors name the line of the page.
-SESSION = """
-import re, subprocess, sys
-from pathlib import Path
-page, pattern = Path(sys.argv[1]), re.compile(sys.argv[2], re.MULTILINE | re.DOTALL)
-sys.path.insert(0, "")
-text, names = page.read_text(encoding="utf-8"), {"__name__": "__main__"}
-for block in pattern.finditer(text):
-    language, file, code = block.groups()
-    if file:
-        Path(file).write_text(code, encoding="utf-8")
-    elif language == "bash":
-        subprocess.run(["bash", "-euc", code], check=True, stdin=subprocess.DEVNULL)
-    else:
-        line = text.count("\\n", 0, block.start(3))
-        exec(compile("\\n" * line + code, str(page), "exec"), names)
-"""
+# Pages for people who have a script already are short.
+SHORT = ("plain-loop", "lightning", "trainer", "timm", "tabular", "tokens")
+LONGEST = 60
 
 
 def environment():
@@ -60,9 +46,16 @@ def test_there_is_a_page_for_each_kind_of_user():
         "segmentation.md",
         "study.md",
         "tabular.md",
+        "timm.md",
+        "tokens.md",
         "trainer.md",
         "using-the-zoo.md",
     }
+
+
+@pytest.mark.parametrize("name", SHORT)
+def test_a_page_for_a_script_that_is_there_is_short(name):
+    assert len((ROOT / "docs" / "tutorials" / f"{name}.md").read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
 @pytest.mark.timeout(PATIENCE + 60)
@@ -75,10 +68,12 @@ def test_the_page_runs_as_it_is_written(page, tmp_path):
     for data in page.parent.glob("*.zip"):  # what a page asks to be saved
         shutil.copy(data, tmp_path)
     done = subprocess.run(
-        [sys.executable, "-c", SESSION, str(page), BLOCK.pattern], cwd=tmp_path, env=environment(), text=True,
+        [sys.executable, str(SESSION), str(page)], cwd=tmp_path, env=environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
+    for page_of_run in tmp_path.glob("*/report.html"):
+        assert page_of_run.read_text().count('class="shown"') >= 4 * 4, "pictures of four images beside their truth"
     print(done.stdout)
 
 

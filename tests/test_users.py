@@ -17,10 +17,10 @@ import pytest
 import torch
 
 import kdzero_gp
+from inline_engine import inline
 from kdzero_gp import objects
 from kdzero_gp.search.storage import Database
 from kdzero_gp.tasks import own
-from kdzero_gp.workers.engine import Event, News, answered
 
 USERS = Path(__file__).resolve().parent / "users"
 SEPARATE = ("no_guard", "notebook")
@@ -29,37 +29,6 @@ SCRIPTS = sorted(path.stem for path in USERS.glob("*.py") if path.stem not in SE
 QUICK = {"fresh_seeds": 1, "prune": 0, "zoo_factors": (1.0,)}
 # Lines that are not empty.
 LONGEST = 40
-
-
-class InlineEngine:
-    """The workers' interface, in this process; objects take the way that they take to processes."""
-
-    def __init__(self, setup, arguments=()):
-        self.setup, self.arguments, self.news = setup, arguments, []
-        path = objects.packed()
-        if path is not None:
-            objects.unpack(path)
-            path.unlink()
-
-    def start(self, worker):
-        self.answer = self.setup(*self.arguments, worker=worker)
-        self.news.append(Event(worker, News.READY))
-
-    def send(self, worker, request):
-        self.news.append(Event(worker, *answered(self.answer, request)))
-
-    def events(self, seconds):
-        news, self.news = self.news, []
-        return news
-
-    def silent(self, worker):
-        return False
-
-    def place(self, worker):
-        return "here"
-
-    def close(self):
-        pass
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +40,11 @@ def ran(tmp_path_factory):
         if name in done:
             return done[name]
         folder, before, printed = tmp_path_factory.mktemp(name), Path.cwd(), io.StringIO()
-        threads = torch.get_num_threads()
-        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(printed):
-            patch.setattr("kdzero_gp.workers.crew.LocalEngine", InlineEngine)
+        with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stderr(printed), inline():
             for plan in ("OWN", "OWN_IMAGES"):
                 patch.setattr(own, plan, replace(getattr(own, plan), **QUICK))
             patch.chdir(folder)
             names = runpy.run_path(str(USERS / f"{name}.py"), run_name="__main__")
-        torch.set_num_threads(threads)
         assert Path.cwd() == before
         done[name] = names, folder, " ".join(printed.getvalue().split())
         return done[name]

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from damage import HOSTILE, NAMES, changed, damaged, damaged_json, garbled
 
-from kdzero_gp.analysis.run import Run
+from kdzero_gp.analysis.run import StoredRun
 from kdzero_gp.compiler import from_genotype, parse, zoo
 from kdzero_gp.data import images
 from kdzero_gp.data.annotations import find_annotations
@@ -68,7 +68,7 @@ def _file(read, name, damage=damaged):
 
 def look(folder, what=None):
     """What ``show`` and Python read of a run; all of it, or one part."""
-    run = Run(folder)
+    run = StoredRun(folder)
     parts = {
         "settings": lambda: run.settings, "counts": lambda: run.counts, "top": lambda: run.top(5),
         "race": lambda: run.race, "screens": lambda: run.screens, "drawn": lambda: run.drawn,

@@ -30,7 +30,7 @@ CHECKED_STEPS = 2
 # "spin" is what libgomp (Linux) and LLVM's OpenMP (macOS, Windows) do by themselves; "ours" leaves it to kdzero_gp.
 POLICIES = {
     "spin": {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"},
-    "short": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "1000"},
+    "sleep": {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "0"},
     "ours": {},
 }
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
+from kdzero_gp.analysis.statistics import names_in, role_of
 from kdzero_gp.search.race import RaceResult
-from primitives import CATALOGUE
-
-_CALLED = re.compile(r"(\w+)\(")
 
 
 def ingredients(expression: str) -> str:
@@ -17,8 +14,7 @@ def ingredients(expression: str) -> str:
     >>> ingredients("add(times(no(cor(logits)), 10), times(conf(mmd(feat)), 1))")
     'cor+mmd'
     """
-    called = dict.fromkeys(name for name in _CALLED.findall(expression) if name in CATALOGUE)
-    return "+".join(name for name in called if CATALOGUE[name].role == "distance")
+    return "+".join(dict.fromkeys(name for name in names_in(expression) if role_of(name) == "distance"))
 
 
 def evolved_name(rank: int | None, expression: str) -> str:
@@ -30,11 +26,14 @@ def evolved_name(rank: int | None, expression: str) -> str:
     return " · ".join(filter(None, (f"evolved {rank}" if rank is not None else "evolved", ingredients(expression))))
 
 
-def names_of(race: Sequence[RaceResult]) -> dict[str, str]:
-    """The short name of each competitor of a race, whose table is in order."""
+def names_of(race: Sequence[RaceResult], fresh: Sequence[RaceResult] = ()) -> dict[str, str]:
+    """The short name of each competitor of a race, whose table is in order, and of those who are confirmed on ``fresh``
+    seeds: an evolved one that did not race is the best one, pruned."""
     ranked = [result for result in race if result.entry.kind == "evolved" and not result.reason]
     ranks = {result.entry.name: rank for rank, result in enumerate(ranked, 1)}
-    return {
+    names = {
         entry.name: evolved_name(ranks.get(entry.name), entry.expression) if entry.kind == "evolved" else entry.title
         for entry in (result.entry for result in race)
     }
+    pruned = [r.entry for r in fresh if r.entry.kind == "evolved" and r.entry.name not in names]
+    return names | {entry.name: f"evolved 1 pruned · {ingredients(entry.expression)}" for entry in pruned}

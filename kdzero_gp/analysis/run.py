@@ -28,7 +28,7 @@ from kdzero_gp.search.connection import undamaged
 from kdzero_gp.search.model import ACCOUNT
 from kdzero_gp.search.pruning import Pruning, pruning
 from kdzero_gp.search.race import RaceResult, standings, tuned_zoo
-from kdzero_gp.search.ranking import Ranked, ranking
+from kdzero_gp.search.ranking import Ranked, by_size, ranking
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation
 from kdzero_gp.training.verdict import Verdict
@@ -70,7 +70,7 @@ class _Rows:
         return parse(text, self.knowledge)
 
 
-class Run:
+class StoredRun:
     """A run by its folder, finished or not: ``Run("runs/digits-1")``.
 
     ``births``, ``evaluations``, ``races``, ``generations``, ``operations`` and ``pairs`` are pandas data frames (an
@@ -109,6 +109,11 @@ class Run:
     def versions(self) -> dict[str, str]:
         """The versions of kdzero-gp, torch and Python that started it."""
         return self._read(lambda database: database.fact("versions", {}))  # type: ignore[no-any-return]
+
+    @property
+    def teacher_statistics(self) -> dict[str, str]:
+        """The options ``teacher_mean`` and ``teacher_std`` that the run found by trying, where nothing said them."""
+        return dict(self._read(lambda database: database.fact("bench", {}).get("teacher_statistics") or {}))
 
     @property
     def finished(self) -> bool:
@@ -184,6 +189,13 @@ class Run:
             raise SettingError(f"top needs a count of at least 1, got {count}")
         rows = self._rows()
         return HallOfFame([self._distiller(rows, row) for row in rows.ranked[:count]], rows.settings.family)
+
+    @property
+    def sizes(self) -> list[tuple[int, bool, RankedDistiller]]:
+        """Accuracy against size: for each number of operations the best distiller by the run's ranking, and whether no
+        smaller one is ranked above it."""
+        rows = self._rows()
+        return [(one.operations, one.leads, self._distiller(rows, one.ranked)) for one in by_size(rows.ranked)]
 
     @property
     def confirmation(self) -> Race:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzero_gp.analysis.results import RankedDistiller
-from kdzero_gp.analysis.run import Run
+from kdzero_gp.analysis.run import StoredRun
 from kdzero_gp.errors import SettingError
 from kdzero_gp.families import TaskFamily
 
@@ -38,7 +38,7 @@ class Runs:
     def __init__(self, folders: Sequence[Path | str]):
         if len({Path(folder).resolve() for folder in folders}) != len(folders):
             raise SettingError("a run is given twice; give each once")
-        self.runs = [Run(folder) for folder in folders]
+        self.runs = [StoredRun(folder) for folder in folders]
         self._settings = [run.settings for run in self.runs]
         first, *others = self._settings
         for run, settings in zip(self.runs[1:], others, strict=True):

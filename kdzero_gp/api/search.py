@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzero_gp.analysis.replay import Replay
-from kdzero_gp.analysis.run import Run as StoredRun
-from kdzero_gp.analysis.run import Which
+from kdzero_gp.analysis.run import StoredRun, Which
 from kdzero_gp.api.given import Given, given
 from kdzero_gp.api.shown import in_notebook, shown
 from kdzero_gp.engine.machine import Machine
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
 
 # Options that ``evolve`` has under names of its own.
 _NAMED = ("task", "data", "teacher", "student", "out")
+# Those that say where a search computes.
+MACHINE = ("device", "workers", "timeout", "engine", "address", "gpu_share")
 
 
 def evolve(
@@ -41,12 +42,6 @@ def evolve(
     out: str | Path | None = None,
     task: str | None = None,
     classes: int | Sequence[str] | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    timeout: float = 600.0,
-    engine: str = "local",
-    address: str | None = None,
-    gpu_share: int = 1,
     verbose: bool = True,
     progress: Progress | None = None,
     config: str | Path | None = None,
@@ -59,8 +54,9 @@ def evolve(
     a pair of tensors, a ``DataLoader`` (its data set is taken), or for ``train`` a path or the name of a task. An input
     is a tensor of any rank, or a mapping of tensors, which networks get as keyword arguments. What is not given of the
     data is split off ``train``. ``options`` are those of ``kdzero-gp evolve`` with ``_`` for ``-``: ``generations``,
-    ``pop``, ``seed``, ``space``, …; ``teacher_tap`` and ``weight`` are mappings, ``knowledge`` and ``objectives``
-    sequences. ``config``: a file with options, such as another run's ``config.toml``; those that are given win.
+    ``pop``, ``seed``, ``space``, …, also ``device``, ``workers``, ``timeout``, ``engine``, ``address`` and
+    ``gpu_share``; ``teacher_tap`` and ``weight`` are mappings, ``knowledge`` and ``objectives`` sequences. ``config``:
+    a file with options, such as another run's ``config.toml``; those that are given win.
 
     In a notebook the stop button gives the run so far; elsewhere Ctrl-C raises KeyboardInterrupt, and
     ``Run(out).resume(teacher, student, train)`` goes on. Nothing of the user's is changed, and nothing pickled is kept.
@@ -68,6 +64,7 @@ def evolve(
 
     Example: ``run = kdzero_gp.evolve(teacher, SmallNet, train_set, generations=20); run.best.distiller()``.
     """
+    machine = Machine.taken_from(options, *MACHINE)
     texts = texts_of(options)
     if config is not None:
         file = read_config(Path(config))
@@ -86,7 +83,6 @@ def evolve(
             must_have_networks(settings)
             folder = Path(out) if out is not None else next_folder(settings.task)
             shown_progress.note(f"run folder: {folder}")
-            machine = Machine(device, workers, timeout=timeout, engine=engine, address=address, gpu_share=gpu_share)
             return _carried_out(
                 folder, chosen, shown_progress, lambda: start(folder, settings, machine, shown_progress)
             )
@@ -108,10 +104,10 @@ def _carried_out(folder: Path, chosen: Given, progress: Progress, work: Callable
     return Run(folder.absolute(), chosen, result)
 
 
-def next_folder(task: str) -> Path:
+def next_folder(task: str, parent: str = "runs") -> Path:
     """The first ``runs/TASK-N`` that does not exist."""
     name, number = "own" if is_own(task) else task, 1
-    while (folder := Path("runs") / f"{name}-{number}").exists():
+    while (folder := Path(parent) / f"{name}-{number}").exists():
         number += 1
     return folder
 
@@ -135,8 +131,17 @@ def texts_of(options: Mapping[str, Any]) -> dict[str, Any]:
             value = tuple(f"{key}={one}" for key, one in value.items())
         elif known[name].form == "names" and value is not None and not isinstance(value, str):
             value = ",".join(value)
+        elif known[name].metavar == "NUMBERS":
+            value = numbers_text(value)
         texts[name] = value
     return texts
+
+
+def numbers_text(value: Any) -> Any:
+    """Numbers in a sequence, or one, as the command line has them; anything else as it is."""
+    if isinstance(value, list | tuple):
+        return ",".join(f"{number:.9g}" if isinstance(number, float) else str(number) for number in value)
+    return f"{value:.9g}" if isinstance(value, int | float) else value
 
 
 class Run(StoredRun):
@@ -153,14 +158,12 @@ class Run(StoredRun):
 
     def resume(
         self, teacher: Any = None, student: Any = None, train: Any = None, validation: Any = None, test: Any = None, *,
-        classes: int | Sequence[str] | None = None, generations: int | None = None, device: str = "auto",
-        workers: int | None = None, timeout: float = 600.0, engine: str = "local", address: str | None = None,
-        gpu_share: int = 1, precision: str | None = None,
-        threads: int | None = None, verbose: bool = True, progress: Progress | None = None,
+        classes: int | Sequence[str] | None = None, generations: int | None = None, verbose: bool = True,
+        progress: Progress | None = None, **machine: Any,
     ) -> Run:  # fmt: skip
         """Go on where the run was interrupted, or for more ``generations``. Objects of the user's have to be given
-        again in another session; they must be those that the run was started with, by their fingerprints. Raises
-        KdzeroError."""
+        again in another session; they must be those that the run was started with, by their fingerprints. ``machine``
+        are ``device``, ``workers`` and the others of ``evolve``, ``precision`` and ``threads``. Raises KdzeroError."""
         settings = self.settings
         family = kind_of(settings.task) if is_own(settings.task) else settings.family.name
         chosen = given(
@@ -174,18 +177,9 @@ class Run(StoredRun):
                     f"the {noun} not what {self.folder} was started with ({before}, now {now}); give the same, or "
                     "start a new run"
                 )
-        machine = Machine(
-            device,
-            workers,
-            threads,
-            timeout=timeout,
-            precision=precision,
-            engine=engine,
-            address=address,
-            gpu_share=gpu_share,
-        )
+        where = Machine(**machine)
         with shown(verbose, progress) as shown_progress, chosen.known():
-            work = lambda: resume(self.folder, machine, shown_progress, generations)  # noqa: E731
+            work = lambda: resume(self.folder, where, shown_progress, generations)  # noqa: E731
             return _carried_out(self.folder, chosen, shown_progress, work)
 
     @property

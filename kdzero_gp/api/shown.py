@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzero_gp.analysis import markup
-from kdzero_gp.analysis.run import Run
+from kdzero_gp.analysis.run import StoredRun
 from kdzero_gp.api.progress import described, progress_for
 from kdzero_gp.errors import KdzeroError
 from kdzero_gp.progress import Progress
@@ -100,7 +100,7 @@ class NotebookProgress(Progress):
         if self._folder is None or not best < self._best:
             return
         with contextlib.suppress(KdzeroError):
-            found = Run(self._folder).best
+            found = StoredRun(self._folder).best
             self._best = best
             self._picture = str(markup.tag("p", markup.code(found.expression))) + markup.picture(
                 found.expression, knowledge=found.knowledge, numbers=found.magnitudes

@@ -7,13 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.analysis.run import Run as StoredRun
+from kdzero_gp.analysis.run import StoredRun
 from kdzero_gp.api.given import given
-from kdzero_gp.api.search import Run, must_have_networks, texts_of
+from kdzero_gp.api.search import MACHINE, Run, must_have_networks, next_folder, texts_of
 from kdzero_gp.api.shown import shown
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import SettingError
-from kdzero_gp.objects import is_own
 from kdzero_gp.progress import Progress
 from kdzero_gp.search.options import settings_from
 from kdzero_gp.search.settings import RunSettings
@@ -39,12 +38,6 @@ def suggest(
     out: str | Path | None = None,
     task: str | None = None,
     classes: int | Sequence[str] | None = None,
-    device: str = "auto",
-    workers: int | None = None,
-    timeout: float = 600.0,
-    engine: str = "local",
-    address: str | None = None,
-    gpu_share: int = 1,
     verbose: bool = True,
     progress: Progress | None = None,
     **options: Any,
@@ -59,6 +52,7 @@ def suggest(
 
     Example: ``kdzero_gp.suggest(task="digits", goal="robust to a weak teacher")[0].reason``.
     """
+    machine = Machine.taken_from(options, *MACHINE)
     with shown(verbose, progress) as told:
         if run is not None:
             settings = _of_run(run, options, (teacher, student, train, task))
@@ -69,10 +63,9 @@ def suggest(
             with chosen.known():
                 settings = settings_from(texts_of(options) | named)
         must_have_networks(settings)
-        folder = Path(out) if out is not None else _next_folder(settings.task)
+        folder = Path(out) if out is not None else next_folder(settings.task, "suggestions")
         source = run.folder if isinstance(run, StoredRun) else run
         wish = Wish(count, goal, step_time, None if source is None else Path(source))
-        machine = Machine(device, workers, timeout=timeout, engine=engine, address=address, gpu_share=gpu_share)
         told.note(f"folder: {folder}")
         with chosen.known():
             return suggested(folder, settings, wish, machine, told)
@@ -91,11 +84,3 @@ def _of_run(run: StoredRun | str | Path, options: Mapping[str, Any], pair: tuple
 
 
 _LIMITS = ("knowledge", "loss_memory")
-
-
-def _next_folder(task: str) -> Path:
-    """The first ``suggestions/TASK-N`` that does not exist."""
-    name, number = "own" if is_own(task) else task, 1
-    while (folder := Path("suggestions") / f"{name}-{number}").exists():
-        number += 1
-    return folder

@@ -13,7 +13,7 @@ from torch import nn
 from kdzero_gp import tasks
 from kdzero_gp.analysis.results import RankedDistiller
 from kdzero_gp.api.given import DEFAULT_TASK, Given, given
-from kdzero_gp.api.search import Run
+from kdzero_gp.api.search import Run, numbers_text
 from kdzero_gp.api.shown import shown
 from kdzero_gp.compiler import Expression
 from kdzero_gp.engine.machine import Machine
@@ -29,6 +29,7 @@ from kdzero_gp.training.compare import FACTORS
 from kdzero_gp.training.compare import compare as compare_trainings
 from kdzero_gp.training.distillers import NamedDistiller
 from kdzero_gp.training.halving import halve
+from kdzero_gp.training.normalising import normalised
 from kdzero_gp.training.run import run as run_training
 from kdzero_gp.training.settings import Settings, TrainingResult
 
@@ -74,9 +75,11 @@ def distill(
 
     Networks and data are as in ``evolve``. A distiller of a run brings the run's task, data, networks, taps and
     weights, as far as they are not given; a task's own teacher is trained first where it has no weights. ``more`` are
-    ``teacher_weights``, ``student_weights``, ``teacher_taps``, ``student_taps``, ``validate``, ``task``, ``family``,
-    ``classes``, ``device``, ``threads``, ``precision``, ``readers``, and fields of the recipe, such as ``epochs``. The
-    same call goes on where an interrupted one stopped. Raises KdzeroError.
+    ``teacher_weights``, ``student_weights``, ``teacher_mean``, ``teacher_std``, ``student_mean``, ``student_std``,
+    ``teacher_taps``, ``student_taps``, ``shadow`` (``teacher`` or ``student``: on whose maps a second class head takes
+    part), ``validate``, ``task``, ``family``, ``classes``, ``device``, ``threads``, ``precision``, ``readers``, and
+    fields of the recipe, such as ``epochs``. The same call goes on where an interrupted one stopped. Raises
+    KdzeroError.
 
     Example: ``kdzero_gp.distill(teacher, SmallNet, run.best, train_set, epochs=30).student``.
     """
@@ -149,7 +152,7 @@ def compare(
 
 
 @dataclass(frozen=True)
-class _Work:
+class _OpenedCall:
     pair: trainings.Pair
     distillers: list[Any]
     folder: Path
@@ -160,10 +163,10 @@ class _Work:
 def _opened(
     distillers: Sequence[Distiller], run: Run | None, objects: tuple[Any, ...], recipe: str, out: str | Path | None,
     what: str, more: Mapping[str, Any], progress: Progress,
-) -> Iterator[_Work]:  # fmt: skip
+) -> Iterator[_OpenedCall]:  # fmt: skip
     """The pair, the distillers and the folder of a call, while its objects are known."""
     options = dict(more)
-    machine = Machine(**{name: options.pop(name) for name in _MACHINE if name in options})
+    machine = Machine.taken_from(options, *_MACHINE)
     named = {name: options.pop(name) for name in ("task", "family", "classes") if name in options}
     run = run or next((found for one in distillers if (found := _run_of(one)) is not None), None)
     chosen = given(*objects, **named, earlier=Given() if run is None else run.names)
@@ -176,8 +179,8 @@ def _opened(
             progress.note(f"folder: {folder}")
         if run is not None:
             _tell_length(run, pair, progress)
-        pair = _with_teacher(pair, folder, machine, progress)
-        yield _Work(pair, [resolved(one) for one in distillers], folder, machine)
+        pair = normalised(_with_teacher(pair, folder, machine, progress), machine, progress)
+        yield _OpenedCall(pair, [resolved(one) for one in distillers], folder, machine)
 
 
 def _tell_length(run: Run, pair: trainings.Pair, progress: Progress) -> None:
@@ -192,13 +195,18 @@ def _tell_length(run: Run, pair: trainings.Pair, progress: Progress) -> None:
 
 
 _MACHINE = ("device", "workers", "threads", "precision", "readers")
-_PAIR = ("teacher_weights", "student_weights", "teacher_taps", "student_taps", "validate", "channels")
+_STATISTICS = ("teacher_mean", "teacher_std", "student_mean", "student_std")
+_PAIR = (
+    "teacher_weights", "student_weights", "teacher_taps", "student_taps", "validate", "channels", "shadow",
+    *_STATISTICS,
+)  # fmt: skip
 
 
 def _pair(chosen: Given, run: Run | None, recipe: str, options: dict[str, Any]) -> trainings.Pair:
     """The pair of a call. Raises SettingError where a network is not named and cannot be known."""
     values: dict[str, Any] = {name: options.pop(name) for name in _PAIR if name in options}
     values = {name: value for name, value in values.items() if value is not None}
+    values |= {name: numbers_text(value) for name, value in values.items() if name in _STATISTICS}
     changes = {**(options.pop("changes", None) or {}), **options}
     task = chosen.task or DEFAULT_TASK
     plan = tasks.get(task).plan
@@ -209,7 +217,10 @@ def _pair(chosen: Given, run: Run | None, recipe: str, options: dict[str, Any]) 
     if run is not None:
         for role, name in (("teacher", teacher), ("student", student)):
             if name == getattr(run.settings, role):
-                values = _from_run(run, role) | values
+                brought = _from_run(run, role)
+                if any(f"{role}_{part}" in values for part in ("mean", "std")):  # belong together
+                    brought = {name: one for name, one in brought.items() if name not in _STATISTICS}
+                values = brought | values
     return trainings.Pair(task, student, teacher, data=chosen.data, recipe=recipe, changes=changes, **values)
 
 
@@ -220,7 +231,11 @@ def _from_run(run: Run, role: str) -> dict[str, Any]:
     kept = run.folder / TEACHER
     if role == "teacher" and weights is None and kept.exists():
         weights = str(kept)
-    return {f"{role}_taps": dict(getattr(settings, f"{role}_taps")), f"{role}_weights": weights}
+    found = {f"{role}_taps": dict(getattr(settings, f"{role}_taps")), f"{role}_weights": weights}
+    named = {f"{role}_{part}": getattr(settings, f"{role}_{part}") for part in ("mean", "std")}
+    if role == "teacher" and not any(named.values()):
+        named = run.teacher_statistics
+    return found | named
 
 
 def _with_teacher(pair: trainings.Pair, folder: Path, machine: Machine, progress: Progress) -> trainings.Pair:

@@ -14,11 +14,12 @@ from kdzero_gp.search.options import OPTIONS, Option, pairs
 # What the help of a search puts together; what is in none of these stands in the last.
 GROUPS = {
     "Your pair and data": (
-        "task", "data", "image_size", "channels", "teacher", "teacher_weights", "student", "student_weights",
+        "task", "data", "image_size", "channels", "teacher", "teacher_weights", "teacher_mean", "teacher_std",
+        "student", "student_weights", "student_mean", "student_std",
     ),
     "The search": ("generations", "pop", "seed", "training", "patience", "out", "config"),
     "The machine": ("workers", "engine", "address", "device", "gpu_share", "timeout", "precision", "threads"),
-    "Afterwards": ("race_top", "race_seeds", "prune", "fresh_seeds", "final", "final_recipe", "final_epochs"),
+    "Afterwards": ("heat", "race_top", "race_seeds", "prune", "fresh_seeds", "final", "final_recipe", "final_epochs"),
     "For experts: what distillers are made of": (
         "knowledge", "teacher_tap", "student_tap", "space", "magnitude", "seed_zoo",
     ),
@@ -102,7 +103,7 @@ TASK_OF_RUN = click.option(
     "--task",
     help="digits, cifar10, cifar100, folder, segmentation, detection or yours [default: the run's, or digits].",
 )
-DATA = click.option("--data", help="Archive, image folder or zip of the task's images.")
+DATA = click.option("--data", help="Archive, image folder or zip of the task's images; of CIFAR also: download.")
 
 
 def _size(_context: Any, _option: Any, text: str | None) -> Any:

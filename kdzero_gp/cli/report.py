@@ -16,7 +16,7 @@ from kdzero_gp.cli.runs import free_name
               "several runs a new runs.html here].")  # fmt: skip
 def report(folders: tuple[Path, ...], output: Path | None) -> None:
     """Write a run's report, finished or not, as one html file that needs no network; of several runs of one pair the
-    best of all in one ranking."""
+    best of all in one ranking. Of a training or a comparison of segmenters or detectors: what they predict."""
     from kdzero_gp.report.page import write_report
 
     output = output or (folders[0] / "report.html" if len(folders) == 1 else free_name(Path("runs.html")))

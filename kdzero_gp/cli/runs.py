@@ -13,7 +13,7 @@ from kdzero_gp.errors import SettingError
 
 if TYPE_CHECKING:
     from kdzero_gp.analysis.results import RankedDistiller
-    from kdzero_gp.analysis.run import Run
+    from kdzero_gp.analysis.run import StoredRun
     from kdzero_gp.compiler import Expression
     from kdzero_gp.compiler.checking import KnowledgeTypes
 
@@ -28,7 +28,7 @@ SHRUNK = 12
 def show(folders: tuple[Path, ...], top: int, as_json: bool) -> None:
     """The ranking of a run, finished or not, with the published methods in the same table; of several runs of one pair
     the best of all in one ranking."""
-    from kdzero_gp.analysis.run import Run
+    from kdzero_gp.analysis.run import StoredRun
 
     if top < 1:
         raise SettingError(f"--top must be at least 1, got {top}")
@@ -37,7 +37,7 @@ def show(folders: tuple[Path, ...], top: int, as_json: bool) -> None:
 
         show_several(folders, top, as_json)
         return
-    run = Run(folders[0])
+    run = StoredRun(folders[0])
     if as_json:
         click.echo(json.dumps(_as_data(run, top), indent=1, default=list))
     else:
@@ -45,7 +45,7 @@ def show(folders: tuple[Path, ...], top: int, as_json: bool) -> None:
         _print_lines(run)
 
 
-def _as_data(run: Run, top: int) -> dict[str, Any]:
+def _as_data(run: StoredRun, top: int) -> dict[str, Any]:
     ranked = [
         {
             "rank": one.rank, "digest": one.digest, "expression": str(one.expression), "fitness": one.fitness,
@@ -61,11 +61,16 @@ def _as_data(run: Run, top: int) -> dict[str, Any]:
         "race": [result.as_dict() for result in run.race],
         "confirmation": [result.as_dict() for result in run.confirmation],
         "pruning": None if run.pruning is None else run.pruning.as_dict(),
+        "sizes": [
+            {"operations": operations, "leads": leads, "rank": one.rank, "expression": str(one.expression),
+             "fitness": one.fitness, "race": None if one.standing is None else one.standing.as_dict()}
+            for operations, leads, one in run.sizes
+        ],
         "verdict": None if run.verdict is None else run.verdict.lines,
     }  # fmt: skip
 
 
-def _print_tables(run: Run, top: int) -> None:
+def _print_tables(run: StoredRun, top: int) -> None:
     from kdzero_gp.cli import tables
 
     settings = run.settings
@@ -78,12 +83,13 @@ def _print_tables(run: Run, top: int) -> None:
         tables.show(console, tables.race_table(raced, family, width, expressions=False))
     if run.confirmation:
         tables.show(console, tables.confirmation_table(run.confirmation, raced, family, width))
+    tables.show(console, tables.sizes_table(run.sizes, family))
     tables.show(console, tables.screens_table(run.screens))
     if settings.search.objectives:
         tables.show(console, tables.front_table(run.front, settings.search.objectives))
 
 
-def _print_lines(run: Run) -> None:
+def _print_lines(run: StoredRun) -> None:
     from kdzero_gp.search.model import account_line
 
     verdict, pruned = run.verdict, run.pruning
@@ -106,14 +112,14 @@ def _print_lines(run: Run) -> None:
 def distiller_of(what: str, rank: int) -> RankedDistiller | tuple[Expression, KnowledgeTypes | None]:
     """One of a run's distillers, or the expression of a zoo name or a text with the knowledge that it is made of: the
     usual one, or maps of logits where only these fit. Raises KdzeroError."""
-    from kdzero_gp.analysis.run import Run
+    from kdzero_gp.analysis.run import StoredRun
     from kdzero_gp.compiler import zoo
     from kdzero_gp.compiler.zoo import parse_for_some_pair, usual_types
 
     if rank < 1:
         raise SettingError(f"--rank must be at least 1, got {rank}")
     if Path(what).is_dir():
-        return Run(what).find(rank)
+        return StoredRun(what).find(rank)
     name = what.removeprefix("zoo:")
     if name in zoo:
         return zoo[name], zoo.entries[name].knowledge
@@ -148,11 +154,11 @@ def free_name(path: Path) -> Path:
 def inspect(what: str, rank: int | None, output: Path | None) -> None:
     """Draw a distiller's tree."""
     from kdzero_gp import draw
-    from kdzero_gp.analysis.run import Run
+    from kdzero_gp.analysis.run import StoredRun
 
     numbers: tuple[float, ...] = ()
     if rank is None and Path(what).is_dir():
-        expression, knowledge, numbers = Run(what).winner
+        expression, knowledge, numbers = StoredRun(what).winner
     elif isinstance(found := distiller_of(what, 1 if rank is None else rank), tuple):
         expression, knowledge = found
     else:
@@ -181,12 +187,12 @@ def export(
 ) -> None:
     """Write a distiller as a Python file that needs only torch."""
     from kdzero_gp import tasks
-    from kdzero_gp.analysis.run import Run
+    from kdzero_gp.analysis.run import StoredRun
     from kdzero_gp.compiler import export as export_expression
     from kdzero_gp.compiler import zoo
 
-    distiller = Run(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
-    if method is not None and not isinstance(distiller, Run):
+    distiller = StoredRun(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
+    if method is not None and not isinstance(distiller, StoredRun):
         raise SettingError("--method needs a run's folder, and no --rank")
     if output is None:
         output = Path("distiller.py")
@@ -202,7 +208,7 @@ def export(
         task, example = _example(types)
         shapes = _shapes(shape, expression, example)
         export_expression(output, expression, *shapes, shares=shares, knowledge=tasks.get(task).family.knowledge)
-    elif isinstance(distiller, Run):
+    elif isinstance(distiller, StoredRun):
         distiller.export(output, with_hooks, method)
     else:
         distiller.export(output, with_hooks)

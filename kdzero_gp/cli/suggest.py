@@ -15,7 +15,8 @@ from kdzero_gp.cli.options import WORKER_OPTIONS, some_search_options, with_opti
 SHARED = (
     "--task", "--data", "--ignore", "--classes", "--crop",
     "--image-size", "--channels", "--teacher", "--teacher-weights", "--teacher-tap", "--student",
-    "--student-weights", "--student-tap", "--knowledge", "--space", "--magnitude", "--seed", "--training", "--images",
+    "--student-weights", "--teacher-mean", "--teacher-std", "--student-mean", "--student-std", "--student-tap",
+    "--knowledge", "--space", "--magnitude", "--seed", "--training", "--images",
     "--validation-images", "--loss-memory", "--llm-url", "--llm-model", "--llm-key-env", "--llm-budget", "--llm-price",
     "--llm-timeout",
 )  # fmt: skip

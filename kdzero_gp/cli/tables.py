@@ -48,7 +48,7 @@ def confirmation_table(
 ) -> Table:
     """The finalists on fresh seeds, under the names that they have in the race."""
     title = f"confirmation, {_seeds(table)} fresh seeds that chose nothing, mean{_half(_seeds(table))}"
-    return _results_table(table, family, title, names_of(race), width)
+    return _results_table(table, family, title, names_of(race, table), width)
 
 
 def _seeds(table: Sequence[RaceResult]) -> int:
@@ -97,6 +97,23 @@ def ranking_table(ranked: Sequence[RankedDistiller], family: TaskFamily, width: 
             *(measure.text(one.metrics.get(measure.name, math.nan)) for measure in measures),
         )
     return Group(_unbroken(shown), *(Text(f"{one.rank}: {one.expression}", "dim") for one in ranked))
+
+
+def sizes_table(sizes: Sequence[tuple[int, bool, RankedDistiller]], family: TaskFamily) -> Table:
+    """The best distiller of each number of operations, up to the size of the best of all; a star where no smaller
+    one is ranked above it."""
+    shown = _table("accuracy against size: the best of each number of operations; *: better than all smaller ones")
+    _add_column(shown, "operations")
+    _add_column(shown, "distiller", is_text=True)
+    for header in (f"race {family.deciding.heading}", "proxy fitness", "--rank"):
+        _add_column(shown, header)
+    largest = max((operations for operations, leads, _ in sizes if leads), default=0)
+    for operations, leads, one in sizes:
+        if operations <= largest:
+            race = UNKNOWN if one.standing is None else family.deciding.text(*one.standing.value(family.decides))
+            name = ("* " if leads else "  ") + evolved_name(one.rank, str(one.expression))
+            shown.add_row(str(operations), name, race, real(one.fitness), str(one.rank))
+    return _unbroken(shown)
 
 
 def _table(title: str) -> Table:

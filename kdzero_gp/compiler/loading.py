@@ -17,7 +17,7 @@ from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.knowledge import KnowledgeTable
 from kdzero_gp.compiler.lowering import lower
 from kdzero_gp.compiler.parsing import parse
-from kdzero_gp.compiler.rendering import Reading, checked_magnitudes, render
+from kdzero_gp.compiler.rendering import LayerForms, checked_magnitudes, render
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.files import atomic_write
 
@@ -93,12 +93,15 @@ def source_of(
     provenance: Mapping[str, Any] | None = None,
     knowledge: KnowledgeTable | None = None,
     shares: Sequence[float] = (),
-    layers: Mapping[str, Reading] | None = None,
+    layers: Mapping[str, LayerForms] | None = None,
 ) -> str:
-    """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``."""
+    """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``.
+    With ``provenance`` its head names the digest, too."""
     shapes = pair_shapes(student_shapes, teacher_shapes, knowledge)
     if isinstance(expression, str):
         expression = parse(expression, shapes.types)
+    if provenance is not None:
+        provenance = {"digest": digest(expression), **provenance}
     return render(lower(expression, shapes), magnitudes, provenance, shares, layers)
 
 
@@ -118,7 +121,7 @@ def compile_distiller(
     shapes of the two sides differ it has learnable adapters: train its parameters with the student's.
     ``magnitudes`` replace the factors of the expression, one for each term.
 
-    Raises ``ExpressionError`` for text that is no distiller and ``ShapeError`` where the shapes cannot be matched.
+    Raises ``ExpressionError`` for text that is not a distiller and ``ShapeError`` where the shapes cannot be matched.
 
     >>> distiller = compile_distiller("times(no(l2(logits)), 1)", {"logits": (10,)}, {"logits": (10,)})
     >>> import torch
@@ -129,23 +132,10 @@ def compile_distiller(
     return load_source(source_of(expression, student_shapes, teacher_shapes, magnitudes, knowledge=knowledge))
 
 
-def export(
-    path: Path | str,
-    expression: Expression | str,
-    student_shapes: Mapping[str, Any],
-    teacher_shapes: Mapping[str, Any],
-    magnitudes: Sequence[float] | None = None,
-    provenance: Mapping[str, Any] | None = None,
-    knowledge: KnowledgeTable | None = None,
-    shares: Sequence[float] = (),
-    layers: Mapping[str, Reading] | None = None,
-) -> str:
-    """Write a distiller as a Python file that needs only torch, and return its source. The file appears whole or
-    not at all. ``shares`` and ``layers`` are those of ``render``."""
-    path = Path(path)
-    if isinstance(expression, str):
-        expression = parse(expression, pair_shapes(student_shapes, teacher_shapes, knowledge).types)
-    facts = {"digest": digest(expression)} | dict(provenance or {})
-    source = source_of(expression, student_shapes, teacher_shapes, magnitudes, facts, knowledge, shares, layers)
-    atomic_write(path, source, "free space or choose another place with -o")
+def export(path: Path | str, *distiller: Any, provenance: Mapping[str, Any] | None = None, **details: Any) -> str:
+    """Write a distiller as a Python file that needs only torch, and return its source. The arguments behind ``path``
+    are those of ``source_of``; the head names the digest, too. The file appears whole or not at all."""
+    details["provenance"] = provenance or {}
+    source = source_of(*distiller, **details)
+    atomic_write(Path(path), source, "free space or choose another place with -o")
     return source

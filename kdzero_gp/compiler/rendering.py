@@ -21,7 +21,7 @@ from primitives import CATALOGUE
 from primitives.calibrations import of_labelled_places, of_labelled_samples
 
 # Where one network's knowledge is read: the layer, the keys into its output, and what brings it into form.
-Reading = Mapping[str, tuple[str, tuple[Any, ...], Callable[..., Any] | None]]
+LayerForms = Mapping[str, tuple[str, tuple[Any, ...], Callable[..., Any] | None]]
 _WIDTH = 110
 # What every file has beside its operations; the last is a method.
 _CALIBRATION: tuple[Callable[..., Any], ...] = (
@@ -220,7 +220,7 @@ def render(
     magnitudes: Sequence[float] | None = None,
     provenance: Mapping[str, Any] | None = None,
     shares: Sequence[float] = (),
-    layers: Mapping[str, Reading] | None = None,
+    layers: Mapping[str, LayerForms] | None = None,
 ) -> str:
     """The source of a module with a class ``Distiller``.
 
@@ -253,7 +253,7 @@ from torch import Tensor, nn
 Tensors = Mapping[str, Tensor]"""
 
 
-def _reader_source(program: Program, layers: Mapping[str, Reading]) -> list[str]:
+def _reader_source(program: Program, layers: Mapping[str, LayerForms]) -> list[str]:
     """The reader, the functions that bring tensors into form, and the layers of both networks."""
     needed = dict.fromkeys([*program.knowledge, "logits"])
     used = {side: {name: reading[name] for name in needed if name in reading} for side, reading in layers.items()}

@@ -1,7 +1,7 @@
 """Published distillers as trees, at weight 1 and averaged over the batch, in the conventions of the methods' public
 reference implementations.
 
-Not here, since they are no functions of two tensors: methods with networks of their own or memory banks (CRD, VID,
+Not here, since they are not functions of two tensors: methods with networks of their own or memory banks (CRD, VID,
 FT, DML).
 """
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from kdzero_gp.data import sources
 from kdzero_gp.data.cache import cache_folder
 from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, Split
-from kdzero_gp.errors import DataError, install
+from kdzero_gp.data.downloading import DOWNLOADS, downloaded
+from kdzero_gp.errors import DataError
 
 __all__ = ["Dataset", "Split", "load", "names"]
 
 DOWNLOAD = "download"
-"""In place of a path: let torchvision download the data into the cache folder."""
+"""In place of a path: the official archive is downloaded into the cache folder."""
 
 _TASKS = ("cifar10", "cifar100", "digits", "folder")
 
@@ -45,43 +46,25 @@ def _load(task: str, data: str | Path | None, image_size: int | tuple[int, int] 
     if task not in _TASKS:
         close = get_close_matches(task, _TASKS, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_TASKS)}."
-        raise DataError(f"There is no task {task!r}: {hint}")
+        raise DataError(f"there is no task {task!r}: {hint}")
     if image_size is not None and task != "folder":
-        raise DataError(f"The images of {task} have one size; an image size can be set for the task folder only.")
+        raise DataError(f"the images of {task} have one size; an image size can be set for the task folder only")
     if task == "digits":
         if data is not None:
             raise DataError(
-                f"The task digits has its data built in and takes no --data; to use {data} add --task "
-                "folder, cifar10 or cifar100."
+                f"the task digits has its data built in and takes no --data; to use {data} add --task "
+                "folder, cifar10 or cifar100"
             )
         return sources.digits(seed)
     if data is None:
-        raise DataError(f"The task {task} needs data: {_what_to_pass(task)}.")
+        raise DataError(f"the task {task} needs data: {_what_to_pass(task)}")
     if task == "folder":
         return sources.folder(data, image_size, seed)
-    path = _download(task) if str(data) == DOWNLOAD else data
+    path = downloaded(task, cache_folder() / "downloads") if str(data) == DOWNLOAD else data
     return sources.cifar10(path, seed) if task == "cifar10" else sources.cifar100(path, seed)
 
 
 def _what_to_pass(task: str) -> str:
     if task == "folder":
         return "give with --data a folder {train,test}/<class>/<image>.png, or a zip of it"
-    archive = "cifar-10-python.tar.gz" if task == "cifar10" else "cifar-100-python.tar.gz"
-    return f"give with --data the archive {archive}, an image folder or a zip of one, or --data {DOWNLOAD}"
-
-
-def _download(task: str) -> Path:
-    """The folder into which torchvision downloaded the archive. Raises DataError when that fails."""
-    try:
-        from torchvision import datasets
-    except ImportError as error:
-        raise DataError(f"--data {DOWNLOAD} needs torchvision; install it with: {install('vision')}") from error
-    root = cache_folder() / "downloads"
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        (datasets.CIFAR10 if task == "cifar10" else datasets.CIFAR100)(root, download=True)
-    except Exception as error:  # Network, disk and checksum fail in their own ways.
-        raise DataError(
-            f"The download of {task} failed ({error}); get the archive elsewhere and give it with --data."
-        ) from error
-    return root
+    return f"give with --data the archive {DOWNLOADS[task].file}, an image folder or a zip of one, or --data {DOWNLOAD}"

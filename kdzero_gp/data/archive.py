@@ -82,9 +82,9 @@ def _unpickle(content: bytes, name: str) -> dict[str, Any]:
         return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in fields.items()}
     except Exception as error:  # Damaged pickles fail in many ways.
         raise DataError(
-            f"The file {name} of the CIFAR archive cannot be read ({type(error).__name__}: {error}); "
+            f"the file {name} of the CIFAR archive cannot be read ({type(error).__name__}: {error}); "
             "download the archive again from "
-            "https://www.cs.toronto.edu/~kriz/cifar.html and give it with --data."
+            "https://www.cs.toronto.edu/~kriz/cifar.html and give it with --data"
         ) from error
 
 
@@ -110,12 +110,12 @@ class Archive:
             else:
                 found = {name: (self.path / name).read_bytes() for name in self.form.files}
         except (OSError, EOFError, tarfile.TarError) as error:
-            raise DataError(f"The archive {self.path} cannot be read ({error}); download it again.") from error
+            raise DataError(f"the archive {self.path} cannot be read ({error}); download it again") from error
         missing = [name for name in self.form.files if name not in found]
         if missing:
             raise DataError(
-                f"The archive {self.path} has no {self.form.folder}/{missing[0]}; give the complete archive "
-                f"{self.form.folder.removesuffix('-batches-py')}… of the task with --data."
+                f"the archive {self.path} has no {self.form.folder}/{missing[0]}; give the complete archive "
+                f"{self.form.folder.removesuffix('-batches-py')}… of the task with --data"
             )
         return found
 
@@ -155,7 +155,7 @@ class Archive:
                 or data.shape != (len(batch_labels), CHANNELS * SIDE * SIDE)
                 or not all(0 <= label < classes for label in batch_labels)
             ):
-                raise DataError(f"The file {file} of the archive {self.path} is damaged; download it again.")
+                raise DataError(f"the file {file} of the archive {self.path} is damaged; download it again")
             images.append(data.reshape(-1, CHANNELS, SIDE, SIDE))
             labels.append(batch_labels)
             names += batch.get("filenames", [b""] * len(data))
@@ -176,6 +176,6 @@ def find(path: Path, task: str) -> Archive | None:
             return Archive(folder, form)
         if present:
             missing = next(name for name in form.files if name not in present)
-            raise DataError(f"The archive folder {folder} has no file {missing!r}; give the complete one with --data.")
+            raise DataError(f"the archive folder {folder} has no file {missing!r}; give the complete one with --data")
     packed = next(iter(sorted(path.glob(f"{form.folder.removesuffix('-batches-py')}*.tar.gz"))), None)
     return None if packed is None else Archive(packed, form)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import random
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +14,11 @@ from kdzero_gp.data import images
 from kdzero_gp.data.account import PARTS, DataAccount, listed
 from kdzero_gp.data.annotations import LAYOUT, Annotated, Box, Found, find_annotations
 from kdzero_gp.data.cache import cached, fingerprint
-from kdzero_gp.data.dataset import SPLIT_SEED, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, statistics
+from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, Split, statistics
 from kdzero_gp.data.decoding import open_image
 from kdzero_gp.data.images import Source
 from kdzero_gp.data.memory import free_memory
+from kdzero_gp.data.parts import image_sizes, most_frequent, shuffled, split_off_missing
 from kdzero_gp.data.resizing import Size, size_text
 from kdzero_gp.data.sources import existing
 from kdzero_gp.errors import DataError
@@ -63,7 +62,7 @@ def load(data: str | Path | None, image_size: Size | None = None, seed: int = SP
 
     def make() -> Dataset:
         with source:
-            return _Reader(source, image_size, seed).dataset(path.resolve().stem)
+            return _BoxReader(source, image_size, seed).dataset(path.resolve().stem)
 
     key = fingerprint(path, source.facts, task="detection", seed=seed, image_size=image_size)
     return cached("detection", key, make)
@@ -76,16 +75,19 @@ def _rounded(size: tuple[float, float]) -> Size:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _LoadedBoxes:
     pixels: list[np.ndarray]
     rows: list[list[tuple[float, ...]]]
 
-    def at(self, indices: Sequence[int]) -> _Loaded:
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def at(self, indices: Sequence[int]) -> _LoadedBoxes:
         """These images alone."""
-        return _Loaded([self.pixels[i] for i in indices], [self.rows[i] for i in indices])
+        return _LoadedBoxes([self.pixels[i] for i in indices], [self.rows[i] for i in indices])
 
 
-class _Reader:
+class _BoxReader:
     """One data set on its way from files to tensors."""
 
     def __init__(self, source: Source, size: Size | None, seed: int):
@@ -108,21 +110,13 @@ class _Reader:
                 f"{len(unread)} files of {self.source.path} cannot be read ({listed(unread, 3)}); repair or remove them"
             )
         origins = {part: f"{self.source.path.name}'s {part} part" for part in parts}
-        self._split_off(parts, origins)
+        split_off_missing(parts, origins, self.source.path, self.seed)
         return self._assembled(name, parts, origins)
 
     def _usual_size(self) -> Size:
         """That of most training images, at most ``LONGEST`` long."""
-        sizes: Counter[Size] = Counter()
-        for one in self.found.parts["train"]:
-            try:
-                opened = open_image(self.source.read(one.image.name), 3)
-            except (OSError, ValueError, SyntaxError):
-                continue  # named where it is decoded
-            sizes[(opened.height, opened.width)] += 1
-        if not sizes:
-            raise DataError(f"no training image of {self.source.path} can be decoded; give other data with --data")
-        most = max(sizes, key=lambda size: (sizes[size], size))
+        sizes = image_sizes(self.source, [one.image for one in self.found.parts["train"]])
+        most = most_frequent(sizes)
         scale = min(1.0, LONGEST / max(most))
         size = _rounded((most[0] * scale, most[1] * scale))
         if size != most or len(sizes) > 1:
@@ -140,8 +134,8 @@ class _Reader:
                 "there is; set a smaller --image-size"
             )
 
-    def _read(self, found: Sequence[Annotated]) -> _Loaded:
-        loaded = _Loaded([], [])
+    def _read(self, found: Sequence[Annotated]) -> _LoadedBoxes:
+        loaded = _LoadedBoxes([], [])
         for one in found:
             try:
                 opened = open_image(self.source.read(one.image.name), 3)
@@ -170,34 +164,19 @@ class _Reader:
         number = float(self.numbers[box.name])
         return (*shares, FIRST_CROWD - number if box.crowd else number)
 
-    def _split_off(self, parts: dict[str, _Loaded], origins: dict[str, str]) -> None:
-        for part, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
-            if parts.get(part) and parts[part].pixels:
-                continue
-            train = parts["train"]
-            order = list(range(len(train.pixels)))
-            random.Random(self.seed).shuffle(order)
-            count = max(1, round(share * len(order)))
-            if len(order) <= count + 1:
-                raise DataError(f"{self.source.path} has too few images to split off a {part} part; add one")
-            parts[part], parts["train"] = train.at(sorted(order[:count])), train.at(sorted(order[count:]))
-            origins[part] = f"the training images (split off, {share:.0%})"
-
-    def _assembled(self, name: str, parts: dict[str, _Loaded], origins: dict[str, str]) -> Dataset:
+    def _assembled(self, name: str, parts: dict[str, _LoadedBoxes], origins: dict[str, str]) -> Dataset:
         classes, notes = self.found.classes, self.found.notes
         most = max(len(rows) for loaded in parts.values() for rows in loaded.rows)
         tensors, counted = {}, {}
         for part in PARTS:
-            order = list(range(len(parts[part].pixels)))
-            random.Random(self.seed).shuffle(order)  # so that every prefix is a sample
-            loaded = parts[part].at(order)
-            targets = np.full((len(order), max(1, most), 5), NOTHING, dtype=np.float32)
+            loaded = shuffled(parts[part], self.seed)
+            targets = np.full((len(loaded), max(1, most), 5), NOTHING, dtype=np.float32)
             targets[..., :4] = 0.0
             for index, rows in enumerate(loaded.rows):
                 if rows:
                     targets[index, : len(rows)] = rows
             tensors[part] = Split(torch.from_numpy(np.stack(loaded.pixels)), torch.from_numpy(targets))
-            counted[part] = (len(order),)
+            counted[part] = (len(loaded),)
             origins[part] += f", {_told(targets, classes)}"
         for reason, names in self.found.misfits.items():
             notes.append(f"left out are {len(names)} {reason} ({listed(sorted(names), 4)})")

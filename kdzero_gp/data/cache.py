@@ -7,7 +7,6 @@ what cannot be read is built again, and what cannot be written is left out with 
 import hashlib
 import json
 import os
-import threading
 import time
 import warnings
 import zlib
@@ -25,6 +24,8 @@ from safetensors.torch import save_file
 
 from kdzero_gp.data.account import PARTS, DataAccount
 from kdzero_gp.data.dataset import Dataset, Split
+from kdzero_gp.errors import RunError
+from kdzero_gp.files import atomic_write
 
 CACHE_VARIABLE = "KDZERO_CACHE"
 """Environment variable that names the cache folder."""
@@ -75,11 +76,9 @@ def known_digest(path: Path, status: os.stat_result, compute: Callable[[], str])
         if known["stamp"] == stamp:
             return str(known["digest"])
     digest = compute()
-    with suppress(OSError):  # computed again the next time
+    with suppress(OSError, RunError):  # computed again the next time
         kept.parent.mkdir(parents=True, exist_ok=True)
-        temporary = kept.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-        temporary.write_text(json.dumps({"stamp": stamp, "digest": digest}))
-        temporary.replace(kept)
+        atomic_write(kept, json.dumps({"stamp": stamp, "digest": digest}))
     return digest
 
 
@@ -106,7 +105,7 @@ def cached(name: str, key: str, make: Callable[[], Dataset]) -> Dataset:
     dataset = replace(dataset, account=replace(dataset.account, content=content))
     try:
         _write(dataset, tensors, checksums, path)
-    except (OSError, SafetensorError) as error:
+    except (OSError, RunError, SafetensorError) as error:
         warnings.warn(
             f"The data cache {path.parent} cannot be written ({error}), so the data are decoded at every "
             f"start; set {CACHE_VARIABLE} to a folder that can.",
@@ -156,11 +155,4 @@ def _write(dataset: Dataset, tensors: dict[str, torch.Tensor], checksums: dict[s
         with suppress(FileNotFoundError):  # Another process may have finished or removed it.
             if time.time() - left.stat().st_mtime > STALE_SECONDS:
                 left.unlink()
-    temporary = path.with_suffix(f".{os.getpid()}-{threading.get_ident()}.tmp")
-    try:
-        save_file(tensors, temporary, {"dataset": json.dumps(facts)})
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    atomic_write(path, lambda temporary: save_file(tensors, temporary, {"dataset": json.dumps(facts)}), "free space")

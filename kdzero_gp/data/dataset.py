@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -28,6 +29,13 @@ STATISTICS_BYTES = 1 << 26
 """So many bytes of float64 are summed at a time when mean and deviation are computed, to bound the memory."""
 
 
+class Statistics(NamedTuple):
+    """Mean and deviation of each channel, on the scale [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images NxCxHxW (uint8) with their labels N (int64). Every prefix is balanced over the classes."""
@@ -44,7 +52,8 @@ class Dataset:
     """The three splits of one task, with the names of its classes and the statistics that normalise its
     images.
 
-    ``validation`` comes out of the training data; ``test`` shares no image entry with the other two.
+    ``validation`` comes out of the training data; ``test`` shares no image entry with the other two. ``given``: what
+    images are normalised by in place of their own ``mean`` and ``std``.
     """
 
     name: str
@@ -55,6 +64,23 @@ class Dataset:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     account: DataAccount = field(default_factory=DataAccount)
+    given: Statistics | None = field(default=None, kw_only=True)
+
+    @property
+    def statistics(self) -> Statistics:
+        """What the images are normalised by."""
+        return self.given or self.own_statistics
+
+    @property
+    def own_statistics(self) -> Statistics:
+        """Mean and deviation of the images themselves."""
+        return Statistics(self.mean, self.std)
+
+    @property
+    def usual_statistics(self) -> Statistics:
+        """What normalises the images for a teacher of which nothing is known: as if nothing were ``given``."""
+        own = self.own_statistics
+        return own if own.mean or self.given is None else Statistics((0.0,), (1.0,))
 
     def with_channels(self, channels: int) -> "Dataset":
         """Grey images as colour ones, without copying them. Raises DataError for any other change of channels."""
@@ -100,8 +126,7 @@ class Dataset:
     def normalise(self, images: Tensor) -> Tensor:
         """Float images from uint8 ones, NxCxHxW: scaled to [0, 1], minus mean, over deviation."""
         shape = (-1, 1, 1)
-        mean = torch.tensor(self.mean, device=images.device).view(shape)
-        std = torch.tensor(self.std, device=images.device).view(shape)
+        mean, std = (torch.tensor(values, device=images.device).view(shape) for values in self.statistics)
         return images.to(torch.float32).div_(MAXIMUM).sub_(mean).div_(std)
 
 

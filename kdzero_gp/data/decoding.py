@@ -201,7 +201,7 @@ class Decoder:
             )
 
     def __call__(self, names: Sequence[str]) -> np.ndarray:
-        """The images as an array NxCxHxW (uint8)."""
+        """The images as an array N×C×H×W (uint8)."""
         channels = self.survey.channels
         images = np.zeros((len(names), channels, *self.survey.size), dtype=np.uint8)
         index = {name: i for i, name in enumerate(names)}

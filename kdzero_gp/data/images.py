@@ -132,7 +132,7 @@ class Zip:
         try:
             self._archive = zipfile.ZipFile(self.path)
         except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise DataError(f"{self.path} is no readable zip ({error}); make it again.") from error
+            raise DataError(f"{self.path} is not a readable zip ({error}); make it again") from error
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -207,5 +207,5 @@ def find(path: Path) -> Source:
     kind = "a tar archive" if start[257:262] == b"ustar" else kind
     raise DataError(
         f"{path} is {kind + ' and ' if kind else ''}neither a folder nor a zip; give a tree {LAYOUT}, or a zip of it, "
-        "with --data."
+        "with --data"
     )

@@ -1,13 +1,9 @@
-"""Images with label maps, in the usual layouts, from a folder or a zip: which map belongs to which image, and what the
-values mean."""
+"""Images with label maps, from a folder or a zip, as tensors of one size: what the values of the maps mean."""
 
 from __future__ import annotations
 
-import random
-import re
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
@@ -18,9 +14,11 @@ import torch
 from kdzero_gp.data import images
 from kdzero_gp.data.account import PARTS, DataAccount, listed
 from kdzero_gp.data.cache import cached, fingerprint
-from kdzero_gp.data.dataset import SPLIT_SEED, TEST_SHARE, VALIDATION_SHARE, Dataset, Split, statistics
+from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, Split, statistics
 from kdzero_gp.data.decoding import Size, fit, open_image
 from kdzero_gp.data.images import File, Source
+from kdzero_gp.data.map_pairs import LAYOUT, find_pairs
+from kdzero_gp.data.parts import image_sizes, most_frequent, shuffled, split_off_missing
 from kdzero_gp.data.sources import existing
 from kdzero_gp.errors import DataError
 
@@ -31,21 +29,11 @@ USUAL_IGNORED = 255
 MOST_MISFITS = 0.1
 """From this share of misfit label maps on, the layout or an option is wrong, and nothing is left out."""
 
-LAYOUT = "{images,labels}/{train,val,test}/<name>.png"
-_IMAGES = r"images?|imgs?|jpegimages|leftimg8bit|rgb|inputs?|photos?"
-_LABELS = (
-    r"labels?|masks?|annot(ation)?s?|gt|gtfine|segmentationclass|targets?|ground_?truth|label_?maps?|segmentations?"
-)
-_PARTS = {"train": r"train|training", "validation": r"val|valid|validation|dev", "test": r"test|testing"}
-# what stands behind the common part of the two names
-_ENDINGS = re.compile(
-    r"(_leftimg8bit|_gtfine_(labeltrainids|labelids)|_(labels?|masks?|gt|l|segmentation|annot(ation)?))$", re.IGNORECASE
-)
 _NAME_FILES = ("classes.txt", "codes.txt", "labels.txt", "class_names.txt")
 
 
 @dataclass(frozen=True)
-class Reading:
+class LabelSettings:
     """How label maps are read: ``ignore`` are values that never count (nothing given: 255), ``classes`` the names, or
     one number as text."""
 
@@ -54,10 +42,10 @@ class Reading:
     classes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, text: str) -> Reading:
+    def of(cls, text: str) -> LabelSettings:
         """Read ``PATH?ignore=11&classes=sky,road``; a path that exists is taken as it is. Raises DataError.
 
-        >>> Reading.of("camvid.zip?ignore=11").ignore
+        >>> LabelSettings.of("camvid.zip?ignore=11").ignore
         (11,)
         """
         path, mark, query = text.rpartition("?")
@@ -71,8 +59,8 @@ class Reading:
 
     def __str__(self) -> str:
         """The text that ``of`` reads."""
-        settings = {"ignore": ",".join(map(str, self.ignore)), "classes": ",".join(self.classes)}
-        query = "&".join(f"{name}={value}" for name, value in settings.items() if value)
+        given = {"ignore": ",".join(map(str, self.ignore)), "classes": ",".join(self.classes)}
+        query = "&".join(f"{name}={value}" for name, value in given.items() if value)
         return f"{self.path}?{query}" if query else self.path
 
 
@@ -93,7 +81,7 @@ def with_settings(data: str | None, ignore: str | None, classes: str | None) -> 
         return data
     if data is None:
         raise DataError("--ignore and --classes say how label maps are read; add --data with images and label maps")
-    before = Reading.of(data)
+    before = LabelSettings.of(data)
     changed = replace(
         before,
         ignore=before.ignore if ignore is None else _numbers(ignore),
@@ -102,16 +90,8 @@ def with_settings(data: str | None, ignore: str | None, classes: str | None) -> 
     return str(changed)
 
 
-@dataclass
-class _Pairs:
-    """Image and label map by part; ``skipped`` counts what has no counterpart."""
-
-    parts: dict[str, list[tuple[File, File]]] = field(default_factory=dict)
-    skipped: Counter[str] = field(default_factory=Counter)
-
-
 def load(data: str | None, seed: int = SPLIT_SEED) -> Dataset:
-    """Images and label maps below a folder or in a zip (see ``Reading.of`` for the settings in ``data``).
+    """Images and label maps below a folder or in a zip (see ``LabelSettings.of`` for the settings in ``data``).
 
     The folders say what is an image, what a label map, and which part both belong to, in any order: ``images/train``,
     ``train/images``, ``train`` beside ``trainannot``, VOC with its ImageSets, Cityscapes. Values are class numbers, of
@@ -120,23 +100,23 @@ def load(data: str | None, seed: int = SPLIT_SEED) -> Dataset:
     """
     if data is None:
         raise DataError(f"the task segmentation needs data: give with --data a folder {LAYOUT}, or a zip of it")
-    reading = Reading.of(str(data))
-    path = existing(reading.path)
+    settings = LabelSettings.of(str(data))
+    path = existing(settings.path)
     source = images.find(path)
 
     def make() -> Dataset:
         with source:
-            return _Reader(source, reading, seed).dataset(path.resolve().stem)
+            return _MapReader(source, settings, seed).dataset(path.resolve().stem)
 
-    options = {"ignore": list(reading.ignore), "classes": list(reading.classes)}
+    options = {"ignore": list(settings.ignore), "classes": list(settings.classes)}
     return cached("segmentation", fingerprint(path, source.facts, task="segmentation", seed=seed, **options), make)
 
 
-class _Reader:
+class _MapReader:
     """One data set on its way from files to tensors."""
 
-    def __init__(self, source: Source, reading: Reading, seed: int):
-        self.source, self.reading, self.seed = source, reading, seed
+    def __init__(self, source: Source, settings: LabelSettings, seed: int):
+        self.source, self.settings, self.seed = source, settings, seed
         self.misfits: dict[str, list[str]] = {}
         self.notes: list[str] = []
 
@@ -151,26 +131,18 @@ class _Reader:
             kept = [index for index, one in enumerate(maps[part]) if one is not None]
             if not kept:
                 raise DataError(f"no {part} image of {self.source.path} has a label map that fits; {self._named()}")
-            splits[part] = _Loaded(
+            splits[part] = _LoadedMaps(
                 np.stack([pixels[i] for i in kept]), np.stack([maps[part][i] for i in kept]), [names[i] for i in kept]
             )
         self._refuse_many(sum(len(found) for found in pairs.parts.values()))
         origins = {part: f"{self.source.path.name}'s {part} part" for part in splits}
-        self._split_off(splits, origins)
+        split_off_missing(splits, origins, self.source.path, self.seed)
         return self._assembled(name, classes, splits, origins, pairs.skipped)
 
     def _size(self, found: Sequence[tuple[File, File]]) -> Size:
         """The most frequent size of the training images."""
-        sizes: Counter[Size] = Counter()
-        for image, _ in found:
-            try:
-                opened = open_image(self.source.read(image.name), 3)
-                sizes[(opened.height, opened.width)] += 1
-            except (OSError, ValueError, SyntaxError):
-                continue  # named where it is decoded
-        if not sizes:
-            raise DataError(f"no training image of {self.source.path} can be decoded; give other data with --data")
-        most = max(sizes, key=lambda size: (sizes[size], size))
+        sizes = image_sizes(self.source, [image for image, _ in found])
+        most = most_frequent(sizes)
         if len(sizes) > 1:
             other = sum(sizes.values()) - sizes[most]
             self.notes.append(f"{other} of {sum(sizes.values())} training images have another size than {most[1]}×"
@@ -197,10 +169,10 @@ class _Reader:
 
     def _classes(self, maps: dict[str, list[Any]]) -> tuple[tuple[str, ...], dict[str, list[Any]]]:
         """Names of the classes, and the maps with −1 where nothing counts; None for a map of other classes."""
-        ignored = self.reading.ignore or (USUAL_IGNORED,)
+        ignored = self.settings.ignore or (USUAL_IGNORED,)
         seen = {int(value) for one in maps["train"] for value in np.unique(one)}
         renamed = {}
-        if not self.reading.ignore and seen == {0, USUAL_IGNORED}:
+        if not self.settings.ignore and seen == {0, USUAL_IGNORED}:
             ignored, renamed, seen = (), {USUAL_IGNORED: 1}, {0, 1}
             self.notes.append("label maps hold 0 and 255 alone: two classes; to ignore 255 add --ignore 255")
         names = self._names(max(seen - set(ignored), default=-1) + 1)
@@ -222,7 +194,7 @@ class _Reader:
         return None
 
     def _names(self, found: int) -> tuple[str, ...]:
-        given = self.reading.classes or self._listed_names(found)
+        given = self.settings.classes or self._listed_names(found)
         if len(given) == 1 and given[0].isdecimal():
             given = tuple(map(str, range(int(given[0]))))
         names = given or tuple(map(str, range(found)))
@@ -257,31 +229,16 @@ class _Reader:
                 "(one channel or a palette), ignored ones are named with --ignore and classes with --classes"
             )
 
-    def _split_off(self, splits: dict[str, _Loaded], origins: dict[str, str]) -> None:
-        for part, share in (("test", TEST_SHARE), ("validation", VALIDATION_SHARE)):
-            if part in splits:
-                continue
-            train = splits["train"]
-            order = list(range(len(train.names)))
-            random.Random(self.seed).shuffle(order)
-            count = max(1, round(share * len(order)))
-            if len(order) <= count + 1:
-                raise DataError(f"{self.source.path} has too few images to split off a {part} part; add one")
-            splits[part], splits["train"] = train.at(sorted(order[:count])), train.at(sorted(order[count:]))
-            origins[part] = f"the training images (split off, {share:.0%})"
-
     def _assembled(
-        self, name: str, classes: tuple[str, ...], splits: dict[str, _Loaded], origins: dict[str, str], skipped: Any
+        self, name: str, classes: tuple[str, ...], splits: dict[str, _LoadedMaps], origins: dict[str, str], skipped: Any
     ) -> Dataset:
         if self.misfits:
             self.notes.append(self._named())
         tensors, counted = {}, {}
         for part in PARTS:
-            order = list(range(len(splits[part].names)))
-            random.Random(self.seed).shuffle(order)  # so that every prefix is a sample
-            one = splits[part].at(order)
+            one = shuffled(splits[part], self.seed)
             tensors[part] = Split(torch.from_numpy(one.pixels), torch.from_numpy(one.maps.astype(np.int64)))
-            counted[part] = (len(order),)
+            counted[part] = (len(one),)
             labelled = float((one.maps != IGNORED).mean())
             origins[part] += f", {labelled:.1%} of the pixels labelled"
             missing = [classes[i] for i in range(len(classes)) if not (one.maps == i).any()]
@@ -294,14 +251,17 @@ class _Reader:
 
 
 @dataclass(frozen=True)
-class _Loaded:
+class _LoadedMaps:
     pixels: np.ndarray
     maps: np.ndarray
     names: list[str]
 
-    def at(self, indices: list[int]) -> _Loaded:
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def at(self, indices: Sequence[int]) -> _LoadedMaps:
         """These images alone."""
-        return _Loaded(self.pixels[indices], self.maps[indices], [self.names[i] for i in indices])
+        return _LoadedMaps(self.pixels[[*indices]], self.maps[[*indices]], [self.names[i] for i in indices])
 
 
 class _Misfit(ValueError):
@@ -322,7 +282,7 @@ def read_map(file: Any) -> np.ndarray:
             raise _Misfit("coded by colours")
         values = first
     if values.dtype.kind == "f" or int(values.max(initial=0)) > np.iinfo(np.int16).max:
-        raise _Misfit("whose values are no class numbers")
+        raise _Misfit("whose values are not class numbers")
     return values.astype(np.int16)
 
 
@@ -338,79 +298,3 @@ def _fit_map(values: np.ndarray, size: Size) -> np.ndarray:
         at = (length - used) / 2 + (np.arange(wanted) + 0.5) * used / wanted
         places.append(np.clip(at.astype(np.int64), 0, length - 1))
     return values[np.ix_(*places)]
-
-
-def find_pairs(source: Source) -> _Pairs:
-    """Images with their label maps, by part. Raises DataError where none is found."""
-    found: dict[str, dict[tuple[str, ...], File]] = {"image": {}, "label": {}}
-    parts: dict[tuple[str, ...], str] = {}
-    beside = any(_role_of(folder)[0] == "label" for file in source.files if file.is_image for folder in file.parts[:-1])
-    for file in source.files:
-        if not file.is_image or re.search(r"_(color|instanceids)$", Path(file.parts[-1]).stem, re.IGNORECASE):
-            continue
-        role, part, rest = _place(file, beside)
-        key = (part, *rest, _ENDINGS.sub("", Path(file.parts[-1]).stem))
-        before = found[role].get(key)
-        if before is None or "trainids" in file.name.lower():
-            found[role][key] = file
-        parts[key] = part
-    both = sorted(found["image"].keys() & found["label"].keys())
-    if not both:
-        raise DataError(
-            f"{source.path} has {len(found['image'])} images and {len(found['label'])} maps and none of one name; "
-            f"give with --data a tree {LAYOUT}, or a zip of it"
-        )
-    pairs = _Pairs()
-    lists = _image_sets(source)
-    for key in both:
-        part = parts[key] or lists.get(key[-1], "train" if not lists else "")
-        if part:
-            pairs.parts.setdefault(part, []).append((found["image"][key], found["label"][key]))
-    pairs.skipped["images without a label map"] = len(found["image"].keys() - set(both))
-    pairs.skipped["label maps without an image"] = len(found["label"].keys() - set(both))
-    pairs.skipped = +pairs.skipped
-    if "train" not in pairs.parts:
-        raise DataError(f"{source.path} has no training part; name its folder train, or leave the parts out")
-    return pairs
-
-
-def _role_of(folder: str) -> tuple[str, str]:
-    """What a folder's name says: image or label, and the part; empty where it says nothing.
-
-    >>> _role_of("trainannot"), _role_of("val"), _role_of("camvid")
-    (('label', 'train'), ('', 'validation'), ('', ''))
-    """
-    name = folder.lower()
-    for role, words in (("image", _IMAGES), ("label", _LABELS)):
-        if re.fullmatch(words, name):
-            return role, ""
-        for part, names in _PARTS.items():
-            if re.fullmatch(rf"({names})[ _-]?({words})|({words})[ _-]?({names})", name):
-                return role, part
-    return "", next((part for part, names in _PARTS.items() if re.fullmatch(names, name)), "")
-
-
-def _place(file: File, beside: bool) -> tuple[str, str, tuple[str, ...]]:
-    """Role and part of a file, and the folders that say neither below the first that does."""
-    role, part, rest, begun = "", "", [], False
-    for folder in file.parts[:-1]:
-        said, where = _role_of(folder)
-        role, part = said or role, where or part
-        if said or where:
-            begun = True
-        elif begun:
-            rest.append(folder)
-    return role or ("image" if beside else "label"), part, tuple(rest)
-
-
-def _image_sets(source: Source) -> dict[str, str]:
-    """Image names by part out of VOC's ImageSets/Segmentation/{train,val,test}.txt."""
-    lists: dict[str, str] = {}
-    for file in source.files:
-        stem = Path(file.parts[-1]).stem
-        if "ImageSets" in file.parts and file.suffix == ".txt" and _role_of(stem)[1]:
-            opened = source.read(file.name)
-            raw = opened.read_bytes() if isinstance(opened, Path) else opened.read()
-            for line in raw.decode().split():
-                lists[line] = _role_of(stem)[1]
-    return lists

@@ -57,11 +57,11 @@ def layout(source: Source) -> Layout:
         suffixes = Counter(file.suffix or "no suffix" for file in source.files)
         seen = listed([f"{count} {suffix}" for suffix, count in suffixes.most_common()]) or "no files"
         raise DataError(f"{source.path} has no images, so training images of 0 classes ({seen}); give with --data a "
-                        f"tree {LAYOUT}, or a zip of it.")  # fmt: skip
-    return _Reader(source, images).read()
+                        f"tree {LAYOUT}, or a zip of it")  # fmt: skip
+    return _LayoutReader(source, images).read()
 
 
-class _Reader:
+class _LayoutReader:
     def __init__(self, source: Source, images: list[File]):
         self.source, self.path, self.images = source, source.path, images
         self.layout = Layout((), [])
@@ -89,8 +89,8 @@ class _Reader:
         for part in parts:
             unknown = sorted(set(part.labels.values()) - label.keys())
             if unknown:
-                raise DataError(f"The class {unknown[0]!r} of {self.path} has {part.name} but no training images; add "
-                                "some or remove it.")  # fmt: skip
+                raise DataError(f"the class {unknown[0]!r} of {self.path} has {part.name} but no training images; add "
+                                "some or remove it")  # fmt: skip
         self._assign(parts, label)
         self._count_rest(parts)
         return self.layout
@@ -125,7 +125,7 @@ class _Reader:
                 return self._classes_above_parts(splits)
             if len(splits) > 1:
                 names = listed(["/".join(top) for top in sorted(splits)], 3)
-                raise self._refuse(f"holds several data sets ({names}); give one with --data.")
+                raise self._refuse(f"holds several data sets ({names}); give one with --data")
             for top, folders in splits.items():
                 return self._from_folders(top, folders, depth)
         return self._without_parts()
@@ -180,7 +180,7 @@ class _Reader:
         """No folders of parts: all images are for training, or tables say which are."""
         if self.untrained:
             raise self._refuse(f"has no folder 'train' with training images but {listed(self.untrained)}; its layout "
-                               f"is {LAYOUT}.")  # fmt: skip
+                               f"is {LAYOUT}")  # fmt: skip
         depth = self._stripped(self.images, 0)
         if self._classes_below(self.images, depth):
             where = "/".join(self.images[0].parts[:depth]) or "the top"
@@ -258,7 +258,7 @@ class _Reader:
     def _check_classes(self, classes: list[str], train: _Part) -> None:
         if len(classes) < 2:
             raise self._refuse(f"holds training images of {len(classes)} classes ({listed(classes)}) and two are "
-                               f"needed; give with --data a tree {LAYOUT}, or a zip of it.")  # fmt: skip
+                               f"needed; give with --data a tree {LAYOUT}, or a zip of it")  # fmt: skip
         if all(PIECES.fullmatch(name.lower()) for name in classes) and not train.tabled:
             raise self._refuse(f"has the folders {listed(classes)}, which look like pieces of one data set and not "
                                "like classes; give one of them, or rename them")  # fmt: skip

@@ -19,6 +19,7 @@ from kdzero_gp.data.dataset import (
     VALIDATION_SHARE,
     Dataset,
     Split,
+    Statistics,
     split_off,
     stratified_order,
 )
@@ -56,13 +57,23 @@ class OwnDataset(Dataset):
     draws: tuple[Inputs, ...] = ()
     live: LiveInputs | None = None
 
+    @property
+    def own_statistics(self) -> Statistics:
+        """Of images of bytes, those of the scale [0, 1]; of others nothing is known."""
+        inputs = self.train.images
+        in_bytes = is_image(inputs) and inputs.dtype == torch.uint8
+        return Statistics((0.0,), (1.0,)) if in_bytes else Statistics((), ())
+
     def normalise(self, images: Inputs) -> Inputs:
         """Real numbers as float32, images of bytes on the scale [0, 1], whole numbers as they are."""
         if isinstance(images, NamedInputs):
             return NamedInputs({name: self.normalise(tensor) for name, tensor in images.fields.items()})
         if images.dtype == torch.uint8 and images.dim() == 4:
-            return images.float().div_(MAXIMUM)
-        return real(images)
+            images = images.float().div_(MAXIMUM)
+        if self.given is None:
+            return real(images)
+        mean, std = (torch.tensor(values, device=images.device).view(-1, 1, 1) for values in self.given)
+        return (real(images) - mean) / std
 
     def with_channels(self, channels: int) -> OwnDataset:
         """As they are."""
@@ -110,7 +121,7 @@ def _labels(targets: Tensor, part: str, notes: list[str]) -> Tensor:
         raise DataError(f"the {part} targets have shape {tuple(targets.shape)}; labels are one number for each sample")
     whole = targets.long()
     if targets.is_floating_point() and not torch.equal(whole.to(targets.dtype), targets):
-        raise DataError(f"the {part} targets are no whole numbers; classes are numbered 0, 1, 2, …")
+        raise DataError(f"the {part} targets are not whole numbers; classes are numbered 0, 1, 2, …")
     if len(whole) and int(whole.min()) < 0:
         raise DataError(f"the {part} targets hold {int(whole.min())}; classes are numbered from 0")
     return whole

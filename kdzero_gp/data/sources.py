@@ -37,9 +37,9 @@ def existing(path: str | Path) -> Path:
     try:
         exists = path.exists()
     except (OSError, ValueError) as error:  # a folder above that may not be entered, a loop of links, a null byte
-        raise DataError(f"The data path {path} cannot be read ({error}); give the right one with --data.") from error
+        raise DataError(f"the data path {path} cannot be read ({error}); give the right one with --data") from error
     if not exists:
-        raise DataError(f"The data path {path} does not exist; give the right one with --data.")
+        raise DataError(f"the data path {path} does not exist; give the right one with --data")
     return path
 
 
@@ -130,7 +130,7 @@ def _check_classes(task: str, classes: tuple[str, ...], path: Path) -> None:
     if len(classes) != CIFAR_CLASSES[task]:
         raise DataError(
             f"{path} holds {len(classes)} classes and {task} has {CIFAR_CLASSES[task]}; give other data with "
-            "--data, or load these with --task folder."
+            "--data, or load these with --task folder"
         )
 
 
@@ -145,7 +145,7 @@ def folder(path: str | Path, image_size: int | Size | None = None, seed: int = S
     path = existing(path)
     size = (image_size, image_size) if isinstance(image_size, int) else image_size
     if size is not None and min(size) < 1:
-        raise DataError(f"An image size of {image_size} is not possible; it has to be 1 or more.")
+        raise DataError(f"an image size of {image_size} is not possible; it has to be 1 or more")
     source = images.find(path)
 
     def make() -> Dataset:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +13,7 @@ from kdzero_gp.data.dataset import (
     VALIDATION_SHARE,
     Dataset,
     Split,
+    Statistics,
     split_off,
     statistics,
     stratified_order,
@@ -24,13 +24,6 @@ CONTRAST = 3
 """Grey values; an image whose pixels differ by less shows nothing."""
 CONSTANT_SHARE = 0.25
 """From so many images of one colour on, the user is warned."""
-
-
-class Statistics(NamedTuple):
-    """Mean and deviation of each channel, on the scale [0, 1]."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
 
 
 @dataclass(frozen=True)

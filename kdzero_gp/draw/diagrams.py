@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from typing import Any
 
-from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
-from kdzero_gp.compiler.shapes import PairShapes
-from kdzero_gp.draw.graphs import graph
-from kdzero_gp.draw.labels import PAIR_ROLES, LabelledNode, items
+from kdzero_gp.draw.drawing import Drawing
+from kdzero_gp.draw.labels import PAIR_ROLES, LabelledNode
 from kdzero_gp.draw.layout import walk
-from kdzero_gp.draw.sentence import describe
 from kdzero_gp.draw.style import FONT, INK, LINE, ROLES
 
 _DOT_SHAPES = {
@@ -67,26 +65,13 @@ def _one_line(text: str) -> str:
     return " ".join(text.replace(";", ",").replace("#", "").split())
 
 
-def _drawn(
-    expression: Expression, knowledge: KnowledgeTypes | None, shapes: PairShapes | None, numbers: Sequence[float]
-) -> tuple[LabelledNode, str]:
-    """The root of a distiller's picture, and the distiller in words."""
-    knowledge = shapes.types if knowledge is None and shapes is not None else knowledge
-    root = items(expression, graph(expression, knowledge, shapes), knowledge, numbers)
-    return root, describe(expression, knowledge, numbers)
-
-
-def to_dot(
-    expression: Expression,
-    knowledge: KnowledgeTypes | None = None,
-    shapes: PairShapes | None = None,
-    numbers: Sequence[float] = (),
-) -> str:
-    """A distiller as a Graphviz file; arguments as of ``graph`` and ``describe``. Double lines are pairs."""
-    root, sentence = _drawn(expression, knowledge, shapes, numbers)
+def to_dot(expression: Expression, *context: Any, **named: Any) -> str:
+    """A distiller as a Graphviz file; the arguments are those of ``Drawing``. Double lines are pairs."""
+    drawing = Drawing(expression, *context, **named)
+    root = drawing.root
     lines = [
         "digraph distiller {",
-        f'  graph [rankdir=LR, tooltip="{escape_dot(sentence)}"];',
+        f'  graph [rankdir=LR, tooltip="{escape_dot(drawing.sentence)}"];',
         f'  node [fontname="{FONT}", color="{INK}"];',
         f'  edge [color="{LINE}"];',
     ]
@@ -101,18 +86,14 @@ def to_dot(
     return "\n".join([*lines, "}"]) + "\n"
 
 
-def to_mermaid(
-    expression: Expression,
-    knowledge: KnowledgeTypes | None = None,
-    shapes: PairShapes | None = None,
-    numbers: Sequence[float] = (),
-) -> str:
-    """A distiller as a Mermaid flowchart; arguments as of ``graph`` and ``describe``. Thick lines are pairs."""
-    root, sentence = _drawn(expression, knowledge, shapes, numbers)
+def to_mermaid(expression: Expression, *context: Any, **named: Any) -> str:
+    """A distiller as a Mermaid flowchart; the arguments are those of ``Drawing``. Thick lines are pairs."""
+    drawing = Drawing(expression, *context, **named)
+    root = drawing.root
     lines = [
         "flowchart LR",
         f"  accTitle: {_one_line(str(expression))}",
-        f"  accDescr: {_one_line(sentence)}",
+        f"  accDescr: {_one_line(drawing.sentence)}",
     ]
     for item in walk(root):
         opening, closing = _MERMAID_SHAPES[ROLES[item.role].shape]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from kdzero_gp.draw.labels import PAIR_ROLES, TAG_GAP, TAG_PADDING, VERTICAL_PADDING, LabelledNode, TextLine, measured
 from kdzero_gp.draw.legend import LegendEntry, legend
-from kdzero_gp.draw.style import DETAIL_SIZE, INK, LABEL_SIZE, ROLES, Box, indent
+from kdzero_gp.draw.style import DETAIL_SIZE, INK, LABEL_SIZE, ROLES, Rectangle, indent
 
 LAYER_GAP = 26.0
 SIBLING_GAP = 14.0
@@ -38,7 +38,7 @@ class Text:
     x: float
     y: float
     ink: str
-    box: Box
+    box: Rectangle
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ class Node:
     index: int
     name: str
     role: str
-    box: Box
+    box: Rectangle
     texts: tuple[Text, ...]
-    tags: tuple[Box, ...]
+    tags: tuple[Rectangle, ...]
     tooltip: str
 
 
@@ -166,9 +166,9 @@ class _Placing:
             return self.left + across - self.low, MARGIN + self.size[1] - along
         return self.left + along, MARGIN + across - self.low
 
-    def box(self, item: LabelledNode) -> Box:
+    def box(self, item: LabelledNode) -> Rectangle:
         x, y = self.point(self.middle(item), item.across)
-        return Box(x - item.width / 2, y - item.height / 2, item.width, item.height)
+        return Rectangle(x - item.width / 2, y - item.height / 2, item.width, item.height)
 
     def ends(self, item: LabelledNode) -> tuple[float, float]:
         """Where the outline of an item begins and ends along the flow."""
@@ -204,11 +204,11 @@ class _Placing:
 
 def centred(text: str, size: float, width: float, x: float, middle: float, ink: str) -> Text:
     """A text around a point."""
-    box = Box(x - width / 2, middle - size * 0.55, width, size * 1.1)
+    box = Rectangle(x - width / 2, middle - size * 0.55, width, size * 1.1)
     return Text(text, size, x, middle + BASELINE * size, ink, box)
 
 
-def _node(item: LabelledNode, box: Box) -> Node:
+def _node(item: LabelledNode, box: Rectangle) -> Node:
     """The texts of an item inside its box."""
     texts, tags, top = [], [], box.top + VERTICAL_PADDING
     ink = ROLES[item.role].ink
@@ -218,7 +218,7 @@ def _node(item: LabelledNode, box: Box) -> Node:
         texts.append(centred(line.text, line.size, line.width, left + line.width / 2, middle, ink))
         if line.tag:
             height = DETAIL_SIZE + 5.0
-            tag = Box(left + line.width + TAG_GAP, middle - height / 2, line.tag_width, height)
+            tag = Rectangle(left + line.width + TAG_GAP, middle - height / 2, line.tag_width, height)
             tags.append(tag)
             texts.append(centred(line.tag, DETAIL_SIZE, line.tag_width - 2 * TAG_PADDING, *tag.centre, INK))
         top += line.height

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from kdzero_gp.draw.labels import text_width
-from kdzero_gp.draw.style import DETAIL_SIZE, Box
+from kdzero_gp.draw.style import DETAIL_SIZE, Rectangle
 
 SWATCH = (26.0, 14.0)
 ROW_HEIGHT = 20.0
@@ -23,8 +23,8 @@ class LegendEntry:
 
     role: str
     text: str
-    swatch: Box
-    text_box: Box
+    swatch: Rectangle
+    text_box: Rectangle
 
 
 def legend(
@@ -41,8 +41,10 @@ def legend(
         starts_ways = wide and (role, text) == ways[0]
         if x > left and (starts_ways or x + needed > left + width):
             x, y = left, y + ROW_HEIGHT
-        swatch = Box(x, y + (ROW_HEIGHT - SWATCH[1]) / 2, *SWATCH)
-        text_box = Box(x + SWATCH[0] + TEXT_GAP, y + (ROW_HEIGHT - DETAIL_SIZE * 1.1) / 2, length, DETAIL_SIZE * 1.1)
+        swatch = Rectangle(x, y + (ROW_HEIGHT - SWATCH[1]) / 2, *SWATCH)
+        text_box = Rectangle(
+            x + SWATCH[0] + TEXT_GAP, y + (ROW_HEIGHT - DETAIL_SIZE * 1.1) / 2, length, DETAIL_SIZE * 1.1
+        )
         entries.append(LegendEntry(role, text, swatch, text_box))
         extent = max(extent, x + needed - left)
         x += needed + ENTRY_GAP

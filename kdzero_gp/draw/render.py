@@ -7,17 +7,12 @@ tags at their operation; a double line is a student-teacher pair, a single line 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
-from kdzero_gp.compiler.shapes import PairShapes
-from kdzero_gp.draw.graphs import graph
-from kdzero_gp.draw.labels import items
+from kdzero_gp.draw.drawing import Drawing
 from kdzero_gp.draw.layout import Scene, scene
-from kdzero_gp.draw.sentence import describe
 from kdzero_gp.draw.style import check_direction
 from kdzero_gp.errors import SettingError
 
@@ -28,44 +23,26 @@ POINTS_PER_INCH = 72
 PDF_DOTS_PER_INCH = 600
 
 
-def layout(
-    expression: Expression,
-    knowledge: KnowledgeTypes | None = None,
-    shapes: PairShapes | None = None,
-    numbers: Sequence[float] = (),
-    *,
-    direction: str = "auto",
-    legend: bool = True,
-) -> Scene:
+def layout(expression: Expression, *context: Any, direction: str = "auto", legend: bool = True, **named: Any) -> Scene:
     """The geometry of a picture, without pixels; the arguments are those of ``to_svg``."""
+    return _scene(Drawing(expression, *context, **named), direction, legend)
+
+
+def _scene(drawing: Drawing, direction: str, legend: bool) -> Scene:
     check_direction(direction)
-    if knowledge is None and shapes is not None:
-        knowledge = shapes.types
-    tree = graph(expression, knowledge, shapes)
-    return scene(items(expression, tree, knowledge, numbers), direction, legend)
+    return scene(drawing.root, direction, legend)
 
 
-def to_svg(
-    expression: Expression,
-    knowledge: KnowledgeTypes | None = None,
-    shapes: PairShapes | None = None,
-    numbers: Sequence[float] = (),
-    *,
-    direction: str = "auto",
-    legend: bool = True,
-) -> str:
+def to_svg(expression: Expression, *context: Any, direction: str = "auto", legend: bool = True, **named: Any) -> str:
     """A distiller as an svg image whose text can be selected; title and description speak to a screen reader.
 
-    ``shapes`` writes the pair's shapes into the nodes, ``numbers`` those of the exported file, one for each term.
-    ``direction`` is that of the flow: ``right``, ``up``, or ``auto`` for what fits a page better.
-    Raises ``SettingError`` for another direction, and what ``graph`` raises.
+    The other arguments are those of ``Drawing``. ``direction`` is that of the flow: ``right``, ``up``, or ``auto`` for
+    what fits a page better. Raises ``SettingError`` for another direction, and what ``graph`` raises.
     """
     from kdzero_gp.draw.svg import render
 
-    geometry = layout(expression, knowledge, shapes, numbers, direction=direction, legend=legend)
-    if knowledge is None and shapes is not None:
-        knowledge = shapes.types
-    return render(geometry, str(expression), describe(expression, knowledge, numbers))
+    drawing = Drawing(expression, *context, **named)
+    return render(_scene(drawing, direction, legend), str(expression), drawing.sentence)
 
 
 def to_png(expression: Expression, *context: Any, dpi: int = DOTS_PER_INCH, **look: Any) -> bytes:

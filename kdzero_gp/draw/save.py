@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
-from kdzero_gp.compiler.shapes import PairShapes
 from kdzero_gp.draw.diagrams import to_dot, to_mermaid
+from kdzero_gp.draw.drawing import Drawing
 from kdzero_gp.draw.factors import factors_of
 from kdzero_gp.draw.formula import latex_parts
 from kdzero_gp.draw.render import to_pdf, to_png, to_svg
@@ -16,42 +16,30 @@ from kdzero_gp.draw.sentence import bullets
 from kdzero_gp.errors import SettingError
 from kdzero_gp.files import atomic_write
 
-_Writer = Callable[
-    [Expression, KnowledgeTypes | None, PairShapes | None, Sequence[float]],
-    "str | bytes",
-]
 
-
-def tex_file(
-    expression: Expression,
-    knowledge: KnowledgeTypes | None,
-    shapes: PairShapes | None,
-    numbers: Sequence[float] = (),
-) -> str:
+def tex_file(expression: Expression, *context: Any, **named: Any) -> str:
     r"""A displayed formula, one term a line, for a document that loads amsmath and amssymb."""
-    loss, definitions = latex_parts(expression, knowledge, numbers)
+    drawing = Drawing(expression, *context, **named)
+    loss, definitions = latex_parts(expression, drawing.knowledge, drawing.numbers)
     lines = [loss[0].replace(" = ", " &= ", 1), *(f"&\\quad + {term}" for term in loss[1:])]
     lines += [definition.replace(" = ", " &= ", 1) for definition in definitions]
     body = " \\\\\n  ".join(lines)
     head = f"% {expression}\n% needs amsmath and amssymb\n"
-    relative = [f"{factor.relative:g}" for factor in factors_of(expression, numbers) if factor.relative is not None]
+    factors = factors_of(expression, drawing.numbers)
+    relative = [f"{factor.relative:g}" for factor in factors if factor.relative is not None]
     if relative:
         head += "% the numbers are those of the exported file, at its batch size; relative to the cross-entropy's "
         head += f"gradient they are {', '.join(relative)}\n"
     return f"{head}\\[\n\\begin{{aligned}}\n  {body}\n\\end{{aligned}}\n\\]\n"
 
 
-def text_file(
-    expression: Expression,
-    knowledge: KnowledgeTypes | None,
-    shapes: PairShapes | None,
-    numbers: Sequence[float] = (),
-) -> str:
+def text_file(expression: Expression, *context: Any, **named: Any) -> str:
     """The expression and what it does, a line for each term."""
-    return f"{expression}\n\n{bullets(expression, knowledge, numbers)}\n"
+    drawing = Drawing(expression, *context, **named)
+    return f"{expression}\n\n{bullets(expression, drawing.knowledge, drawing.numbers)}\n"
 
 
-_WRITERS: dict[str, _Writer] = {
+_WRITERS: dict[str, Callable[..., str | bytes]] = {
     ".svg": to_svg,
     ".png": to_png,
     ".pdf": to_pdf,
@@ -63,16 +51,10 @@ _WRITERS: dict[str, _Writer] = {
 SUFFIXES = tuple(_WRITERS)
 
 
-def write(
-    expression: Expression,
-    path: Path | str,
-    knowledge: KnowledgeTypes | None = None,
-    shapes: PairShapes | None = None,
-    numbers: Sequence[float] = (),
-) -> None:
+def write(expression: Expression, path: Path | str, *context: Any, **named: Any) -> None:
     """Write a distiller in the form that the suffix of ``path`` names: a picture (.svg, .png, .pdf), a diagram for
-    another program (.dot, .mmd), a formula (.tex) or a sentence (.txt). ``numbers`` are those of its exported file, one
-    for each term; the other arguments are those of ``graph``. The file appears whole or not at all.
+    another program (.dot, .mmd), a formula (.tex) or a sentence (.txt). The other arguments are those of ``Drawing``.
+    The file appears whole or not at all.
 
     Raises ``SettingError`` for another suffix, ``RunError`` where the file cannot be written, and what
     ``graph`` raises.
@@ -82,6 +64,4 @@ def write(
     if writer is None:
         given = f"the suffix {path.suffix!r}" if path.suffix else "no suffix"
         raise SettingError(f"cannot draw into {path.name!r} with {given}; end the name in one of {', '.join(SUFFIXES)}")
-    if knowledge is None and shapes is not None:
-        knowledge = shapes.types
-    atomic_write(path, writer(expression, knowledge, shapes, numbers), "free space or choose another place with -o")
+    atomic_write(path, writer(expression, *context, **named), "free space or choose another place with -o")

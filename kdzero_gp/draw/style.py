@@ -42,7 +42,7 @@ SLANT = 10.0
 
 
 @dataclass(frozen=True)
-class Box:
+class Rectangle:
     """A rectangle; y grows downwards. Lengths are points (1/72 inch)."""
 
     left: float
@@ -62,18 +62,18 @@ class Box:
     def centre(self) -> tuple[float, float]:
         return self.left + self.width / 2, self.top + self.height / 2
 
-    def overlaps(self, other: Box) -> bool:
+    def overlaps(self, other: Rectangle) -> bool:
         """Whether the two share more than an edge."""
         apart = self.right <= other.left or other.right <= self.left
         return not (apart or self.bottom <= other.top or other.bottom <= self.top)
 
-    def contains(self, other: Box) -> bool:
+    def contains(self, other: Rectangle) -> bool:
         """Whether ``other`` lies inside, edges included."""
         within = self.left <= other.left and other.right <= self.right
         return within and self.top <= other.top and other.bottom <= self.bottom
 
 
-def corners(shape: str, box: Box) -> list[tuple[float, float]]:
+def corners(shape: str, box: Rectangle) -> list[tuple[float, float]]:
     """The corners of a shape, clockwise from the upper left; those of pills and ellipses are rounded by
     ``radius``.
     """
@@ -90,12 +90,12 @@ def corners(shape: str, box: Box) -> list[tuple[float, float]]:
     return [(left, top), (right, top), (right, bottom), (left, bottom)]
 
 
-def radius(shape: str, box: Box) -> float:
+def radius(shape: str, box: Rectangle) -> float:
     """How round the corners of a shape are."""
     return {"pill": min(box.height / 2, 14.0), "ellipse": box.height / 2, "rectangle": 3.0}.get(shape, 0.0)
 
 
-def indent(shape: str, box: Box) -> float:
+def indent(shape: str, box: Rectangle) -> float:
     """How far the outline lies inside the box where an edge meets it from the left or the right."""
     return min(SLANT, box.height / 2) / 2 if shape == "parallelogram" else 0.0
 

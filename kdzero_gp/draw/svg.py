@@ -8,7 +8,7 @@ from xml.sax.saxutils import escape
 
 from kdzero_gp.draw.layout import BASELINE, Edge, Node, Point, Scene, Text
 from kdzero_gp.draw.legend import LegendEntry
-from kdzero_gp.draw.style import DETAIL_SIZE, FONT_FAMILY, INK, LINE, PAPER, ROLES, Box, corners, radius
+from kdzero_gp.draw.style import DETAIL_SIZE, FONT_FAMILY, INK, LINE, PAPER, ROLES, Rectangle, corners, radius
 
 BEND = 7.0
 PAIR_OFFSET = 2.2
@@ -88,7 +88,7 @@ def _rounded(points: Sequence[Point]) -> str:
     return " ".join([*pieces, "L" + _points(points[-1:])])
 
 
-def _shape(shape: str, box: Box, fill: str, width: float = 1.2) -> str:
+def _shape(shape: str, box: Rectangle, fill: str, width: float = 1.2) -> str:
     paint = f'fill="{fill}" stroke="{INK}" stroke-width="{number(width)}"'
     if shape in ("hexagon", "parallelogram"):
         return f'<polygon points="{_points(corners(shape, box))}" {paint}/>'

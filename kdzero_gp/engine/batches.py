@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset as TorchDataset
 
 from kdzero_gp.data.account import DataAccount
-from kdzero_gp.data.augmentation import cropped
+from kdzero_gp.data.augmentation import Geometry, corners, cropped
 from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.data.inputs import Inputs, is_image, plain, wrapped
 from kdzero_gp.data.own import LiveInputs, OwnDataset
@@ -40,7 +40,7 @@ def contract_of(dataset: Dataset, example: Inputs) -> InputContract:
         return InputContract(classes=dataset.classes)
     # with a label for each pixel, images of any size are seen as they are
     size = None if dataset.train.labels.dim() > 1 else (example.shape[-2], example.shape[-1])
-    return InputContract(example.shape[1], size, dataset.mean, dataset.std, dataset.classes)
+    return InputContract(example.shape[1], size, *dataset.statistics, dataset.classes)
 
 
 @dataclass
@@ -72,6 +72,7 @@ class Batches:
     example: Inputs
     account: DataAccount
     contract: InputContract
+    dataset: Dataset
 
     def __init__(self, recipe: Recipe, device: torch.device, precision: Precision = FLOAT32):
         self.recipe, self.device, self.precision = recipe, device, precision
@@ -140,8 +141,7 @@ class Resident(Batches):
         self.window = (recipe.crop_size,) * 2 if recipe.crop == "window" else None
         first = dataset.train.images[:2]
         if self.window is not None:
-            still, corner = torch.zeros(len(first), dtype=torch.bool), torch.zeros(len(first), 2, dtype=torch.long)
-            first = cropped(first, 0, corner, still, self.window)
+            first = cropped(first, Geometry.windows(torch.zeros(len(first), 2, dtype=torch.long), self.window))
         self.example = self._seen(first)
         self.contract = contract_of(dataset, self.example)
 
@@ -180,9 +180,7 @@ class Resident(Batches):
         if self.window is None:
             offsets = torch.randint(2 * padding + 1, (*shape, 2), generator=generator)
         else:
-            sizes = zip(self.images.shape[2:], self.window, strict=True)
-            room = torch.tensor([max(0, length - side) + 1 for length, side in sizes])
-            offsets = (torch.rand((*shape, 2), generator=generator) * room).long()
+            offsets = corners(shape, self.images.shape[2:], self.window, generator)
         flips = torch.rand(shape, generator=generator) < (0.5 if self.recipe.flip else 0.0)
         return offsets.to(self.device), flips.to(self.device)
 
@@ -195,9 +193,8 @@ class Resident(Batches):
     def _batch(
         self, indices: Tensor, padding: int, offset: Tensor, flipped: Tensor, draw: Tensor | None = None
     ) -> Batch:
-        images, labels = self.family.crop(
-            self.images[indices], self.labels[indices], padding, offset, flipped, self.window
-        )
+        moved = Geometry(offset, flipped, padding, self.window)
+        images, labels = self.family.crop(self.images[indices], self.labels[indices], moved)
         return Batch(self._seen(images), labels, indices, flipped, draw)
 
     def form(self, number: int) -> Iterator[Tensor]:

@@ -50,7 +50,7 @@ class Trainer:
         self.student, self.family, self.batches = student, family, batches
         self.recipe = recipe or batches.recipe
         self.precision, self.teacher = precision, teacher
-        modules = [student] if teacher is None else [student, teacher.distiller]
+        modules = [student] if teacher is None else [student, *teacher.trained]
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         self.optimizer = optimizer_for(parameters, self.recipe)
         self.mixing = _mixing(self.recipe, batches.classes)
@@ -112,23 +112,25 @@ class Trainer:
     def step(self, batch: Batch, step: int) -> tuple[Tensor, Tensor | None]:
         """One step of the optimiser; returns the student's own loss and the distiller's. On a CUDA device by a graph
         (see ``CapturedStep``)."""
-        rate = self.recipe.rate(step, self.batches.steps)
+        recipe, steps = self.recipe, self.batches.steps
+        numbers = {"rate": recipe.rate(step, steps), "factor": recipe.distilled(step, steps)}
         if self.captured is None:
-            return self._take(batch, rate)
-        self.captured(_tensors(batch) | {"rate": torch.full((), rate, device=self.batches.device)})
+            return self._take(batch, **numbers)
+        tensors = {name: torch.full((), number, device=self.batches.device) for name, number in numbers.items()}
+        self.captured(_tensors(batch) | tensors)
         own, distilled = self._losses.clone()
         return own, None if self.teacher is None else distilled
 
     def _take_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """A step as a graph takes it."""
         named = dict(tensors)
-        rate = named.pop("rate")
-        own, distilled = self._take(_batch(named), rate)
+        rate, factor = named.pop("rate"), named.pop("factor")
+        own, distilled = self._take(_batch(named), rate, factor)
         self._losses[0].copy_(own)
         if distilled is not None:
             self._losses[1].copy_(distilled)
 
-    def _take(self, batch: Batch, rate: float | Tensor) -> tuple[Tensor, Tensor | None]:
+    def _take(self, batch: Batch, rate: float | Tensor, factor: float | Tensor) -> tuple[Tensor, Tensor | None]:
         images, labels, wanted, smoothing = batch.images, batch.labels, batch.labels, self.recipe.label_smoothing
         if self.mixing is not None:
             images, wanted = self.mixing(images, labels)
@@ -136,6 +138,8 @@ class Trainer:
         outputs = self.precision.forward(self.student, images)
         own = self.family.own_loss(outputs, wanted, smoothing)
         distilled = None if self.teacher is None else self.teacher.loss(outputs, batch, images, labels)
+        if distilled is not None and self.recipe.distillation != "constant":
+            distilled = factor * distilled
         self.optimizer.zero_grad()
         (own if distilled is None else own + distilled).backward()
         self.optimizer.step(rate)
@@ -145,13 +149,18 @@ class Trainer:
         """All that changes in training, as ``load_state_dict`` takes it."""
         distiller = {} if self.teacher is None else self.teacher.distiller.state_dict()
         student: nn.Module = self.student.network  # type: ignore[assignment]
-        return {"student": student.state_dict(), "distiller": distiller, "optimizer": self.optimizer.state_dict()}
+        state = {"student": student.state_dict(), "distiller": distiller, "optimizer": self.optimizer.state_dict()}
+        if self.teacher is not None and self.teacher.head is not None:
+            state["shadow"] = self.teacher.head.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.student.network.load_state_dict(state["student"])  # type: ignore[union-attr, operator]
         if self.teacher is not None:
             self.teacher.distiller.load_state_dict(state["distiller"])
+            if self.teacher.head is not None:
+                self.teacher.head.load_state_dict(state["shadow"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 

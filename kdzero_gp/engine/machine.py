@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,12 +24,11 @@ class Machine:
 
     ``workers`` are processes at once (None: one for each core, or ``gpu_share`` for each GPU); ``threads`` are those of
     torch on a CPU (None: one where several processes work, else as ``threads.default_threads`` has it); ``readers`` are
-    the processes that read images one by one (0: none; recipes with ``resized`` crops use them);
-    ``timeout`` bounds one evaluation of
-    a search, in seconds; ``engine`` says what the workers of a search are: processes of this machine (``local``), or
-    actors of the ``ray`` cluster at ``address`` (None: one that is started here); ``precision`` is what the networks
-    compute in, as ``Precision`` writes it (None: the fastest, measured). Only ``threads`` and ``precision`` can change
-    the digits of a result, so they are recorded.
+    the processes that read images one by one (0: none; recipes with ``resized`` crops use them); ``timeout`` bounds one
+    evaluation of a search, in seconds; ``engine`` says what the workers of a search are: processes of this machine
+    (``local``), or actors of the ``ray`` cluster at ``address`` (None: one that is started here); ``precision`` is what
+    the networks compute in, as ``Precision`` writes it (None: the fastest, measured). Only ``threads`` and
+    ``precision`` can change the digits of a result, so they are recorded.
     """
 
     device: str = "auto"
@@ -59,6 +59,11 @@ class Machine:
             raise SettingError(f"--timeout must be more than 0 seconds, got {self.timeout:g}")
         if self.precision is not None:
             Precision.parse(self.precision)
+
+    @classmethod
+    def taken_from(cls, options: dict[str, Any], *names: str) -> Machine:
+        """A machine as the options of these names say it, which are taken out of all."""
+        return cls(**{name: options.pop(name) for name in names if name in options})
 
     def resolved(self) -> torch.device:
         """The device. Raises SettingError where torch sees no CUDA device and one is asked for, or is to be shared."""

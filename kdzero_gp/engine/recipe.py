@@ -25,6 +25,9 @@ OPTIMIZERS = ("sgd", "adamw")
 SCHEDULES = ("steps", "cosine", "linear", "poly", "constant")
 # The exponent of the poly schedule, Liu et al. 2015, arXiv:1506.04579, as segmentation uses it.
 POLY = 0.9
+# How the distiller's weight goes over a training, and from which share of the steps on "early" is without it.
+DISTILLATION = ("constant", "linear", "early")
+EARLY = 2 / 3
 CROPS = ("none", "pad", "window", "resized")
 # A recipe that leaves inputs as they are.
 WITHOUT_CHANGES = {
@@ -41,6 +44,8 @@ class Recipe:
     The learning rate rises linearly over the ``warmup`` share of the steps and then stays but for ``decay`` at every
     epoch of ``milestones`` (``steps``), falls to 0 along a half ``cosine``, a line (``linear``) or a power of it
     (``poly``), or is ``constant``.
+    ``distillation`` is the factor of the distiller's loss beside the student's own: 1 (``constant``), falling to 0
+    along a line (``linear``), or 1 for the first two thirds of the steps and 0 then (``early``).
     ``clip`` bounds the gradient's norm (0: no bound). ``adamw`` decays weights only, no biases and norms.
 
     ``crop``: ``pad`` moves the image by up to ``padding`` pixels over black; ``window`` cuts a random window of
@@ -68,6 +73,7 @@ class Recipe:
     warmup: float = 0.0
     clip: float = 0.0
     label_smoothing: float = 0.0
+    distillation: str = "constant"
     image_size: int = 0
     image_width: int = 0
     teacher_image_size: int = 0
@@ -88,7 +94,8 @@ class Recipe:
             raise SettingError(f"a recipe's batch_size must be at least 2, got {self.batch_size}")
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise SettingError(f"a recipe's learning_rate must be above 0, got {self.learning_rate:g}")
-        for name, known in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("crop", CROPS)):
+        listed = {"optimizer": OPTIMIZERS, "schedule": SCHEDULES, "crop": CROPS, "distillation": DISTILLATION}
+        for name, known in listed.items():
             if getattr(self, name) not in known:
                 raise SettingError(f"a recipe's {name} must be one of {', '.join(known)}, got {getattr(self, name)!r}")
         if (self.crop == "window") != bool(self.crop_size):
@@ -158,6 +165,11 @@ class Recipe:
         done = (step - rising) / max(1, steps - rising)
         falling = {"linear": 1.0 - done, "poly": (1.0 - done) ** POLY, "cosine": 0.5 * (1 + math.cos(math.pi * done))}
         return self.learning_rate * falling[self.schedule]
+
+    def distilled(self, step: int, steps_per_epoch: int) -> float:
+        """The factor of the distiller's loss in a step, counted from 0 over the whole training."""
+        done = step / self.steps(steps_per_epoch)
+        return {"constant": 1.0, "linear": 1.0 - done, "early": float(done < EARLY)}[self.distillation]
 
     def with_epochs(self, epochs: float) -> Recipe:
         """The recipe in another number of epochs: its milestones stay at their share of the training."""
@@ -236,7 +248,7 @@ def load_recipe(name: str, task: str = "", student: str = "", changes: Mapping[s
     try:
         values: dict[str, Any] = tomllib.loads(_text(name))
     except tomllib.TOMLDecodeError as error:
-        raise SettingError(f"the recipe {name} is no TOML ({error}); its lines are NAME = VALUE") from None
+        raise SettingError(f"the recipe {name} is not TOML ({error}); its lines are NAME = VALUE") from None
     overrides = values.pop("overrides", [])
     if not isinstance(overrides, list) or not all(isinstance(override, dict) for override in overrides):
         raise SettingError(f"the overrides of the recipe {name} have to be tables, each below a line [[overrides]]")

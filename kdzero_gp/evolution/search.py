@@ -18,7 +18,7 @@ from typing import Protocol
 from deap import base, tools
 
 from kdzero_gp.compiler.canonical import canonical, digest
-from kdzero_gp.compiler.expression import Expression
+from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.evolution.clock import Pending, VirtualClock
 from kdzero_gp.evolution.grammar import Grammar, Slot
 from kdzero_gp.evolution.individual import Birth, Individual, Score, same
@@ -32,6 +32,8 @@ from primitives import LOSS
 TRIES = 12
 # A new tree is at most this high: times, calibration, distance and a few transforms.
 NEW_HEIGHT = 8
+# How often two of the fittest are added up, beside the other ways, in a search that began with single terms.
+SUMS = 0.2
 
 
 @dataclass
@@ -113,6 +115,10 @@ class Search:
                 for name, (mutation, weight) in MUTATIONS.items()
             ),
         ]
+        # sums of what was found term by term
+        self.adders = [Proposer("sum", 1.0, self._summed)]
+        if self.settings.single_terms:
+            self.proposers.append(Proposer("sum", SUMS, self._summed))
         # the first population, and random search, know no parents
         self.inventors = [Proposer("random", 1.0, self._invented)]
 
@@ -138,6 +144,12 @@ class Search:
         child = mutation(list(parent), self.grammar, self.random)
         return self.grammar.to_expression(child), (parent.birth.number,)
 
+    def _summed(self) -> Proposal:
+        fittest = list(self.hall_of_fame)[: self.settings.population]
+        mother, father = self.random.sample(fittest, 2) if len(fittest) > 1 else (self.toolbox.select(self._home),) * 2
+        whole = Expression("add", (mother.birth.expression, father.birth.expression))
+        return whole, (mother.birth.number, father.birth.number)
+
     def _invented(self, height: int = NEW_HEIGHT) -> Proposal:
         return self.grammar.to_expression(self.grammar.grow(Slot(LOSS), height, self.random)), ()
 
@@ -150,6 +162,8 @@ class Search:
             simplest = within_limits(expression, self.grammar)
             if simplest is None:
                 continue
+            if generation < self.settings.single_terms:
+                simplest = canonical(self.random.choice(terms(simplest)))
             if digest(simplest) not in self.first_birth:
                 return self._born(generation, simplest, proposer.name, parents)
             duplicate = (simplest, proposer.name, parents)
@@ -179,7 +193,8 @@ class Search:
                 return self._born(0, canonical(seed), "zoo", ())
         if generation == 0 or self.settings.random_search or 2 * len(self._home) < self.settings.population:
             return self._breed(generation, self.inventors)
-        return self._invited(generation) or self._breed(generation, self.proposers)
+        proposers = self.adders if 0 < generation == self.settings.single_terms else self.proposers
+        return self._invited(generation) or self._breed(generation, proposers)
 
     def _invited(self, generation: int) -> Birth | None:
         """A birth of the guest's, where the draw falls on it and it has one."""

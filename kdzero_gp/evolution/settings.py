@@ -24,7 +24,8 @@ class SearchSettings:
     With ``objectives``, verdicts carry as many numbers and NSGA-II selects and removes instead. ``shrink``: operations
     whose descendants keep losing are drawn less often. ``lanes``: births under way at once on the virtual clock; they
     decide the run, workers do not. ``random_search``: every birth is a new random tree,
-    the baseline that evolution has to beat.
+    the baseline that evolution has to beat. ``single_terms`` G: births of the first G generations but the published
+    methods have one term, those of the next one are sums of two of the fittest so far, and so are some later ones.
 
     ``islands`` K: K populations of ``population`` individuals, each with ``lanes`` lanes. Birth n is one of island
     n mod K. Before the births n = m · ``MIGRATION`` · K · ``population``, m = 1, 2, …, are bred, the fittest individual
@@ -42,6 +43,7 @@ class SearchSettings:
     objectives: tuple[str, ...] = ()
     shrink: bool = True
     random_search: bool = False
+    single_terms: int = 0
     islands: int = 1
     patience: int | None = None
     hall_of_fame: int = 50
@@ -56,6 +58,8 @@ class SearchSettings:
             (0 <= self.crossover <= 1, f"--crossover must lie in 0..1, got {self.crossover:g}"),
             (self.sample_ratio is None or 0 < self.sample_ratio <= 1,
              f"--sample-ratio must lie above 0 and not above 1, got {self.sample_ratio}"),
+            (0 <= self.single_terms < self.generations,
+             f"--single-terms must be at least 0 and below --generations {self.generations}, got {self.single_terms}"),
             (self.top_k >= 1, f"--top-k must be at least 1, got {self.top_k}"),
             (self.lanes >= 1, f"--lanes must be at least 1, got {self.lanes}"),
             (self.islands >= 1, f"--islands must be at least 1, got {self.islands}"),

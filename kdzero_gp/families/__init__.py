@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.common import UNKNOWN
 from kdzero_gp.compiler.knowledge import KnowledgeSpec
-from kdzero_gp.data.augmentation import cropped
+from kdzero_gp.data.augmentation import Geometry, cropped
 
 Outputs = Mapping[str, Tensor]
 
@@ -94,11 +94,13 @@ class TaskFamily(ABC):
     ``knowledge`` says what networks may expose, by name or pattern, and ``usual`` which of it distillers are made of
     where nobody asks for more. ``measures`` are what a student is measured by; ``decides`` names the one that ranks
     races and picks the best epoch, and ``breaks_ties`` the one that orders equals. ``metrics`` are what fitness may
-    weigh: measures, and gaps to the teacher (``…_gap``), all lower for better; ``loss`` names the student's own loss
-    among them, the first that fitness is about.
+    weigh: measures, gaps to the teacher (``…_gap``), and ``error``, what the deciding measure, a share, lacks to 1, all
+    lower for better; ``loss`` names the student's own loss among them, the first that fitness is about. ``of_class``:
+    what is measured of each class, as NAME_0, NAME_1, … beside the measures (None: nothing).
     """
 
     name: str
+    of_class: Measure | None = None
     knowledge: Mapping[str, KnowledgeSpec]
     usual: tuple[str, ...]
     measures: tuple[Measure, ...]
@@ -140,22 +142,23 @@ class TaskFamily(ABC):
         """The class of each sample by a network's outputs; None where targets are no single classes."""
         return None
 
+    def mimic(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """How far logits are from others, a scalar with a gradient for the first; for shadow heads, which a family
+        without it does not have."""
+        raise NotImplementedError
+
+    def shown(self, outputs: Outputs, size: tuple[int, int]) -> Tensor | None:
+        """What a network says of images of this height and width, for pictures, in the form of targets: label maps
+        N×H×W, or boxes N×D×6 of which the last number is the score. None where there is nothing to draw."""
+        return None
+
     def labels(self, targets: Tensor) -> Tensor:
         """What label operations index: the logits' shape without its classes; a negative value is ignored."""
         return targets
 
-    def crop(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        padding: int,
-        offsets: Tensor,
-        flipped: Tensor,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Images N×C×H×W moved, mirrored and cut to ``size`` as ``cropped`` does it, and their targets moved along
-        (here: as they are)."""
-        return cropped(images, padding, offsets, flipped, size), targets
+    def crop(self, images: Tensor, targets: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
+        """Images N×C×H×W moved, mirrored and cut, and their targets moved along (here: as they are)."""
+        return cropped(images, geometry), targets
 
     @abstractmethod
     def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:

@@ -31,7 +31,7 @@ class Classification(TaskFamily):
     )
     decides = "accuracy"
     breaks_ties = "cross_entropy"
-    metrics = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap")
+    metrics = ("cross_entropy", "calibrated", "error", "sharpness_gap", "cka_gap")
     loss = "cross_entropy"
     read = ("logits", "emb")
 
@@ -94,16 +94,12 @@ def gaps(student: Outputs, teacher: Outputs, labels: Tensor) -> dict[str, Tensor
     return found
 
 
-def calibrated_cross_entropy(logits: Tensor, labels: Tensor) -> float:
+def _calibrated(logits: Tensor, labels: Tensor) -> Tensor:
     """min over β of −mean log softmax(β · logits) at the label, in nats. Logits N×C, labels N.
 
     The cross-entropy at the best single temperature 1/β (Guo et al. 2017, arXiv:1706.04599): what a distiller does to
     the sharpness of the logits alone neither helps nor harms it. Convex in β; β is sought in e⁻⁵ … e³.
     """
-    return _calibrated(logits, labels).item()
-
-
-def _calibrated(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None]).mean()
     low, high = (torch.full((), end, dtype=torch.float64, device=logits.device) for end in (-5.0, 3.0))
     for _ in range(16):
@@ -113,16 +109,12 @@ def _calibrated(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(((low + high) / 2).exp() * logits, labels)
 
 
-def sharpness_gap(student_logits: Tensor, teacher_logits: Tensor) -> float:
+def _sharpness(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """mean |log Σ exp(teacher) − log Σ exp(student)| over samples, logits N×C.
 
     Sharpness as the log-sum-exp of the logits. KD-Zero names a sharpness gap without a formula; this reading follows
     Rao et al. 2022, arXiv:2206.06067, and is our choice.
     """
-    return _sharpness(student_logits, teacher_logits).item()
-
-
-def _sharpness(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return (teacher_logits.logsumexp(dim=1) - student_logits.logsumexp(dim=1)).abs().mean()
 
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzero_gp.compiler.knowledge import KnowledgeSpec
-from kdzero_gp.data.augmentation import cropped
+from kdzero_gp.data.augmentation import Geometry, cropped
 from kdzero_gp.data.boxes import NOTHING
 from kdzero_gp.families import Measure, Outputs, TaskFamily
 from kdzero_gp.families.agreement import linear_cka
@@ -21,6 +21,8 @@ from kdzero_gp.models.detection import TappedDetector, build
 LEVEL = re.compile(r"fpn\d+")
 SURE_SCORES = 100
 """Of detectors with other anchors so many of the surest scores of an image are compared."""
+DRAWN, DRAWN_SCORE = 40, 0.25
+"""So many detections are drawn on an image, of those that are at least so sure."""
 VISIBLE = 0.3
 """An object of which a window shows less, and that fills less of the window, does not count there."""
 
@@ -44,7 +46,8 @@ class Detection(TaskFamily):
     )
     decides = "ap"
     breaks_ties = "detection_loss"
-    metrics = ("detection_loss", "score_gap", "cka_gap")
+    of_class = Measure("ap", "AP", "%")
+    metrics = ("detection_loss", "error", "score_gap", "cka_gap")
     loss = "detection_loss"
     read = (
         "logits", "objectness", "deltas", "anchors", "priors", "points", "centreness", "boxes", "size", "proposals",
@@ -62,6 +65,21 @@ class Detection(TaskFamily):
         """The detector's own losses of classes and boxes; labels are not smoothed."""
         return detection_loss(outputs, targets)
 
+    def mimic(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Mean binary cross-entropy of the scores, with the teacher's as what is wanted."""
+        return F.binary_cross_entropy_with_logits(student, teacher.sigmoid())
+
+    def shown(self, outputs: Outputs, size: tuple[int, int]) -> Tensor | None:
+        """The surest detections, N×D×6: sides as shares of the image, the class and the score; −1 in place of the
+        class where there are fewer."""
+        found = detections(outputs)
+        drawn = torch.full((len(found), DRAWN, 6), NOTHING)
+        for image, boxes in enumerate(found):
+            sure = boxes[boxes[:, 4] >= DRAWN_SCORE][:DRAWN].cpu()
+            drawn[image, : len(sure), :4] = sure[:, :4] / corner_scale(outputs["size"].float().cpu())[image]
+            drawn[image, : len(sure), 4:] = sure[:, [5, 4]]
+        return drawn
+
     def guessing(self, classes: int) -> float:
         """About what an untrained RetinaNet or FCOS starts with, whatever the classes: focal losses near 1 and boxes
         off by their size."""
@@ -71,28 +89,20 @@ class Detection(TaskFamily):
         """0.1 % AP: boxes at random rarely overlap by half."""
         return 1e-3
 
-    def crop(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        padding: int,
-        offsets: Tensor,
-        flipped: Tensor,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def crop(self, images: Tensor, targets: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
         """Boxes move with their images and are cut at the window's edge; those that are mostly outside are gone."""
-        height, width = size or images.shape[2:]
+        height, width = geometry.size or images.shape[2:]
         own = targets.new_tensor([images.shape[3], images.shape[2]] * 2)
-        corners = (targets[..., :4] * own) + padding - offsets.flip(1).repeat(1, 2)[:, None]
+        corners = (targets[..., :4] * own) + geometry.padding - geometry.offsets.flip(1).repeat(1, 2)[:, None]
         inside = corners.clamp(min=0).minimum(targets.new_tensor([width, height] * 2))
         areas = [(c[..., 2:] - c[..., :2]).prod(dim=2) for c in (inside, corners)]
         gone = (areas[0] < VISIBLE * areas[1].clamp(max=height * width)) & (targets[..., 4] != NOTHING)
         left, top, right, bottom = (inside / targets.new_tensor([width, height] * 2)).unbind(dim=2)
-        mirrored = flipped[:, None]
+        mirrored = geometry.flipped[:, None]
         left, right = torch.where(mirrored, 1 - right, left), torch.where(mirrored, 1 - left, right)
         moved = torch.stack([left, top, right, bottom, targets[..., 4].masked_fill(gone, NOTHING)], dim=2)
         moved[..., :4] *= (moved[..., 4:] != NOTHING).to(moved.dtype)
-        return cropped(images, padding, offsets, flipped, size), moved
+        return cropped(images, geometry), moved
 
     def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:
         """COCO's AP and AP50, ``ap_K`` of every class that occurs, and the mean of the own loss over images."""
@@ -125,10 +135,7 @@ class Detection(TaskFamily):
         if LEVEL.fullmatch(knowledge):
             return 1.0 - linear_cka(student.mean((2, 3)), teacher.mean((2, 3)))
         if knowledge in ("logits", "objectness"):
-            wanted = teacher.sigmoid()
-            both = (F.binary_cross_entropy_with_logits(logits, wanted) for logits in (student, teacher))
-            given, least = both
-            return float(given - least)
+            return float(self.mimic(student, teacher) - self.mimic(teacher, teacher))
         return float((student - teacher).abs().mean())
 
 

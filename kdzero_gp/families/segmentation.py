@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzero_gp.compiler.knowledge import KnowledgeSpec
-from kdzero_gp.data.augmentation import cropped
+from kdzero_gp.data.augmentation import Geometry, cropped
 from kdzero_gp.families import Measure, Outputs, TaskFamily
 from kdzero_gp.families.agreement import linear_cka
 from kdzero_gp.models.segmentation import TappedMaps, build
@@ -39,7 +39,8 @@ class Segmentation(TaskFamily):
     )
     decides = "miou"
     breaks_ties = "cross_entropy"
-    metrics = ("cross_entropy", "disagreement_gap", "sharpness_gap", "cka_gap")
+    of_class = Measure("iou", "IoU", "%")
+    metrics = ("cross_entropy", "error", "disagreement_gap", "sharpness_gap", "cka_gap")
     loss = "cross_entropy"
     read = ("logits", "feat")
 
@@ -55,6 +56,17 @@ class Segmentation(TaskFamily):
         total = F.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing, reduction="sum")
         return total / (targets != IGNORED).sum().clamp(min=1)
 
+    def mimic(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Mean over pixels of KL(teacher ‖ student), at the size of the teacher's logits."""
+        student = F.interpolate(student, teacher.shape[2:], mode="bilinear", align_corners=False)
+        terms = F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True)
+        return terms.sum(dim=1).mean()
+
+    def shown(self, outputs: Outputs, size: tuple[int, int]) -> Tensor | None:
+        """The surest class of each pixel, N×H×W."""
+        logits = F.interpolate(outputs["logits"].float(), size, mode="bilinear", align_corners=False)
+        return logits.argmax(dim=1)
+
     def guessing(self, classes: int) -> float:
         """log K."""
         return math.log(classes)
@@ -67,18 +79,9 @@ class Segmentation(TaskFamily):
         counts = torch.bincount(labelled.flatten(), minlength=classes).double()
         return float(counts.max() / counts.sum() / max(1, int((counts > 0).sum())))
 
-    def crop(
-        self,
-        images: Tensor,
-        targets: Tensor,
-        padding: int,
-        offsets: Tensor,
-        flipped: Tensor,
-        size: tuple[int, int] | None = None,
-    ) -> tuple[Tensor, Tensor]:
+    def crop(self, images: Tensor, targets: Tensor, geometry: Geometry) -> tuple[Tensor, Tensor]:
         """Label maps move with their images; what lies outside has no label."""
-        maps = cropped(targets[:, None], padding, offsets, flipped, size, fill=IGNORED)[:, 0]
-        return cropped(images, padding, offsets, flipped, size), maps
+        return cropped(images, geometry), cropped(targets[:, None], geometry, fill=IGNORED)[:, 0]
 
     def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:
         """The mean over classes of intersection over union, the share of pixels that are right and the cross-entropy in
@@ -114,9 +117,7 @@ class Segmentation(TaskFamily):
     def disagreement(self, knowledge: str, student: Tensor, teacher: Tensor) -> float:
         """Mean over pixels of KL(teacher ‖ student) of the logits, 1 − CKA of the maps' means over space."""
         if knowledge == "logits":
-            student = F.interpolate(student, teacher.shape[2:], mode="bilinear", align_corners=False)
-            terms = F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True)
-            return float(terms.sum(dim=1).mean())
+            return float(self.mimic(student, teacher))
         return 1.0 - linear_cka(student.mean((2, 3)), teacher.mean((2, 3)))
 
 

@@ -21,7 +21,7 @@ _WHOLE = re.compile(r'"([^"\\]*)"\s*(?=[,\]])')
 
 
 @dataclass
-class Reading:
+class ReadAnswer:
     """The distillers of an answer in its order, how many of its lines were useless by reason, and the first error of
     the parser, which a model can be told."""
 
@@ -30,13 +30,13 @@ class Reading:
     error: str = ""
 
 
-def read_answer(text: str, grammar: Grammar) -> Reading:
+def read_answer(text: str, grammar: Grammar) -> ReadAnswer:
     """Read a JSON list of texts, or one expression a line, strictly. Raises nothing for any text.
 
     Reasons: ``no expression`` (an empty answer or one of prose), ``syntax``, ``type``, ``outside the space``
     (its limits, too), ``not read`` (too many).
     """
-    reading = Reading()
+    reading = ReadAnswer()
     lines = _lines(text)
     for line in lines[:MOST_LINES]:
         if "(" not in line:

@@ -37,7 +37,7 @@ def names() -> tuple[str, ...]:
 
 
 def build(name: str, classes: int, channels: int = 3) -> nn.Module:
-    """A new network with random weights that maps images NxCxHxW (C = ``channels``) to logits NxK.
+    """A new network with random weights that maps images N×C×H×W (C = ``channels``) to logits N×K.
 
     ``name`` is a built-in name, ``timm:NAME``, ``torchvision:NAME``, or ``module:callable`` from the user's
     own code, importable from the current directory; or one of the user's objects (``own:…``). Raises
@@ -46,7 +46,7 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     if classes < 1 or channels < 1:
         raise ModelError(
             f"A network for {classes} classes and {channels} image channels cannot be built: "
-            "both numbers have to be 1 or more."
+            "both numbers have to be 1 or more"
         )
     if is_own(name):
         network: nn.Module = find(name).build(classes)
@@ -60,7 +60,7 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         close = close or ([f"{module}:{attribute}"] if module else [])
         hint = f"did you mean {' or '.join(close)}" if close else f"built in are {', '.join(names())}"
         raise ModelError(
-            f"There is no network {name!r}: {hint}; timm:NAME, torchvision:NAME and module:callable work too."
+            f"there is no network {name!r}: {hint}; timm:NAME, torchvision:NAME and module:callable work too"
         )
     if library == "timm":
         return external.from_timm(rest, classes, channels)

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 
 from kdzero_gp.data.resizing import resized, size_text
 from kdzero_gp.errors import ModelError
+from kdzero_gp.models.external import timm_input
 
 METADATA = "kdzero_gp.input"
 """The key of the contract in the metadata of a safetensors file."""
 SIDECAR = ".json"
 """A file of this name after that of the weights says the same of weights that cannot: as ``teacher.pt.json``."""
+PUBLISHED = ("config.json", "preprocessor_config.json")
+"""Files that say it beside published weights."""
 LUMINANCE = (0.299, 0.587, 0.114)
 """Shares of red, green and blue in grey (ITU-R BT.601), as Pillow's mode L has them."""
 TOLERANCE = 1e-4
@@ -77,7 +80,8 @@ class InputContract:
 
 
 def read_contract(path: str | Path | None) -> InputContract | None:
-    """The contract that travels with a weights file: in its metadata, or in a file beside it; None without one. Raises
+    """The contract that travels with a weights file: in its metadata, in a file beside it, or in those that published
+    folders have (timm's ``config.json``, transformers' ``preprocessor_config.json``); None without one. Raises
     ModelError for a file beside it that is none."""
     if path is None:
         return None
@@ -91,14 +95,33 @@ def read_contract(path: str | Path | None) -> InputContract | None:
         except (OSError, ValueError) as error:
             raise ModelError(f"{beside} cannot be read ({error}); mend it or remove it") from None
         if not isinstance(stored, dict):
-            raise ModelError(f"{beside} is no JSON object; mend it or remove it")
+            raise ModelError(f"{beside} is not a JSON object; mend it or remove it")
         return InputContract.from_dict(stored, str(beside))
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        return InputContract.from_dict(json.loads(metadata[METADATA])) if METADATA in metadata else None
+        if METADATA in metadata:
+            return InputContract.from_dict(json.loads(metadata[METADATA]))
     except (OSError, SafetensorError, ValueError, ModelError):  # other files say nothing, and are refused elsewhere
-        return None
+        pass
+    return _published(path if path.is_dir() else path.parent)
+
+
+def _published(folder: Path) -> InputContract | None:
+    """What a folder as published weights come in says of their images; None where it says nothing."""
+    for name in PUBLISHED:
+        try:
+            stored = json.loads((folder / name).read_text("utf-8"))
+            if "pretrained_cfg" in stored:
+                found = timm_input(stored["pretrained_cfg"])
+                return None if found is None else InputContract.from_dict(found[0])
+            if stored.get("do_normalize") is False:
+                return InputContract(mean=(0.0,), std=(1.0,))
+            if "image_mean" in stored:
+                return InputContract.from_dict({"mean": stored["image_mean"], "std": stored["image_std"]})
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, ModelError):
+            continue
+    return None
 
 
 class AsTaught(nn.Module):

@@ -33,7 +33,7 @@ ELEMENTWISE_FILES = (
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One call of one layer while probing: its name, module, first input and output (the tensors themselves).
+    """One call of one layer in a trace: its name, module, first input and output (the tensors themselves).
 
     ``square`` tells that the image was square; then its maps are too.
     """
@@ -78,7 +78,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Probe:
+class Trace:
     """What one run showed: every call in order of completion, the example and what the network returned."""
 
     calls: tuple[Call, ...]
@@ -88,7 +88,7 @@ class Probe:
 
     @property
     def image(self) -> Tensor | None:
-        """The example's images NxCxHxW, or None where it has none."""
+        """The example's images N×C×H×W, or None where it has none."""
         return image_in(self.example)
 
     @property
@@ -102,7 +102,7 @@ class Probe:
 
 
 def image_in(example: Inputs) -> Tensor | None:
-    """The images NxCxHxW among the inputs, or None."""
+    """The images N×C×H×W among the inputs, or None."""
     first = example.first if isinstance(example, NamedInputs) else example
     return first if first.dim() == 4 else None
 
@@ -113,7 +113,7 @@ def is_square(image: Tensor | None) -> bool:
 
 
 def is_channels_last(image: Tensor, square: bool) -> bool:
-    """Whether a map of a square image is NxHxWxC, as in Swin: two equal axes first, another one last."""
+    """Whether a map of a square image is N×H×W×C, as in Swin: two equal axes first, another one last."""
     return square and image.shape[1] == image.shape[2] != image.shape[3]
 
 
@@ -139,7 +139,7 @@ def left_as_found(network: nn.Module, device: torch.device) -> Iterator[None]:
                 buffer.copy_(value)
 
 
-def run(network: nn.Module, example: Inputs) -> Probe:
+def run(network: nn.Module, example: Inputs) -> Trace:
     """Runs the network once on at most two samples of ``example`` (N×…, or several by name) and records all outputs.
 
     Raises ModelError when the network cannot take such inputs.
@@ -170,12 +170,12 @@ def run(network: nn.Module, example: Inputs) -> Probe:
         first = (str(error).splitlines() or [""])[0]
         raise ModelError(
             f"{type(network).__name__} cannot take {_noun(example)} of shape {_shape(example)} "
-            f"({type(error).__name__}: {first}); choose another network or image size."
+            f"({type(error).__name__}: {first}); choose another network or image size"
         ) from error
     finally:
         for handle in handles:
             handle.remove()
-    return Probe(tuple(calls), example, output, counts)
+    return Trace(tuple(calls), example, output, counts)
 
 
 def _noun(example: Inputs) -> str:
@@ -186,13 +186,13 @@ def _shape(example: Inputs) -> str:
     return shape_text(example) if isinstance(example, NamedInputs) else str(tuple(example.shape[1:]))
 
 
-def classifier(probe: Probe, logits: Tensor) -> Call | None:
+def classifier(trace: Trace, logits: Tensor) -> Call | None:
     """The last linear layer that gave the network's output, or one of its shape if the output was changed; without one
     a layer of another kind, or the last convolution with as many channels as there are logits."""
-    linear = [call for call in probe.calls if isinstance(call.module, nn.Linear)]
+    linear = [call for call in trace.calls if isinstance(call.module, nn.Linear)]
     exact = [call for call in linear if call.output is logits]
     alike = [call for call in linear if call.output.shape == logits.shape]
-    learnt = [call for call in probe.calls if call.is_leaf and next(call.module.parameters(), None) is not None]
+    learnt = [call for call in trace.calls if call.is_leaf and next(call.module.parameters(), None) is not None]
     custom = [c for c in learnt if c.output is logits and c.input is not None and c.input.dim() == 2]
     pooled = [c for c in learnt if c.output.dim() == 4 and c.output.shape[1] == logits.shape[1]]
     pooled = pooled if learnt and pooled[-1:] == learnt[-1:] else []  # what runs after it would be the classifier
@@ -208,10 +208,10 @@ def is_normalised_by(call: Call, logits: Tensor) -> bool:
         return any(torch.allclose(form, logits, atol=1e-5) for form in forms)
 
 
-def _maps(probe: Probe) -> list[Call]:
+def _maps(trace: Trace) -> list[Call]:
     """The calls that return feature maps: once per layer, neither pooled nor gates nor the image itself."""
-    batch, image = len(probe.example), probe.image
-    pooled = {id(call.output) for call in probe.calls if call.is_pooling}
+    batch, image = len(trace.example), trace.image
+    pooled = {id(call.output) for call in trace.calls if call.is_pooling}
 
     def is_map(call: Call) -> bool:
         shape = call.output.shape
@@ -220,11 +220,11 @@ def _maps(probe: Probe) -> list[Call]:
             and shape[0] == batch
             and (image is None or shape[1:] != image.shape[1:])
             and id(call.output) not in pooled  # A stage that ends with a pooling ends, for us, before it.
-            and probe.counts[call.name] == 1  # A layer that runs twice cannot be read by its name.
+            and trace.counts[call.name] == 1  # A layer that runs twice cannot be read by its name.
             and (not call.square or call.resolution[0] == call.resolution[1])  # Windows of attention are no maps.
         )
 
-    maps = [call for call in probe.calls if is_map(call)]
+    maps = [call for call in trace.calls if is_map(call)]
     spatial = [call for call in maps if max(call.resolution) > 1]
     stages = [call for call in spatial if not call.is_leaf]
 
@@ -259,15 +259,15 @@ def _with_followers(end: Call, maps: list[Call]) -> Call:
     return end
 
 
-def map_ends(probe: Probe) -> list[Call]:
+def map_ends(trace: Trace) -> list[Call]:
     """The last map at each resolution, in order of execution; an end that is no stage container is a stem."""
-    maps = _maps(probe)
-    blocks = [call for call in maps if not call.is_leaf and _hides_its_inside(call, maps, probe.image)]
+    maps = _maps(trace)
+    blocks = [call for call in maps if not call.is_leaf and _hides_its_inside(call, maps, trace.image)]
     ends: dict[tuple[int, ...], Call] = {}
     for call in maps:
         hidden = any(call.is_inside(block) and call.resolution == block.input_resolution for block in blocks)
         current = ends.get(call.resolution)
-        # What follows a stage at its resolution (a last normalisation, a 1x1 convolution) is not the stage,
+        # What follows a stage at its resolution (a last normalisation, a 1×1 convolution) is not the stage,
         # but a container is: the outermost one of a resolution completes last.
         follows_stage = call.is_leaf and current is not None and not current.is_leaf
         if not (hidden or call.is_elementwise or follows_stage):
@@ -279,44 +279,44 @@ def map_ends(probe: Probe) -> list[Call]:
     return [_with_followers(call, maps) if call.is_leaf else call for call in found]
 
 
-def tokens_end(probe: Probe) -> Call | None:
-    """The last layer that returns tokens NxMxC: a container, or the normalisation of a flat transformer."""
+def tokens_end(trace: Trace) -> Call | None:
+    """The last layer that returns tokens N×M×C: a container, or the normalisation of a flat transformer."""
 
     def returns_tokens(call: Call) -> bool:
         shape = call.output.shape
         return (
             len(shape) == 3
             and not call.is_pooling
-            and shape[0] == len(probe.example)
-            and (not call.is_leaf or isinstance(call.module, nn.LayerNorm) or is_sequence(probe, call))
-            and probe.counts[call.name] == 1
+            and shape[0] == len(trace.example)
+            and (not call.is_leaf or isinstance(call.module, nn.LayerNorm) or is_sequence(trace, call))
+            and trace.counts[call.name] == 1
         )
 
-    tokens = [call for call in probe.calls if returns_tokens(call)]
+    tokens = [call for call in trace.calls if returns_tokens(call)]
     return next((call for call in reversed(tokens) if not call.is_leaf), tokens[-1] if tokens else None)
 
 
-def features(probe: Probe) -> list[Call]:
+def features(trace: Trace) -> list[Call]:
     """The stage ends in order; the last is the last feature map, or the last tokens if these come later."""
-    ends = map_ends(probe)
-    tokens = tokens_end(probe)
-    if tokens is None or (ends and probe.calls.index(ends[-1]) > probe.calls.index(tokens)):
+    ends = map_ends(trace)
+    tokens = tokens_end(trace)
+    if tokens is None or (ends and trace.calls.index(ends[-1]) > trace.calls.index(tokens)):
         return ends
-    return [call for call in ends if not _cuts_patches(call, probe)] + [tokens]
+    return [call for call in ends if not _cuts_patches(call, trace)] + [tokens]
 
 
-def _cuts_patches(call: Call, probe: Probe) -> bool:
+def _cuts_patches(call: Call, trace: Trace) -> bool:
     """Whether a map before tokens is only the image in patches: a convolution, or a container of one."""
     convolutions = sum(isinstance(module, nn.Conv2d) for module in call.module.modules())
-    return call.is_leaf or (convolutions == 1 and call.input is probe.image)
+    return call.is_leaf or (convolutions == 1 and call.input is trace.image)
 
 
-def is_sequence(probe: Probe, call: Call) -> bool:
+def is_sequence(trace: Trace, call: Call) -> bool:
     """Whether an output is a sequence N×C×L of a one-dimensional convolution, or of what follows one: the channels come
     first there, and last in tokens N×M×C."""
     if call.output.dim() != 3:
         return False
-    so_far = probe.calls[: probe.calls.index(call) + 1]
+    so_far = trace.calls[: trace.calls.index(call) + 1]
     kinds = [(type(c.module), c.output.shape) for c in so_far if c.output.dim() == 3 and c.is_leaf]
     latest = next(
         (item for item in reversed(kinds) if item[0] in (nn.Conv1d, nn.LayerNorm, nn.Linear, nn.Embedding)), None

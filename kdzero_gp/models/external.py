@@ -7,7 +7,7 @@ import importlib
 import inspect
 import io
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from difflib import get_close_matches
 from pathlib import Path
@@ -70,6 +70,34 @@ def from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
         settings["init_weights"] = True  # Left unset, torchvision warns that this default will change.
     network: nn.Module = models.get_model(name, weights=None, num_classes=classes, **settings)
     return network
+
+
+def published_input(spec: str) -> tuple[dict[str, Any], int] | None:
+    """What the published weights of ``timm:NAME`` or ``torchvision:NAME`` expect, as the library records it: the fields
+    ``channels``, ``size``, ``mean`` and ``std``, and for how many classes; None where it records nothing."""
+    library, _, name = spec.partition(":")
+    if library == "timm":
+        found: Any = _library("timm.models", spec).get_pretrained_cfg(name)
+        return None if found is None else timm_input(vars(found))
+    if library == "torchvision":
+        models = _library("torchvision.models", spec)
+        weights = models.get_model_weights(name).DEFAULT
+        made = weights.transforms()
+        side = getattr(made, "crop_size", None) or [None]
+        found = {"mean": tuple(made.mean), "std": tuple(made.std), "size": (side[0], side[0]) if side[0] else None}
+        return {"channels": 3, **found}, len(weights.meta.get("categories", ()))
+    return None
+
+
+def timm_input(found: Mapping[str, Any]) -> tuple[dict[str, Any], int] | None:
+    """The same of timm's ``pretrained_cfg``, as a network carries it or ``config.json`` holds it."""
+    if not found.get("mean") or not found.get("std"):
+        return None
+    size = tuple(found.get("input_size") or ())
+    fields = {"mean": tuple(found["mean"]), "std": tuple(found["std"])}
+    if len(size) == 3:
+        fields |= {"channels": size[0], "size": size[1:]}
+    return fields, int(found.get("num_classes") or 0)
 
 
 CLASSES_NAMES = ("num_classes", "n_classes", "num_class", "nb_classes", "nclass", "classes", "class_num", "num_labels")
@@ -159,7 +187,7 @@ def from_user_code(spec: str, classes: int) -> nn.Module:
     it under one of the usual names.
 
     Raises ModelError when the module cannot be imported, the callable is missing or fails, or what it returns
-    is no ``nn.Module``.
+    is not an ``nn.Module``.
     """
     name, _, attributes = spec.partition(":")
     is_file = name.endswith(".py")

@@ -14,22 +14,22 @@ CLASSIFIER_DEVIATION = 0.01
 
 
 def conv3x3(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution without bias that keeps the resolution (or divides it by ``stride``)."""
+    """A 3×3 convolution without bias that keeps the resolution (or divides it by ``stride``)."""
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, groups=groups, bias=False)
 
 
 def conv1x1(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """A 1x1 convolution without bias."""
+    """A 1×1 convolution without bias."""
     return nn.Conv2d(inputs, outputs, 1, stride=stride, groups=groups, bias=False)
 
 
 def global_average(images: Tensor) -> Tensor:
-    """Mean over space: NxCxHxW to NxC. Written as a mean, so that any image size is accepted."""
+    """Mean over space: N×C×H×W to N×C. Written as a mean, so that any image size is accepted."""
     return images.mean((2, 3))
 
 
 def shuffle_channels(images: Tensor, groups: int) -> Tensor:
-    """Interleaves the channels of ``groups`` groups, NxCxHxW to NxCxHxW (arXiv:1707.01083, figure 1)."""
+    """Interleaves the channels of ``groups`` groups, N×C×H×W to N×C×H×W (arXiv:1707.01083, figure 1)."""
     batch, channels, height, width = images.shape
     split = images.reshape(batch, groups, channels // groups, height, width)
     return split.transpose(1, 2).reshape(batch, channels, height, width)

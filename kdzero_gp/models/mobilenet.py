@@ -31,7 +31,7 @@ HEAD_CHANNELS = 1280
 
 
 class InvertedResidual(nn.Module):
-    """Expand, depthwise 3x3, project; with a shortcut where the shape stays, NxCxHxW to NxC'xH'xW'."""
+    """Expand, depthwise 3×3, project; with a shortcut where the shape stays, N×C×H×W to N×C'×H'×W'."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, expansion: int):
         super().__init__()
@@ -54,7 +54,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Images NxCxHxW to logits NxK; the last map has a sixteenth of H and W."""
+    """Images N×C×H×W to logits N×K; the last map has a sixteenth of H and W."""
 
     def __init__(self, width: float, classes: int, channels: int = 3):
         super().__init__()
@@ -74,7 +74,7 @@ class MobileNetV2(nn.Module):
         initialise(self, CLASSIFIER_DEVIATION)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits NxK of images NxCxHxW."""
+        """Logits N×K of images N×C×H×W."""
         maps = self.conv2(self.blocks(self.conv1(images)))
         return self.classifier(global_average(maps))
 

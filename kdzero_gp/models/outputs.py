@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.data.inputs import Inputs, forward
 from kdzero_gp.errors import ModelError
-from kdzero_gp.models.discovery import PROBE_SAMPLES, Probe, left_as_found
+from kdzero_gp.models.discovery import PROBE_SAMPLES, Trace, left_as_found
 
 Path = tuple[int | str, ...]
 """The keys that lead to one tensor in what a network returned; empty for the output itself."""
@@ -54,18 +54,18 @@ def _named(path: Path) -> str:
 
 
 def columns(tensor: Tensor) -> int:
-    """The numbers of one sample where a tensor can be logits, NxK or NxKx1x1; else 0."""
+    """The numbers of one sample where a tensor can be logits, N×K or N×K×1×1; else 0."""
     return tensor.shape[1] if tensor.dim() > 1 and tensor[0].numel() == tensor.shape[1] else 0
 
 
-def choose(network: nn.Module, probe: Probe, classes: int | None) -> tuple[Path, str]:
+def choose(network: nn.Module, trace: Trace, classes: int | None) -> tuple[Path, str]:
     """Where the logits are in the network's output, and a sentence where several tensors could be them.
 
     Without ``classes`` the main tensor is taken; with them the one of as many columns, the one computed last where
     there are several. Raises ModelError where no tensor fits.
     """
-    tensors = list(leaves(probe.output))
-    main = as_logits(probe.output)
+    tensors = list(leaves(trace.output))
+    main = as_logits(trace.output)
     if classes is None:
         return next((path for path, tensor in tensors if tensor is main), ()), ""
     fits = [(path, tensor) for path, tensor in tensors if columns(tensor) == classes]
@@ -74,8 +74,8 @@ def choose(network: nn.Module, probe: Probe, classes: int | None) -> tuple[Path,
         return (), ""
     if len(fits) == 1:
         return fits[0][0], ""
-    order = {id(call.output): (place, call.name) for place, call in enumerate(probe.calls)}
-    last = (len(probe.calls), "")
+    order = {id(call.output): (place, call.name) for place, call in enumerate(trace.calls)}
+    last = (len(trace.calls), "")
     fits.sort(key=lambda fit: ("logits" in fit[0], order.get(id(fit[1]), last)[0]))
     layers = [f"{_named(path)} ({order.get(id(tensor), last)[1] or 'computed'})" for path, tensor in fits]
     return fits[-1][0], (
@@ -98,26 +98,26 @@ def check_columns(network: nn.Module, found: list[int], classes: int) -> None:
 
 
 def check_outputs(network: nn.Module, classes: int, example: Inputs) -> tuple[str, ...]:
-    """Sentences on what the network returns for images like ``example`` NxCxHxW: which of several outputs is read, and
+    """Sentences on what the network returns for images like ``example`` N×C×H×W: which of several outputs is read, and
     outputs that differ between training and evaluation. Raises ModelError where none has as many columns as there are
     ``classes``, or the outputs are not finite."""
     from kdzero_gp.models import discovery
 
-    probe = discovery.run(network, example)
+    trace = discovery.run(network, example)
     by_name = getattr(network, "names_outputs", False)  # as detectors do, whose maps may look like logits
-    path, note = choose(network, probe, None if by_name else classes)
+    path, note = choose(network, trace, None if by_name else classes)
     notes = [note] if note else []
-    logits = pick(probe.output, path)
+    logits = pick(trace.output, path)
     if isinstance(logits, Tensor) and not logits.isfinite().all():
         raise ModelError(f"{type(network).__name__} gives outputs that are not finite; check its weights")
     with left_as_found(network, example.device):
         network.train()
         try:
-            training = list(leaves(forward(network, probe.example[:PROBE_SAMPLES])))
+            training = list(leaves(forward(network, trace.example[:PROBE_SAMPLES])))
         except Exception as error:
             first = (str(error).splitlines() or [""])[0]
             raise ModelError(f"{type(network).__name__} fails in training mode ({first}); mend its forward") from error
-    evaluation = list(leaves(probe.output))
+    evaluation = list(leaves(trace.output))
     shapes = [[(path, tuple(tensor.shape[1:])) for path, tensor in outputs] for outputs in (training, evaluation)]
     if shapes[0] != shapes[1]:
         fitting = [_named(path) for path, tensor in training if columns(tensor) == classes]

@@ -17,7 +17,7 @@ WIDE = (32, 64, 128, 256)
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut, NxCxHxW to NxC'xH'xW'."""
+    """Two 3×3 convolutions around a shortcut, N×C×H×W to N×C'×H'×W'."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -42,7 +42,7 @@ def _stage(inputs: int, outputs: int, blocks: int, stride: int) -> nn.Sequential
 
 
 class ResNet(nn.Module):
-    """A CIFAR ResNet of 6n+2 layers, images NxCxHxW to logits NxK; the last map has a quarter of H and W."""
+    """A CIFAR ResNet of 6n+2 layers, images N×C×H×W to logits N×K; the last map has a quarter of H and W."""
 
     def __init__(self, depth: int, widths: tuple[int, int, int, int], classes: int, channels: int = 3):
         super().__init__()
@@ -56,7 +56,7 @@ class ResNet(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits NxK of images NxCxHxW."""
+        """Logits N×K of images N×C×H×W."""
         maps = relu(self.bn1(self.conv1(images)))
         maps = self.layer3(self.layer2(self.layer1(maps)))
         return self.fc(global_average(maps))

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models import discovery
-from kdzero_gp.models.discovery import Call, Probe
+from kdzero_gp.models.discovery import Call, Trace
 from kdzero_gp.models.external import INSTALL, from_user_code
 from kdzero_gp.models.layers import Factory
 from kdzero_gp.models.outputs import leaves
+from kdzero_gp.models.taps import LayerHook, Store
 
 OUTPUT = ""
 """The layer name of what the network itself returns."""
@@ -28,7 +29,7 @@ MOST_CLASSES = 255
 """Label maps are 8-bit images, in which one value is ignored."""
 
 
-class TappedMaps(nn.Module):
+class TappedMaps(Store, nn.Module):
     """A network whose forward pass returns its knowledge as maps: ``logits`` N×K×h×w *before* they are enlarged to the
     image, ``feat`` (what the backbone gives), and ``low`` and ``aux`` where it has them.
 
@@ -42,20 +43,19 @@ class TappedMaps(nn.Module):
         if classes > MOST_CLASSES:
             raise ModelError(f"label maps have at most {MOST_CLASSES} classes and the data have {classes}; merge some")
         self.network, self.note = network, ""
-        probe = _run(network, example)
-        self.output = main_output(network, probe.output, classes)
-        self.taps = _found(network, probe, classes, self.output) | _checked(network, dict(taps or {}))
-        self.tensors: dict[str, Tensor] | None = None
+        trace = _run(network, example)
+        self.output = main_output(network, trace.output, classes)
+        self.taps = _found(network, trace, classes, self.output) | _checked(network, dict(taps or {}))
         self.handles = []
         for name, layer in self.taps.items():
             if layer != OUTPUT:
                 self.handles.append(_watch(network, name, layer, self))
         with discovery.left_as_found(network, example.device):
-            outputs = self(probe.example)
+            outputs = self(trace.example)
         for name, tensor in outputs.items():
             if tensor.dim() != 4:
                 raise ModelError(
-                    f"the tap {name}={self.taps[name]} gives shape {tuple(tensor.shape)} and a map is NxCxHxW; name "
+                    f"the tap {name}={self.taps[name]} gives shape {tuple(tensor.shape)} and a map is N×C×H×W; name "
                     f"another layer, as in --student-tap {name}=backbone"
                 )
         self.shapes = {name: tuple(tensor.shape[1:]) for name, tensor in outputs.items()}
@@ -81,23 +81,11 @@ class TappedMaps(nn.Module):
         return self.network
 
 
-class _Hook:
-    """Stores what a layer reads or gives. An object, no closure, so that copies of a network stay apart."""
-
-    def __init__(self, store: TappedMaps, name: str, key: str, reads_input: bool):
-        self.store, self.name, self.key, self.reads_input = store, name, key, reads_input
-
-    def __call__(self, module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if self.store.tensors is not None:
-            value = inputs[0] if self.reads_input else output
-            self.store.tensors[self.name] = value[self.key] if self.key else value
-
-
 def _watch(network: nn.Module, name: str, layer: str, store: TappedMaps) -> Any:
     """A hook on ``layer``, ``layer:input`` or ``layer:key`` (an entry of the mapping that it gives)."""
     bare, _, key = layer.partition(":")
     reads_input = key == INPUT_SUFFIX[1:]
-    hook = _Hook(store, name, "" if reads_input else key, reads_input)
+    hook = LayerHook(store, name, reads_input, "" if reads_input else key)
     return network.get_submodule(bare).register_forward_hook(hook)
 
 
@@ -114,7 +102,7 @@ def _checked(network: nn.Module, taps: dict[str, str]) -> dict[str, str]:
     return taps
 
 
-def _run(network: nn.Module, example: Tensor) -> Probe:
+def _run(network: nn.Module, example: Tensor) -> Trace:
     try:
         return discovery.run(network, example)
     except ModelError as error:
@@ -139,14 +127,14 @@ def _enlargements(tensor: Tensor, size: tuple[int, ...]) -> Iterator[Tensor]:
         yield F.interpolate(tensor, size, mode=mode, align_corners=corners)
 
 
-def _found(network: nn.Module, probe: Probe, classes: int, path: tuple[Any, ...]) -> dict[str, str]:
+def _found(network: nn.Module, trace: Trace, classes: int, path: tuple[Any, ...]) -> dict[str, str]:
     """Where logits, feat, low and aux are read."""
-    output = dict(leaves(probe.output))[path]
-    calls = [call for call in probe.calls if call.name and call.output.dim() == 4]
+    output = dict(leaves(trace.output))[path]
+    calls = [call for call in trace.calls if call.name and call.output.dim() == 4]
     scored = [call for call in calls if call.output.shape[1] == classes]
     source = next((call for call in reversed(scored) if _gives(call, output)), None)
     taps = {"logits": source.name if source else OUTPUT}
-    mapping = _backbone_maps(network, probe)
+    mapping = _backbone_maps(network, trace)
     if mapping:
         return taps | mapping
     head = next((call for call in reversed(scored) if call.is_leaf and call.input is not None), None)
@@ -162,13 +150,13 @@ def _gives(call: Call, output: Tensor) -> bool:
     return any(float((grown - output).abs().max()) < bound for grown in _enlargements(small, size))
 
 
-def _backbone_maps(network: nn.Module, probe: Probe) -> dict[str, str]:
+def _backbone_maps(network: nn.Module, trace: Trace) -> dict[str, str]:
     """The entries of what ``backbone`` returns, as torchvision's segmenters name them."""
     backbone = getattr(network, "backbone", None)
     if not isinstance(backbone, nn.Module):
         return {}
-    with discovery.left_as_found(network, probe.example.device):
-        given = backbone(probe.example)
+    with discovery.left_as_found(network, trace.example.device):
+        given = backbone(trace.example)
     if not isinstance(given, Mapping):
         return {}
     names = {"out": "feat", "high": "feat", "low": "low", "aux": "aux"}

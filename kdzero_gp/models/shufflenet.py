@@ -1,7 +1,7 @@
 """ShuffleNet V1 and V2 at CIFAR size, as in the CRD tables (arXiv:1910.10699).
 
 V1 is Zhang et al. 2018 (arXiv:1707.01083) with 3 groups, V2 is Ma et al. 2018 (arXiv:1807.11164) at width 1.
-At CIFAR size the stem is one 1x1 convolution without pooling. Tensor names fit the CRD checkpoints.
+At CIFAR size the stem is one 1×1 convolution without pooling. Tensor names fit the CRD checkpoints.
 """
 
 import torch
@@ -28,7 +28,7 @@ V2_HEAD_CHANNELS = 1024
 
 
 class GroupedBlock(nn.Module):
-    """A ShuffleNet V1 unit, NxCxHxW to NxC'xH'xW'; with stride 2 it concatenates the pooled input."""
+    """A ShuffleNet V1 unit, N×C×H×W to N×C'×H'×W'; with stride 2 it concatenates the pooled input."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -56,7 +56,7 @@ class GroupedBlock(nn.Module):
 
 
 class SplitBlock(nn.Module):
-    """A ShuffleNet V2 unit that keeps the shape: half of the channels pass, NxCxHxW to NxCxHxW."""
+    """A ShuffleNet V2 unit that keeps the shape: half of the channels pass, N×C×H×W to N×C×H×W."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -77,7 +77,7 @@ class SplitBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """A ShuffleNet V2 unit with stride 2: both branches see the whole input, NxCxHxW to NxC'x(H/2)x(W/2)."""
+    """A ShuffleNet V2 unit with stride 2: both branches see the whole input, N×C×H×W to N×C'×(H/2)×(W/2)."""
 
     def __init__(self, inputs: int, outputs: int):
         super().__init__()
@@ -112,7 +112,7 @@ def _v2_stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
 
 
 class ShuffleNetV1(nn.Module):
-    """Images NxCxHxW to logits NxK; the last map has an eighth of H and W."""
+    """Images N×C×H×W to logits N×K; the last map has an eighth of H and W."""
 
     def __init__(self, classes: int, channels: int = 3):
         super().__init__()
@@ -126,13 +126,13 @@ class ShuffleNetV1(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits NxK of images NxCxHxW."""
+        """Logits N×K of images N×C×H×W."""
         maps = relu(self.bn1(self.conv1(images)))
         return self.linear(global_average(self.layer3(self.layer2(self.layer1(maps)))))
 
 
 class ShuffleNetV2(nn.Module):
-    """Images NxCxHxW to logits NxK; the last map has an eighth of H and W."""
+    """Images N×C×H×W to logits N×K; the last map has an eighth of H and W."""
 
     def __init__(self, classes: int, channels: int = 3):
         super().__init__()
@@ -148,7 +148,7 @@ class ShuffleNetV2(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits NxK of images NxCxHxW."""
+        """Logits N×K of images N×C×H×W."""
         maps = relu(self.bn1(self.conv1(images)))
         maps = self.layer3(self.layer2(self.layer1(maps)))
         return self.linear(global_average(relu(self.bn2(self.conv2(maps)))))

@@ -16,7 +16,7 @@ def _stage(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class DigitsCNN(nn.Module):
-    """Two convolution stages of N and 2N channels; images NxCx8x8, last map Nx(2N)x4x4, logits NxK."""
+    """Two convolution stages of N and 2N channels; images N×C×8×8, last map N×(2N)×4×4, logits N×K."""
 
     def __init__(self, width: int, classes: int, channels: int = 1):
         super().__init__()
@@ -26,7 +26,7 @@ class DigitsCNN(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits NxK of images NxCx8x8."""
+        """Logits N×K of images N×C×8×8."""
         maps = self.stage2(F.max_pool2d(self.stage1(images), 2))
         return self.fc(global_average(maps))
 

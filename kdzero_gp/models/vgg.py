@@ -30,7 +30,7 @@ def _stage(inputs: int, outputs: int, depth: int) -> nn.Sequential:
 
 
 class VGG(nn.Module):
-    """Five stages of 3x3 convolutions with 2x2 max pooling between them, images NxCxHxW to logits NxK."""
+    """Five stages of 3×3 convolutions with 2×2 max pooling between them, images N×C×H×W to logits N×K."""
 
     def __init__(self, depths: tuple[int, int, int, int, int], classes: int, channels: int = 3):
         super().__init__()
@@ -41,7 +41,7 @@ class VGG(nn.Module):
         initialise(self, CLASSIFIER_DEVIATION)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits NxK of images NxCxHxW."""
+        """Logits N×K of images N×C×H×W."""
         maps = F.max_pool2d(self.block0(images), 2)
         maps = F.max_pool2d(self.block1(maps), 2)
         maps = F.max_pool2d(self.block2(maps), 2)

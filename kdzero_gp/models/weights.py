@@ -1,9 +1,7 @@
 """Weights in files: safetensors, whole or in shards, or what torch saved, which is read without running code."""
 
 import json
-import os
 import re
-import tempfile
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from kdzero_gp.errors import ModelError
+from kdzero_gp.files import atomic_write
 from kdzero_gp.models.contract import InputContract
 from kdzero_gp.models.unpickling import Foreign, flattened, read_tensors
 
@@ -79,7 +78,7 @@ def load_weights(network: nn.Module, path: str | Path) -> WeightsRecord:
     path, section = _with_section(Path(path).expanduser())
     content = {key: tensor for key, tensor in flattened(_read(path)) if key}
     if not content:
-        raise ModelError(f"{path} holds no tensors by name; write it with torch.save(network.state_dict(), path).")
+        raise ModelError(f"{path} holds no tensors by name; write it with torch.save(network.state_dict(), path)")
     expected = network.state_dict()
     fits = _fits(content, expected)
     if section is not None:
@@ -87,7 +86,7 @@ def load_weights(network: nn.Module, path: str | Path) -> WeightsRecord:
     if not fits:
         name = type(network).__name__
         raise ModelError(f"{path} does not fit {name}: {_reason(content, expected)}; build the network that the "
-                         "weights were trained for, with as many classes, or give other weights.")  # fmt: skip
+                         "weights were trained for, with as many classes, or give other weights")  # fmt: skip
     best = fits[0]
     broken = next((k for k, v in best.weights.items() if v.is_floating_point() and not v.isfinite().all()), None)
     if broken:
@@ -103,36 +102,19 @@ def load_weights(network: nn.Module, path: str | Path) -> WeightsRecord:
 
 
 def save_weights(network: nn.Module, path: str | Path, contract: InputContract | None = None) -> None:
-    """Writes the weights of ``network`` to a safetensors file, with what it expects of images, wholly or not at all;
-    raises ModelError if it cannot.
+    """Writes the weights of ``network`` to a safetensors file, with what it expects of images, wholly or not at all.
+    Raises RunError or ModelError where it cannot.
 
     Tensors that share memory are written one by one, so that the file loads with the same keys.
     """
     path = Path(path).expanduser()
     weights = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
-    temporary: str | None = None
+    metadata = contract.as_metadata() if contract else None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        os.close(handle)
-        save_file(weights, temporary, contract.as_metadata() if contract else None)
-        _finish(Path(temporary), path)
-        temporary = None
+        atomic_write(path, lambda temporary: save_file(weights, temporary, metadata), "free space or name another file")
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"The weights cannot be written to {path} ({error}); name another file.") from error
-    finally:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-
-
-def _finish(temporary: Path, path: Path) -> None:
-    """Puts the complete file in place: first on the disk, then under its name."""
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    mask = os.umask(0)
-    os.umask(mask)
-    temporary.chmod(0o666 & ~mask)  # Temporary files are private; weights get the usual rights.
-    temporary.replace(path)
+        raise ModelError(f"the weights cannot be written to {path} ({error}); name another file") from error
 
 
 def _with_section(path: Path) -> tuple[Path, str | None]:
@@ -146,7 +128,7 @@ def _read(path: Path) -> Any:
         path = next((file for file in inside if file.is_file()), path)
     if not path.is_file():
         problem = "is a folder" if path.is_dir() else "does not exist"
-        raise ModelError(f"The weights file {path} {problem}; give the path of a safetensors file or a state dict.")
+        raise ModelError(f"the weights file {path} {problem}; give the path of a safetensors file or a state dict")
     if path.name.endswith(INDEX):
         return _read_shards(path)
     whole = path.with_name(SHARD.sub("", path.name) + INDEX)
@@ -161,11 +143,11 @@ def _read(path: Path) -> Any:
         return _read_saved(path)
     except ModelError:
         raise
-    except Exception as error:  # A file that is no weights file makes the readers fail in many ways.
+    except Exception as error:  # A file that is not a weights file makes the readers fail in many ways.
         reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"{path} is no weights file or is damaged ({type(error).__name__}: {reason}); give a safetensors file or "
-            "what torch.save(network.state_dict(), path) writes."
+            f"{path} is not a weights file or is damaged ({type(error).__name__}: {reason}); give a safetensors "
+            "file or what torch.save(network.state_dict(), path) writes"
         ) from error
 
 
@@ -177,7 +159,7 @@ def _read_saved(path: Path) -> Any:
     if not isinstance(content, Mapping | Foreign):
         raise ModelError(
             f"{path} holds a {type(content).__name__} and no state dict; write it with "
-            "torch.save(network.state_dict(), path)."
+            "torch.save(network.state_dict(), path)"
         )
     return content
 
@@ -187,10 +169,10 @@ def _read_shards(index: Path) -> dict[str, Any]:
     try:
         shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} is no index of shards ({type(error).__name__}); get it again") from error
+        raise ModelError(f"{index} is not an index of shards ({type(error).__name__}); get it again") from error
     for shard in shards:
         if not (index.parent / shard).is_file():
-            raise ModelError(f"The shard {shard} that {index} names is missing; get it and put it beside the index")
+            raise ModelError(f"the shard {shard} that {index} names is missing; get it and put it beside the index")
         content |= dict(flattened(_read_shard(index.parent / shard)))
     return content
 
@@ -216,7 +198,7 @@ def _refuse_other_kinds(path: Path, start: bytes) -> None:
             elif not any(name.endswith("data.pkl") for name in names):
                 kind = "a zip of other files; unpack it"
     if kind:
-        raise ModelError(f"{path} is no weights file but {kind}")
+        raise ModelError(f"{path} is not a weights file but {kind}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from kdzero_gp.models.layers import Factory, conv1x1, conv3x3, global_average, i
 
 
 class WideBlock(nn.Module):
-    """A block with normalisation and ReLU in front of each 3x3 convolution, NxCxHxW to NxC'xH'xW'."""
+    """A block with normalisation and ReLU in front of each 3×3 convolution, N×C×H×W to N×C'×H'×W'."""
 
     def __init__(self, inputs: int, outputs: int, stride: int):
         super().__init__()
@@ -42,7 +42,7 @@ class WideStage(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """A wide ResNet of 6n+4 layers, images NxCxHxW to logits NxK; the last map has a quarter of H and W."""
+    """A wide ResNet of 6n+4 layers, images N×C×H×W to logits N×K; the last map has a quarter of H and W."""
 
     def __init__(self, depth: int, factor: int, classes: int, channels: int = 3):
         super().__init__()
@@ -56,7 +56,7 @@ class WideResNet(nn.Module):
         initialise(self)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits NxK of images NxCxHxW."""
+        """Logits N×K of images N×C×H×W."""
         maps = self.block3(self.block2(self.block1(self.conv1(images))))
         return self.fc(global_average(relu(self.bn1(maps))))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from kdzero_gp.workers.dispatch import Dispatcher, Lost
 from kdzero_gp.workers.local import LocalEngine
 
 
-class Executor:
+class Executor(Dispatcher):
     """Workers on one proxy task.
 
     Every worker computes with one thread, so that a result does not depend on how many there are. Where a request
@@ -29,34 +29,17 @@ class Executor:
         self, proxy_task: Path, workers: int, device: str = "cpu", timeout: float = 600.0,
         engine: MakeEngine | None = None,
     ):  # fmt: skip
-        made = (engine or LocalEngine)(evaluator, (proxy_task, device))
-        self._dispatcher = Dispatcher(made, workers, timeout)
+        super().__init__((engine or LocalEngine)(evaluator, (proxy_task, device)), workers, timeout)
 
     def submit(self, key: Any, request: Request) -> None:
-        """Ask for an answer, which arrives under this ``key``."""
-        self._dispatcher.submit((key, request), request)
+        super().submit((key, request), request)
 
     def arrived(self, wait: bool = True) -> tuple[Any, Answer] | None:
-        """The next answer and its key, as they come; None where none is there and nobody waits. Raises RunError where
-        workers cannot work."""
-        arrival = self._dispatcher.arrived(wait)
+        arrival = super().arrived(wait)
         if arrival is None:
             return None
         (key, request), answer = arrival
         return key, request.failed(answer.reason, answer.seconds) if isinstance(answer, Lost) else answer
-
-    def map(self, requests: Sequence[Request]) -> Iterator[tuple[int, Any]]:
-        """The answers to ``requests`` with their places there, as they arrive."""
-        for place, request in enumerate(requests):
-            self.submit(place, request)
-        for _ in requests:
-            arrival = self.arrived()
-            assert arrival is not None
-            yield arrival
-
-    def close(self) -> None:
-        """Stop the workers at once."""
-        self._dispatcher.close()
 
     def __enter__(self) -> Executor:
         return self

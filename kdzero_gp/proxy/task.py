@@ -32,7 +32,8 @@ class ProxyTask:
     the last give on the images of ``train`` and ``validation``, where proxies train the last stage alone; ``tail`` says
     how to build that. ``account`` says what was read; ``teacher`` are the teacher's measures, named ``validation_…``
     and ``test_…``. ``layers``: where "student" and "teacher" are read (see ``Tapped.layers``); ``teacher_sees``: what
-    is done to the teacher's images, in words.
+    is done to the teacher's images, in words; ``teacher_statistics``: options for its mean and deviation, where
+    these had to be found.
     """
 
     train: TensorSplit
@@ -52,6 +53,7 @@ class ProxyTask:
     tail: dict[str, Any] = field(default_factory=dict)
     layers: dict[str, Any] = field(default_factory=dict)
     teacher_sees: str = ""
+    teacher_statistics: dict[str, str] = field(default_factory=dict)
 
     @cached_property
     def family(self) -> TaskFamily:

@@ -145,7 +145,7 @@ class CandidateQueue:
         candidate.asked = not candidate.done
         if candidate.asked:
             plan, rung = self.settings.plan, None
-            if "short" in self.screens:
+            if "short" in self.screens and math.isfinite(plan.short_bound):
                 rung = Rung(plan.short, plan.short_bound, self.short_baseline)
             seed = self.settings.search.seed
             self._ask(candidate, Train(candidate.source, seed, answer.magnitudes, rung=rung))

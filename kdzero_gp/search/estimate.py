@@ -11,7 +11,7 @@ from kdzero_gp.common import duration
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
 
-STAGES = ("published methods", "births", "race", "pruning", "confirmation")
+STAGES = ("published methods", "births", "heat", "race", "pruning", "confirmation")
 # A candidate's gradients and first steps, in units of a proxy training (digits: 48 + 28 + 87 of 1,171 ms).
 PROBE_SHARE = 0.14
 # How much more a step of the whole student costs than one of its last stage on kept maps (experiments/proxy_choice).
@@ -50,6 +50,7 @@ def estimate(database: Database, settings: RunSettings, methods: int, workers: i
     seconds = {
         "published methods": methods * len(plan.zoo_factors) * proxy,
         "births": births * (share + PROBE_SHARE) * proxy,
+        "heat": (plan.heat if plan.heat > plan.race_top else 0) * race,
         "race": raced * plan.race_seeds * race,
         "pruning": (plan.prune + 1) * plan.race_seeds * race if plan.prune else 0.0,
         "confirmation": FINALISTS * plan.fresh_seeds * race,

@@ -9,7 +9,7 @@ from typing import Any
 
 from kdzero_gp.common import ALONE_TEXT
 from kdzero_gp.compiler import Expression, export, pair_shapes, parse, terms
-from kdzero_gp.compiler.rendering import Reading, terms_in_words
+from kdzero_gp.compiler.rendering import LayerForms, terms_in_words
 from kdzero_gp.errors import RunError
 from kdzero_gp.models import taps
 from kdzero_gp.search.confirmation import verdict
@@ -36,8 +36,8 @@ def export_entry(folder: Path, database: Database, entry: Competitor, path: Path
     if hooks and bench.get("teacher_sees"):
         facts["teacher sees"] = f"{bench['teacher_sees']} (the reader does not do that)"
     export(
-        path, expression, *shapes, entry.magnitudes or None, facts, settings.family.knowledge, shares,
-        readings(bench["layers"]) if hooks else None,
+        path, expression, *shapes, entry.magnitudes or None, provenance=facts, knowledge=settings.family.knowledge,
+        shares=shares, layers=readings(bench["layers"]) if hooks else None,
     )  # fmt: skip
 
 
@@ -53,7 +53,7 @@ def shares_of(
     return tuple(m * norm for m, norm in zip(entry.magnitudes, norms, strict=True))
 
 
-def readings(layers: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, Reading]:
+def readings(layers: Mapping[str, Mapping[str, Sequence[Any]]]) -> dict[str, LayerForms]:
     """Layers as a run keeps them, with the functions that bring their tensors into form."""
     forms: dict[str, Callable[..., Any] | None] = {form.__name__: form for form in taps.FORMS} | {"": None}
     return {

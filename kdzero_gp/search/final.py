@@ -22,17 +22,24 @@ from kdzero_gp.training.halving import Halving, halve
 FINAL = "final"
 
 
-def pair_of(folder: Path, settings: RunSettings, recipe: str, changes: dict[str, Any] | None = None) -> Pair:
-    """The run's pair, to be trained by a recipe; the teacher that the run trained is in its folder."""
+def pair_of(
+    folder: Path, settings: RunSettings, recipe: str, changes: dict[str, Any] | None = None,
+    statistics: dict[str, str] | None = None,
+) -> Pair:  # fmt: skip
+    """The run's pair, to be trained by a recipe; the teacher that the run trained is in its folder. ``statistics``:
+    those that the run found for its teacher."""
     if settings.image_size:
         height, width = parse_size(settings.image_size)
         changes = {"image_size": height, "image_width": width} | dict(changes or {})
+    named: dict[str, Any] = {"teacher_mean": settings.teacher_mean, "teacher_std": settings.teacher_std}
+    named |= statistics or {}
     own = folder / TEACHER
     weights = settings.teacher_weights or (str(own) if own.exists() else None)
     return Pair(
         settings.task, settings.student, settings.teacher, weights, settings.data, recipe, changes,
         settings.teacher_taps, settings.student_taps, channels=settings.channels,
-        student_weights=settings.student_weights,
+        student_weights=settings.student_weights, student_mean=settings.student_mean, student_std=settings.student_std,
+        **named,
     )  # fmt: skip
 
 
@@ -70,7 +77,7 @@ def final(
             return False
         return True
 
-    pair = pair_of(folder, settings, recipe, changes)
+    pair = pair_of(folder, settings, recipe, changes, bench.get("teacher_statistics"))
     return halve(
         pair, [*candidates, *(f"zoo:{name}" for name in zoo if fits(name))], out=out or folder / FINAL,
         fitness=fitness, seed=settings.search.seed, machine=machine, progress=progress, **options,

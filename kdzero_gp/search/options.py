@@ -56,7 +56,7 @@ OPTIONS = (
     Option("--pop", "Size of the population.", "search.population", int, always=True),
     Option("--task", "digits, cifar10, cifar100, folder, segmentation, or module:name of your own.", "task",
            always=True),
-    Option("--data", "Archive, image folder or zip of the task's images.", "data"),
+    Option("--data", "Archive, image folder or zip of the task's images; of CIFAR also: download.", "data"),
     Option("--image-size", "Pixels a side, or height x width, of what the networks see [default: the most common of "
            "the images].", "image_size", metavar="H[xW]"),
     Option("--channels", "Of the images: 3 makes grey ones RGB [default: the data's].", "channels", int),
@@ -66,10 +66,17 @@ OPTIONS = (
     Option("--crop", "Proxies and races see one window of so many pixels a side of each image.", "plan.crop", int),
     Option("--teacher", "Built-in name, timm:NAME, torchvision:NAME or module:callable.", "teacher", always=True),
     Option("--teacher-weights", "Safetensors file or state dict of the teacher.", "teacher_weights"),
+    Option("--teacher-mean", "Of the teacher's images, scaled to [0, 1], one number or one a channel; imagenet or none "
+           "stand for the deviation, too [default: known of its weights, or tried].", "teacher_mean",
+           metavar="NUMBERS"),
+    Option("--teacher-std", "Their deviation.", "teacher_std", metavar="NUMBERS"),
     Option("--teacher-tap", "Where to read a knowledge of the teacher; feat1, feat2, … are searched, too.",
            "teacher_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--student", "As --teacher.", "student", always=True),
     Option("--student-weights", "Weights that the student starts from, as --teacher-weights.", "student_weights"),
+    Option("--student-mean", "As --teacher-mean, of the student's [default: known of --student-weights, or the "
+           "images' own].", "student_mean", metavar="NUMBERS"),
+    Option("--student-std", "Their deviation.", "student_std", metavar="NUMBERS"),
     Option("--student-tap", "The same of the student.", "student_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--knowledge", "What distillers are made of, such as logits,feat,feat1 [default: logits, emb, feat, and "
            "what a tap names].", "knowledge", form="names"),
@@ -82,14 +89,17 @@ OPTIONS = (
            "search.sample_ratio", float),
     Option("--top-k", "… one of the best k.", "search.top_k", int),
     Option("--removal", "Who leaves the population: oldest or worst.", "search.removal"),
-    Option("--objectives", "Two or more of the task's metrics (cross_entropy, calibrated, sharpness_gap, cka_gap), "
-           "step_time and memory: optimise all with NSGA-II. With step_time, a measurement, runs are not reproducible.",
+    Option("--objectives", "Two or more of the task's metrics (cross_entropy, calibrated, error, sharpness_gap, "
+           "cka_gap), step_time and memory: optimise all with NSGA-II. With step_time, a measurement, runs are not "
+           "reproducible.",
            "search.objectives", form="names"),
     Option("--screens", "What a candidate must pass before its training and early in it: all, none, or some of "
            "duplicate, finite, equivalence, rejection, surrogate, short.", "screens", form="names"),
     Option("--shrink", "Draw operations whose descendants keep losing less often.", "search.shrink", form="flag"),
     Option("--random-search", "Every birth is a new random tree: what evolution has to beat.", "search.random_search",
            form="flag"),
+    Option("--single-terms", "So many generations find single terms; then sums of the best are bred.",
+           "search.single_terms", int),
     Option("--lanes", "Births under way at once: decides the run, and how many workers can be busy.", "search.lanes",
            int),
     Option("--islands", "So many populations, each of --pop with --lanes, that breed by themselves; every 5 "
@@ -110,14 +120,17 @@ OPTIONS = (
            "alone; inf stops none.", "plan.short_bound", float),
     Option("--loss-memory", "MiB that a loss may keep for one batch.", "plan.loss_memory", float),
     Option("--race-epochs", "Epochs of a training in the race.", "plan.race.epochs", float),
+    Option("--heat", "Of the fittest so many train once as in the race, and the best --race-top of them race; the "
+           "fittest race where it is not more than that.", "plan.heat", int),
     Option("--race-top", "Evolved distillers in the race.", "plan.race_top", int),
     Option("--race-seeds", "Seeds of the race, which chooses the winner.", "plan.race_seeds", int),
     Option("--prune", "Compare the winner with at most so many smaller ones, each without one of its terms or "
            "operations, and leave out what gains nothing; 0 leaves it as it is.", "plan.prune", int),
     Option("--fresh-seeds", "Untouched seeds on which the winner is confirmed against the best published method; 0 "
            "confirms nothing.", "plan.fresh_seeds", int),
-    Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, sharpness_gap or cka_gap for "
-           "images to classes.", "plan.weights", float, "pairs", "NAME=SHARE"),
+    Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, error, sharpness_gap or "
+           "cka_gap for images to classes; error is what accuracy, mean IoU or AP lack to 1.", "plan.weights", float,
+           "pairs", "NAME=SHARE"),
     Option("--judge", "none, or surrogate: while fewer than 20 were trained, a candidate that it finds less fit than "
            "one drawn of them is not (ρ of the paper's Algorithm 1).", "judge"),
     Option("--llm-url", "Ask a language model for births, too: the URL of a server with /chat/completions, before that "
@@ -148,6 +161,7 @@ NO_EFFECT_WITH: dict[str, tuple[str, ...]] = {
     "--patience": ("--objectives",),
     "--shrink": ("--random-search",),
     "--islands": ("--random-search",),
+    "--single-terms": ("--random-search",),
     "--llm-url": ("--random-search",),
 }
 NO_EFFECT_WITHOUT = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from kdzero_gp import tasks
 from kdzero_gp.common import count_parameters
-from kdzero_gp.data.dataset import Dataset, Split
+from kdzero_gp.data.augmentation import Geometry, corners
+from kdzero_gp.data.dataset import Dataset, Split, Statistics
 from kdzero_gp.data.inputs import Inputs, channels, joined, side
 from kdzero_gp.data.own import OwnDataset
 from kdzero_gp.data.resizing import parse_size
@@ -22,13 +23,15 @@ from kdzero_gp.engine.batches import Kept, contract_of
 from kdzero_gp.engine.checks import Answers, check_teacher
 from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.machine import computing_as
-from kdzero_gp.engine.networks import mended, network_channels, taught
+from kdzero_gp.engine.networks import expected_input, for_student, mended, network_channels, taught
+from kdzero_gp.engine.normalising import TRIED_IMAGES, as_options, can_be_tried, find_statistics
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, evaluation_batch, outputs
 from kdzero_gp.engine.precision import precision_for
+from kdzero_gp.engine.predictions import draws, some
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import ModelError, RunError, SettingError
 from kdzero_gp.families import TaskFamily
-from kdzero_gp.models.contract import AsTaught, read_contract
+from kdzero_gp.models.contract import AsTaught, InputContract
 from kdzero_gp.models.outputs import check_outputs, check_trainable
 from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
@@ -37,6 +40,7 @@ from kdzero_gp.objects import is_own
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.pictures import begin
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.threads import default_threads
 
@@ -87,7 +91,7 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         progress.note(f"computing in {precision}")
         # after the student, whose name or taps may be wrong, since training a teacher can take hours
         preparation = _Preparation(folder, settings, dataset, task.family, device, precision, progress)
-        teacher, measures = preparation.teacher(example, student)
+        teacher, measures, statistics = preparation.teacher(example, student)
         progress.note(
             f"student {settings.student}: {count_parameters(student):,} parameters; "
             f"teacher {settings.teacher}: {count_parameters(teacher):,}"
@@ -111,11 +115,13 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
                 for role, network in (("student", student), ("teacher", teacher))
             },
             teacher_sees="; ".join(mended(teacher)),
+            teacher_statistics=as_options(statistics),
         )
         preparation.warm_up(proxy_task, student)
         if plan.proxy_trains == "last-stage":
             keep_maps(proxy_task, student, precision, progress)
-    proxy_task.save(path)
+        proxy_task.save(path)
+        preparation.show(proxy_task, teacher, student)
     return proxy_task
 
 
@@ -129,11 +135,12 @@ def open_data(settings: RunSettings) -> Dataset:
             raise SettingError(
                 "image_size and channels have no effect on data of your own; put them into its transform"
             )
-        return dataset
+        return for_student(dataset, settings.statistics("student"), settings.student, None)
     count = len(dataset.mean)
     if settings.channels is None and count == 1:
         count = network_channels(task.family, settings.student, len(dataset.classes), count)
     dataset = dataset.with_channels(count)
+    dataset = for_student(dataset, settings.statistics("student"), settings.student, settings.student_weights)
     return dataset if size is None else dataset.resized(size)
 
 
@@ -158,23 +165,12 @@ class _Preparation:
     precision: Precision
     progress: Progress
 
-    def teacher(self, example: Inputs, student: Any) -> tuple[Any, dict[str, float]]:
-        """The teacher with its weights, trained here where the task's plan says how, and its measures."""
+    def teacher(self, example: Inputs, student: Any) -> tuple[Any, dict[str, float], Statistics | None]:
+        """The teacher with its weights, trained here where the task's plan says how, its measures, and the mean and
+        deviation of its images where these were found by trying."""
         settings, kept = self.settings, self.folder / TEACHER
-        seen = contract_of(self.dataset, example)
         weights = settings.teacher_weights or (kept if kept.exists() else None)
-        torch.manual_seed(settings.search.seed)
-        teacher: Any = taught(
-            self.family, settings.teacher, seen, read_contract(weights), example.to("cpu"), settings.teacher_taps
-        )
-        try:
-            if weights is not None:
-                load_weights(teacher.network, weights)
-        except ModelError:
-            if weights != kept:
-                raise
-            raise RunError(f"{kept} is damaged; delete it and resume, the teacher is trained again") from None
-        teacher.to(self.device)
+        teacher = self._loaded(example, weights, settings.statistics("teacher"))
         own = teacher.conversion(example) if isinstance(teacher, AsTaught) else example
         for note in (*check_outputs(teacher.network, len(self.dataset.classes), own), *mended(teacher)):
             self.progress.note(f"teacher {settings.teacher}: {note}")
@@ -190,8 +186,47 @@ class _Preparation:
             images = self.dataset.normalise(self.dataset.train.images)
             split = TensorSplit(images, self.dataset.train.labels).to(self.device, FLOAT32)
             self._train(teacher, split, recipe, FLOAT32, "teacher's steps")
-            save_weights(teacher.network, kept, seen)
-        return teacher, self._measured(teacher)
+            save_weights(teacher.network, kept, contract_of(self.dataset, example))
+            weights = kept
+        found = self._statistics(example, weights)
+        if found is not None:
+            teacher = self._loaded(example, weights, found)
+        return teacher, self._measured(teacher), found
+
+    def _loaded(self, example: Inputs, weights: str | Path | None, given: Statistics | None) -> Any:
+        """The teacher, tapped, on the device."""
+        settings = self.settings
+        torch.manual_seed(settings.search.seed)
+        teacher: Any = taught(
+            self.family, settings.teacher, contract_of(self.dataset, example), self._known(weights), example.to("cpu"),
+            settings.teacher_taps, given=given, usual=self.dataset.usual_statistics,
+        )  # fmt: skip
+        try:
+            if weights is not None:
+                load_weights(teacher.network, weights)
+        except ModelError:
+            if weights != self.folder / TEACHER:
+                raise
+            raise RunError(f"{weights} is damaged; delete it and resume, the teacher is trained again") from None
+        return teacher.to(self.device)
+
+    def _known(self, weights: str | Path | None) -> InputContract | None:
+        return expected_input(self.settings.teacher, weights, len(self.dataset.classes))
+
+    def _statistics(self, example: Inputs, weights: str | Path | None) -> Statistics | None:
+        """The mean and deviation with which the teacher does best, where nothing says them; None for the images'."""
+        known, dataset = self._known(weights), self.dataset
+        said = self.settings.statistics("teacher") is not None or (known is not None and known.mean)
+        if said or not can_be_tried(dataset, example):
+            return None
+        first = Split(dataset.validation.images[:TRIED_IMAGES], dataset.validation.labels[:TRIED_IMAGES])
+
+        def measured(statistics: Statistics | None) -> Mapping[str, float]:
+            return self.family.measure(self._outputs(self._loaded(example, weights, statistics), first))
+
+        found, sentence = find_statistics(self.family, self.settings.teacher, dataset.usual_statistics, measured)
+        self.progress.note(sentence)
+        return found
 
     def _measured(self, teacher: Any) -> dict[str, float]:
         """The teacher's measures on validation and test images. Raises ModelError when it only guesses."""
@@ -221,10 +256,9 @@ class _Preparation:
         if length is None or max(first.images.shape[2:]) <= length:
             return first
         generator = torch.Generator().manual_seed(self.settings.search.seed)
-        room = torch.tensor([max(0, pixels - length) + 1 for pixels in first.images.shape[2:]])
-        offsets = (torch.rand((len(first), 2), generator=generator) * room).long()
-        still = torch.zeros(len(first), dtype=torch.bool)
-        return Split(*self.family.crop(first.images, first.labels, 0, offsets, still, (length, length)))
+        size = (length, length)
+        offsets = corners((len(first),), first.images.shape[2:], size, generator)
+        return Split(*self.family.crop(first.images, first.labels, Geometry.windows(offsets, size)))
 
     def split(self, split: Split, most: int | None, teacher: Any, kept: Sequence[str]) -> TensorSplit:
         """The first inputs of a split, and the teacher's outputs on them."""
@@ -248,6 +282,14 @@ class _Preparation:
         self._train(student, split, recipe, self.precision, "student's steps")
         weights = student.network.state_dict()
         proxy_task.warm = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+    def show(self, proxy_task: ProxyTask, teacher: Any, student: Any) -> None:
+        """Keep what both networks say of some validation images."""
+        if draws(self.family):
+            validation = proxy_task.validation
+            images, contract = some(validation.images), contract_of(self.dataset, validation.images)
+            images = images.to(self.device)
+            begin(self.folder, self.family, images, some(validation.labels), contract, teacher, student)
 
     def _train(self, network: Any, split: TensorSplit, recipe: Recipe, precision: Precision, what: str) -> None:
         """Train without a teacher and tell how far it is."""

@@ -17,6 +17,7 @@ from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import ExpressionError
 from kdzero_gp.families import Measure
 from kdzero_gp.search.race import Competitor, by_seed, standings
+from kdzero_gp.search.ranking import operations_in
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredMeasurement
 from kdzero_gp.training.verdict import mean_interval
@@ -29,7 +30,6 @@ PLAIN = "no"
 
 # The distillers with one part less, with that part's text.
 Smaller = list[tuple[str, Expression]]
-BySeed = Mapping[int, StoredMeasurement]
 
 
 def pruning_seed(seed: int, index: int) -> int:
@@ -95,7 +95,7 @@ def terms_text(text: str) -> str:
     '1 term of 3 operations'
     """
     count = text.count("times(")
-    return f"{count} term{'s' * (count > 1)} of {text.count('(') - text.count('add(')} operations"
+    return f"{count} term{'s' * (count > 1)} of {operations_in(text)} operations"
 
 
 def pruning(database: Database, settings: RunSettings) -> Pruning | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import digest, zoo
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.proxy.evaluator import Train, Trained
+from kdzero_gp.proxy.surrogate import smoothed
 from kdzero_gp.search.candidates import front
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredEvaluation, StoredMeasurement
@@ -20,6 +22,8 @@ from kdzero_gp.training.verdict import mean_interval
 
 # Where evolved distillers fail in the race, at most so many times the wanted number are tried.
 MOST_TRIED = 3
+# The kind of measurement of the trainings that decide who races.
+HEAT = "heat"
 # What a measure is called on the test images.
 TEST = "test_"
 UNKNOWN = (math.nan, math.nan)
@@ -75,24 +79,58 @@ def race_seed(seed: int, index: int) -> int:
     return 2_000_000 + 1000 * seed + index
 
 
+def heat_seed(seed: int) -> int:
+    """The seed of the heat: apart from all others."""
+    return 6_000_000 + 1000 * seed
+
+
 def entries(database: Database, settings: RunSettings) -> list[Competitor]:
-    """The competitors: the fittest distillers of the search (with several objectives those of the front) that no
-    published method equals and that are no near twins of a fitter one, the published methods at their tuned magnitude,
-    and cross-entropy alone. For each that failed in the race the next one is taken."""
-    published = {digest(expression) for expression in zoo.values()}
-    evaluations = database.evaluations()
+    """The competitors: the best of the search by the heat, or without one the fittest; the published methods at their
+    tuned magnitude; and cross-entropy alone. For each that failed in the race the next one is taken."""
     failed = {measurement.name for measurement in database.measurements("race") if measurement.reason}
     evolved: list[Competitor] = []
-    listed = front(evaluations, settings.search.objectives) or evaluations
-    for e in diverse([e for e in listed if e.status is Status.TRAINED and e.digest not in published]):
+    for entry in _by_heat(database, settings) or _fittest(database, settings):
         standing = sum(entry.name not in failed for entry in evolved)
         if standing == settings.plan.race_top or len(evolved) == MOST_TRIED * settings.plan.race_top:
             break
-        evolved.append(Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness))
+        evolved.append(entry)
     tuned = sorted(tuned_zoo(database).values(), key=lambda entry: (entry.fitness is None, entry.fitness, entry.name))
     if settings.plan.race_zoo is not None:
         tuned = [e for index, e in enumerate(tuned) if index < settings.plan.race_zoo or e.name == "kd"]
     return [*evolved, *tuned, Competitor(ALONE, "baseline", fitness=1.0)]
+
+
+def _fittest(database: Database, settings: RunSettings, by_neighbours: bool = False) -> Iterator[Competitor]:
+    """The fittest distillers of the search (with several objectives those of the front) that no published method equals
+    and that are no near twins of a fitter one; ``by_neighbours``: see ``smoothed``."""
+    published = {digest(expression) for expression in zoo.values()}
+    evaluations = database.evaluations()
+    listed = front(evaluations, settings.search.objectives) or evaluations
+    usable = [e for e in listed if e.status is Status.TRAINED and e.digest not in published]
+    if by_neighbours and not settings.search.objectives and all(e.fingerprint for e in usable):
+        gradients = np.array([np.frombuffer(e.fingerprint, dtype=np.float32) for e in usable], dtype=np.float64)
+        usable = [usable[place] for place in smoothed(gradients, np.array([e.fitness for e in usable]))]
+    for e in diverse(usable):
+        yield Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
+
+
+def heat(database: Database, settings: RunSettings) -> list[Competitor]:
+    """Who runs the heat: the fittest of the search, as many as the plan says; nobody where all of them race."""
+    plan = settings.plan
+    if plan.heat <= plan.race_top:
+        return []
+    return list(islice(_fittest(database, settings, by_neighbours=True), plan.heat))
+
+
+def _by_heat(database: Database, settings: RunSettings) -> list[Competitor]:
+    """The distillers of the heat, the best first; those that failed are left out."""
+    family = settings.family
+    ran = [row for row in database.measurements(HEAT) if not row.reason and settings.plan.heat]
+    names = [family.measure_of(name) for name in (family.decides, family.breaks_ties)]
+    ran.sort(key=lambda row: [measure.key(row.metrics[measure.name]) for measure in names])
+    stored = {row.name: database.evaluation(row.name) for row in ran}
+    found = [e for row in ran if (e := stored[row.name]) is not None]
+    return [Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness) for e in found]
 
 
 def diverse(evaluations: Iterable[StoredEvaluation]) -> Iterator[StoredEvaluation]:
@@ -143,17 +181,24 @@ def run_race(
     source: Callable[[str, Sequence[float]], str],
     evaluate: Callable[[Sequence[Train], Callable[[int, Trained], None]], None],
     todo: Sequence[tuple[Competitor, int]],
-    kind: str = "race",
+    kind: str,
+    shown: Callable[[str, int], bool],
+    show: Callable[[str, str, bytes], None],
 ) -> None:
-    """Train entries on seeds as the race does, and keep the results as measurements of this kind."""
+    """Train entries on seeds as the race does, and keep the results as measurements of this kind. ``shown``: whether
+    the student of a kind and a seed says what it predicts, which ``show`` gets with the kind and the entry's name."""
     requests = [
-        Train(source(entry.expression, entry.magnitudes) if entry.expression else "", seed, recipe="race")
+        Train(
+            source(entry.expression, entry.magnitudes) if entry.expression else "", seed, recipe="race",
+            shown=shown(kind, seed),
+        )
         for entry, seed in todo
-    ]
+    ]  # fmt: skip
 
     def keep(index: int, trained: Trained) -> None:
         entry, seed = todo[index]
         row = StoredMeasurement(kind, entry.name, seed, 1.0, trained.reason, trained.metrics, entry.magnitudes)
+        show(kind, entry.name, trained.said)  # before the row, without which the training is repeated
         database.add_measurement(row, trained.seconds, trained.step_milliseconds)
 
     evaluate(requests, keep)

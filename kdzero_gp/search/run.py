@@ -38,9 +38,21 @@ from kdzero_gp.search.estimate import Estimate, estimate, megabytes
 from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.extension import extend
 from kdzero_gp.search.model import ACCOUNT, model_proposer, must_be_askable, tell
+from kdzero_gp.search.pictures import Pictures
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
-from kdzero_gp.search.race import Competitor, RaceResult, entries, run_race, standings, unraced, without_result
+from kdzero_gp.search.race import (
+    HEAT,
+    Competitor,
+    RaceResult,
+    entries,
+    heat,
+    heat_seed,
+    run_race,
+    standings,
+    unraced,
+    without_result,
+)
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.training.verdict import Verdict
@@ -74,7 +86,7 @@ def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progr
     if folder.exists() and (not folder.is_dir() or _occupied(folder)):
         if folder.is_dir() and (folder / DATABASE).exists():
             raise RunError(f"{folder} already holds a run; resume it with: kdzero-gp resume {folder}")
-        raise RunError(f"{folder} exists and is no run of kdzero-gp; choose another --out")
+        raise RunError(f"{folder} exists and is not a run of kdzero-gp; choose another --out")
     settings = replace(
         settings, precision=machine.precision or settings.precision, threads=machine.threads or settings.threads
     )
@@ -165,6 +177,7 @@ class Work:
             self._tell_cost()
             self.measure_zoo()
             self._evolve()
+            self._heat()
             self._race()
             self._prune()
             self._confirm()
@@ -177,7 +190,7 @@ class Work:
         self.database.set_fact("bench", {f"teacher_{name}": value for name, value in bench.teacher.items()} | {
             "precision": str(bench.precision), "threads": bench.threads,
             "student_shapes": bench.student_shapes, "teacher_shapes": bench.teacher_shapes, "layers": bench.layers,
-            "teacher_sees": bench.teacher_sees,
+            "teacher_sees": bench.teacher_sees, "teacher_statistics": bench.teacher_statistics,
         })  # fmt: skip
         return bench
 
@@ -226,7 +239,9 @@ class Work:
         good = [m.metrics for m in self.database.measurements("baseline") if not m.reason]
         if not good:
             raise RunError("the student cannot be trained by cross-entropy alone; check the data and the student")
-        means = {name: statistics.fmean(metrics[name] for metrics in good) for name in good[0]}
+        # a class that one student alone names has a measure there and nowhere else
+        names = [name for name in good[0] if all(name in metrics for metrics in good)]
+        means = {name: statistics.fmean(metrics[name] for metrics in good) for name in names}
         self.baseline = {name: value for name, value in means.items() if not name.startswith("short_")}
         self.short_baseline = {name.removeprefix("short_"): v for name, v in means.items() if name.startswith("short_")}
         values = ", ".join(
@@ -384,6 +399,16 @@ class Work:
 
     # --- the end --------------------------------------------------------------------------------------------
 
+    def _heat(self) -> None:
+        """Train the fittest once as the race does: what the proxy cannot tell decides who races."""
+        todo = without_result(
+            self.database, HEAT, heat(self.database, self.settings), [heat_seed(self.settings.search.seed)]
+        )
+        if todo:
+            self._begin("heat", len(todo))
+            self._train_as_raced(todo, HEAT)
+            self.progress.end()
+
     def _race(self) -> None:
         """Race until as many evolved distillers as wanted came through."""
         competitors, plan = entries(self.database, self.settings), self.settings.plan
@@ -393,9 +418,13 @@ class Work:
         while todo := unraced(self.database, self.settings, competitors):
             total = len(competitors) * self.settings.plan.race_seeds
             self._begin("race", total, total - len(todo))
-            run_race(self.database, self._source, self._all, todo)
+            self._train_as_raced(todo, "race")
             self.progress.end()
             competitors = entries(self.database, self.settings)
+
+    def _train_as_raced(self, todo: Sequence[tuple[Competitor, int]], kind: str) -> None:
+        pictures = Pictures(self.folder, self.bench.family, self.settings.search.seed)
+        run_race(self.database, self._source, self._all, todo, kind, pictures.wanted, pictures.keep)
 
     def _prune(self) -> None:
         """Train the race's best without some of its parts, until what is left needs all of them."""
@@ -414,7 +443,7 @@ class Work:
                     smaller.append(entry)
             todo = without_result(self.database, PRUNING, smaller, found.seeds)
             self._begin("pruning", len(todo))
-            run_race(self.database, self._source, self._all, todo, PRUNING)
+            self._train_as_raced(todo, PRUNING)
             self.progress.end()
 
     def _not_trained(self, entry: Competitor, seeds: Sequence[int], reason: str) -> None:
@@ -430,7 +459,7 @@ class Work:
         if todo:
             total = len(wanted) * len(seeds)
             self._begin("confirmation", total, total - len(todo))
-            run_race(self.database, self._source, self._all, todo, FRESH)
+            self._train_as_raced(todo, FRESH)
             self.progress.end()
 
     def _finish(self) -> RunResult:

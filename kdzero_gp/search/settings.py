@@ -9,12 +9,14 @@ from typing import Any
 import cattrs
 
 from kdzero_gp import tasks
+from kdzero_gp.data.dataset import Statistics
 from kdzero_gp.data.resizing import parse_size
 from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.errors import SettingError
 from kdzero_gp.evolution import SPACES, SearchSettings
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.language_model import ModelSettings
+from kdzero_gp.models.normalisation import parse_statistics
 from kdzero_gp.proxy.fitness import check_weights
 from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.tasks.plan import DIGITS, PROXY_TRAINS, SearchPlan
@@ -35,6 +37,7 @@ class RunSettings:
     ``knowledge``: what distillers can be made of; nothing stands for logits, emb and feat, as far as both networks have
     them, and what is named by a tap. ``precision`` (such as ``bfloat16,channels-last``) and ``threads``: None lets the
     run choose. ``image_size`` (``32`` or ``48x64``) and ``channels`` of the images: None takes what the data have.
+    ``teacher_mean`` and the like: how images are normalised for a network (see ``models.normalisation``).
     ``judge``: who compares a candidate with another one while the surrogate is blind. ``llm``: a language model's part.
     """
 
@@ -57,6 +60,10 @@ class RunSettings:
     plan: SearchPlan = DIGITS
     image_size: str | None = None
     channels: int | None = None
+    teacher_mean: str | None = None
+    teacher_std: str | None = None
+    student_mean: str | None = None
+    student_std: str | None = None
     judge: str = "none"
     llm: ModelSettings = field(default_factory=ModelSettings)
 
@@ -73,6 +80,7 @@ class RunSettings:
         check_weights(plan.weights, metrics)
         if self.precision is not None:
             Precision.parse(self.precision)
+        self.statistics("teacher"), self.statistics("student")
         if self.image_size is not None:
             parse_size(self.image_size)
         checks = [
@@ -81,6 +89,7 @@ class RunSettings:
             (plan.race_seeds >= 1, f"--race-seeds must be at least 1, got {plan.race_seeds}"),
             (plan.fresh_seeds >= 0, f"--fresh-seeds must be at least 0, got {plan.fresh_seeds}"),
             (plan.prune >= 0, f"--prune must be at least 0, got {plan.prune}"),
+            (plan.heat >= 0, f"--heat must be at least 0, got {plan.heat}"),
             (plan.race_top >= 1, f"--race-top must be at least 1, got {plan.race_top}"),
             (0 < plan.surrogate_share <= 1,
              f"--surrogate-share must lie above 0 and not above 1, got {plan.surrogate_share:g}"),
@@ -94,6 +103,10 @@ class RunSettings:
         for holds, message in checks:
             if not holds:
                 raise SettingError(message)
+
+    def statistics(self, role: str) -> Statistics | None:
+        """The mean and deviation of a network's images, as far as they are said. Raises SettingError."""
+        return parse_statistics(role, getattr(self, f"{role}_mean"), getattr(self, f"{role}_std"))
 
     @property
     def family(self) -> TaskFamily:

@@ -21,6 +21,7 @@ from kdzero_gp.training.opening import open_for, open_teacher
 from kdzero_gp.training.pair import LOOKING, tapped
 from kdzero_gp.training.run import run
 from kdzero_gp.training.settings import Settings, TrainingResult
+from kdzero_gp.training.shadow import must_have_heads
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,11 @@ class Pair:
     ``recipe`` is a packaged name (``cifar100``, ``imagenet``, ``vit``, ``short``) or a TOML file; ``changes`` override
     its fields. Without ``validate`` the validation images are trained on too and the last weights are final.
     ``channels`` of the images (None: as the data have them, and RGB for a student that needs it).
-    ``backbone``: a file of weights for the part of the student that is called so.
+    ``backbone``: a file of weights for the part of the student that is called so. ``teacher_mean``, ``teacher_std``,
+    ``student_mean`` and ``student_std``: how their images are normalised (see ``models.normalisation``); None takes
+    what is known of their weights, or else the images' own.
+    ``backbone``: a file of weights for the part of the student that is called so. ``shadow``: ``teacher`` or
+    ``student``, on whose maps a second class head takes part in distillation (see ``engine.shadow``).
     """
 
     task: str
@@ -46,13 +51,31 @@ class Pair:
     channels: int | None = None
     student_weights: str | None = None
     backbone: str | None = None
+    teacher_mean: str | None = None
+    teacher_std: str | None = None
+    student_mean: str | None = None
+    student_std: str | None = None
+    shadow: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SettingError before anything was begun."""
+        if self.shadow is not None:
+            must_have_heads(tasks.get(self.task).family)
 
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
         return Settings(
             self.task, self.student, load_recipe(self.recipe, self.task, self.student, self.changes), self.data,
             dict(self.student_taps or {}), self.student_weights, seed=seed, validate=self.validate,
-            channels=self.channels, backbone=self.backbone,
+            channels=self.channels, backbone=self.backbone, student_mean=self.student_mean,
+            student_std=self.student_std,
+        )  # fmt: skip
+
+    def taught(self, seed: int = 0) -> Settings:
+        """The same with the teacher."""
+        return replace(
+            self.settings(seed), teacher=self.teacher, teacher_weights=self.teacher_weights,
+            teacher_taps=dict(self.teacher_taps or {}), teacher_mean=self.teacher_mean, teacher_std=self.teacher_std,
         )  # fmt: skip
 
     def distilling(
@@ -60,18 +83,14 @@ class Pair:
     ) -> Settings:
         """The settings of a training with a distiller."""
         return replace(
-            self.settings(seed), teacher=self.teacher, teacher_weights=self.teacher_weights,
-            teacher_taps=dict(self.teacher_taps or {}), distiller=distiller.name, source=distiller.source,
-            magnitude=magnitude or distiller.magnitude, factor=factor,
+            self.taught(seed), distiller=distiller.name, source=distiller.source,
+            magnitude=magnitude or distiller.magnitude, factor=factor, shadow=self.shadow,
         )  # fmt: skip
 
     def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
         """What the student and the teacher expose on the data, without the batch axis. Raises KdzeroError."""
-        settings = replace(
-            self.settings(), teacher=self.teacher, teacher_weights=self.teacher_weights,
-            teacher_taps=dict(self.teacher_taps or {}),
-        )  # fmt: skip
-        batches, family = open_for(settings, torch.device("cpu"), validate=True), tasks.get(self.task).family
+        settings, family = self.taught(), tasks.get(self.task).family
+        batches = open_for(settings, torch.device("cpu"), validate=True)
         student = tapped(self.student, batches.classes, batches.example, self.student_taps, family=family)
         with torch.random.fork_rng([]):
             torch.manual_seed(LOOKING)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kdzero_gp.compiler import Expression, digest, load_source, parse, source_of, zoo
+from kdzero_gp.compiler import Expression, load_source, parse, source_of, zoo
 from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, PYRAMID, KnowledgeTable
 from kdzero_gp.compiler.rendering import facts_source, magnitudes_source, terms_in_words
 from kdzero_gp.compiler.shapes import pair_shapes
@@ -73,7 +73,7 @@ def resolve(
         return Distiller(Path(text).stem, _from_file(Path(text), student, teacher), "absolute")
     if "(" not in text:
         raise SettingError(
-            f"--distiller {text!r} is no file, expression or zoo:NAME; kdzero-gp zoo lists the published ones"
+            f"--distiller {text!r} is not a file, an expression or zoo:NAME; kdzero-gp zoo lists the published ones"
         )
     expression = parse(text, pair_shapes(student, teacher, knowledge).types)
     return Distiller(text, _compiled(text, expression, student, teacher, knowledge), "relative")
@@ -88,8 +88,7 @@ def _compiled(
     magnitudes: Sequence[float] = (),
     shares: Sequence[float] = (),
 ) -> str:
-    facts = {"digest": digest(expression)}
-    source = source_of(expression, student, teacher, magnitudes or None, facts, knowledge, shares)
+    source = source_of(expression, student, teacher, magnitudes or None, {}, knowledge, shares)
     _try(name, load_source(source), student, teacher)
     return source
 
@@ -103,7 +102,7 @@ def _from_file(path: Path, student: Shapes, teacher: Shapes) -> str:
         distiller = load_source(source)
     except Exception as error:  # The user's file may fail in any way.
         raise SettingError(
-            f"{path} is no distiller ({type(error).__name__}: {error}); it needs a class Distiller as kdzero-gp "
+            f"{path} is not a distiller ({type(error).__name__}: {error}); it needs a class Distiller as kdzero-gp "
             "export writes it"
         ) from None
     lacking = [name for name in NEEDED if not hasattr(distiller, name)]
@@ -175,6 +174,8 @@ def head_of(
         "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
         "recipe": f"trained with {recipe.summary}, seed {settings.seed}",
     }
+    if settings.shadow:
+        facts["shadow"] = f"with one more class head on the {settings.shadow}'s maps, which this file does not have"
     try:
         expression = parse_for_some_pair(getattr(distiller, "EXPRESSION", ""))
     except KdzeroError:  # a file of the user's own need not have one that can be read

@@ -25,6 +25,7 @@ from kdzero_gp.training.api import Pair
 from kdzero_gp.training.compare import CROSS_ENTROPY, FACTORS, Comparing, ComparisonRow, comparing, table
 from kdzero_gp.training.distillers import Distiller, NamedDistiller
 from kdzero_gp.training.jobs import Job
+from kdzero_gp.training.pictures import gather
 from kdzero_gp.training.settings import TrainingResult
 from kdzero_gp.training.verdict import REFERENCE, Verdict, judge
 
@@ -39,7 +40,7 @@ Trained = dict[str, dict[int, TrainingResult]]
 
 
 @dataclass(frozen=True)
-class Rung:
+class RungResult:
     """Trainings of one length. ``rows`` is their table by test images, with paired intervals to ``kd``; who goes on
     (``kept``) is chosen by validation images. ``agreement``: Spearman's rank correlation with the rung before, and
     ``with_proxy`` with the proxy's fitness (NaN without), over ``shared`` and ``with_fitness`` distillers."""
@@ -69,7 +70,7 @@ class Halving:
     """The rungs, the finalists on fresh seeds (``fresh``), the verdict, and the winner's weights (``student``)."""
 
     folder: Path
-    rungs: tuple[Rung, ...]
+    rungs: tuple[RungResult, ...]
     fresh: tuple[ComparisonRow, ...]
     verdict: Verdict
     student: Path
@@ -121,15 +122,15 @@ class _Halving(Comparing):
         """The whole as a list of verbs."""
         alone = self.pair.settings(self.seed)
         epochs = tune_epochs or max(1, round(alone.recipe.epochs * shares[0]))
-        facts = alone.as_dict() | {"teacher": self.pair.teacher, "teacher_weights": self.pair.teacher_weights,
-                                   "factors": list(factors), "tune_epochs": epochs, "shares": list(shares)}  # fmt: skip
+        facts = self.pair.taught(self.seed).as_dict()
+        facts |= {"factors": list(factors), "tune_epochs": epochs, "shares": list(shares), "shadow": self.pair.shadow}
         self.claim("halving", facts)
         self.lines: list[dict[str, Any]] = []
         tuned = self._tune(factors, epochs)
         self._note_rows("tuning", float(epochs), tuned)
         self.factors = self.best_of(tuned)
         alive = [d for d in self.distillers if self.factors[d.name] is not None]
-        rungs: list[Rung] = []
+        rungs: list[RungResult] = []
         before: Trained = {}
         for share in shares:
             trained = self._rung(alive, seeds, share)
@@ -168,7 +169,7 @@ class _Halving(Comparing):
 
     def _described(
         self, trained: Trained, before: Trained, seeds: int, share: float, last: bool, fitness: dict[str, float]
-    ) -> Rung:
+    ) -> RungResult:
         scores, earlier = self._scores(trained), self._scores(before)
         ties = self._scores(trained, self.family.breaks_ties)
         names = [n for n in sorted(scores, key=lambda n: (scores[n], ties[n])) if n != CROSS_ENTROPY]
@@ -176,7 +177,7 @@ class _Halving(Comparing):
         kept = [name for name in names if name in names[:count] or name == REFERENCE]
         rows = table(trained, self.factors, self.family.deciding)
         shared, known = [n for n in names if n in earlier], [n for n in names if n in fitness]
-        return Rung(
+        return RungResult(
             self.pair.settings().recipe.epochs * share, seeds, tuple(rows), tuple(kept),
             _spearman([earlier[n] for n in shared], [scores[n] for n in shared]), len(shared),
             _spearman([fitness[n] for n in known], [scores[n] for n in known]), len(known),
@@ -225,7 +226,7 @@ class _Halving(Comparing):
             for key, result in results.items()
         ]
 
-    def _finish(self, facts: dict[str, Any], rungs: list[Rung], fresh: Trained, verdict: Verdict) -> None:
+    def _finish(self, facts: dict[str, Any], rungs: list[RungResult], fresh: Trained, verdict: Verdict) -> None:
         """The files; the winner's weights and distiller."""
         deciding = self.family.deciding
         done = {seed: r for seed, r in fresh[verdict.winner].items() if not r.reason}
@@ -234,6 +235,7 @@ class _Halving(Comparing):
         source = self._job(winner, best, self.factors).folder
         for name in (files.STUDENT, files.DISTILLER):
             atomic_write(self.folder / name, (source / name).read_bytes())
+        gather(self.folder, self._job(None, best, self.factors).folder, source, winner.name)
         rows = [row.as_dict() for row in table(fresh, self.factors, deciding)]
         whole = {
             "settings": facts, "distillers": {d.name: d.source for d in self.distillers},

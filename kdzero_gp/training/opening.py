@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,17 +23,15 @@ from kdzero_gp.data.inputs import channels, is_image
 from kdzero_gp.data.layouts import layout
 from kdzero_gp.data.own import OwnDataset, without_validation
 from kdzero_gp.engine.batches import Batches, Files, Redrawn, Resident, Streamed
-from kdzero_gp.engine.networks import network_channels, taught
+from kdzero_gp.engine.networks import expected_input, for_student, network_channels, taught
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import DataError
 from kdzero_gp.families import TaskFamily
-from kdzero_gp.models.contract import read_contract
+from kdzero_gp.models.normalisation import IMAGENET, IMAGENET_GREY
 from kdzero_gp.training.settings import Settings
 
-# Mean and deviation of ImageNet's training images, as torchvision's and timm's networks were trained with.
-IMAGENET_STATISTICS: tuple[tuple[float, ...], tuple[float, ...]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-# The same of grey images, as their luminance is weighted.
-GREY_STATISTICS: tuple[tuple[float, ...], tuple[float, ...]] = ((0.459,), (0.226,))
+# What is done to a data set when it is opened.
+Change = Callable[[Dataset], Dataset]
 # Of images that are read one by one, so many are opened beforehand to see whether they are grey.
 LOOKED_AT = 200
 
@@ -46,16 +45,17 @@ def open_batches(
     validate: bool = True,
     readers: int = 0,
     channels: int | None = None,
+    change: Change = lambda dataset: dataset,
 ) -> Batches:
     """The images of a task for one recipe, with so many ``channels`` (None: as the data have them). Without
-    ``validate`` the validation images are trained on too.
+    ``validate`` the validation images are trained on too. ``change`` is done to the data set before.
 
     A folder whose recipe crops at random sizes is read image by image and never as a whole. Raises DataError.
     """
     if task == "folder" and recipe.per_image:
-        return _from_folder(data, recipe, device, validate, readers, channels)
+        return _from_folder(data, recipe, device, validate, readers, channels, change)
     declared = tasks.get(task)
-    dataset = declared.open(data, recipe.size, channels)
+    dataset = change(declared.open(data, recipe.size, channels))
     if not validate:
         dataset = without_validation(dataset)
     if dataset.train.labels.dim() > 1:
@@ -87,28 +87,33 @@ def _must_move_labels(recipe: Recipe, sized: bool) -> None:
 def open_for(settings: Settings, device: torch.device, readers: int = 0, *, validate: bool | None = None) -> Batches:
     """The images of a training; grey ones as RGB where its student needs that. Raises KdzeroError."""
     validate = settings.validate if validate is None else validate
-    batches = open_batches(
-        settings.task, settings.data, settings.recipe, device, validate=validate, readers=readers,
-        channels=settings.channels,
-    )  # fmt: skip
+
+    def normalised(dataset: Dataset) -> Dataset:
+        return for_student(dataset, settings.statistics("student"), settings.student, settings.student_weights)
+
+    def opened(wanted: int | None) -> Batches:
+        return open_batches(
+            settings.task, settings.data, settings.recipe, device, validate=validate, readers=readers, channels=wanted,
+            change=normalised,
+        )  # fmt: skip
+
+    batches = opened(settings.channels)
     given = channels(batches.example)
     if settings.channels is not None or given != 1:
         return batches
     family = tasks.get(settings.task).family
     needed = network_channels(family, settings.student, batches.classes, given)
-    if needed == given:
-        return batches
-    return open_batches(
-        settings.task, settings.data, settings.recipe, device, validate=validate, readers=readers, channels=needed
-    )
+    return batches if needed == given else opened(needed)
 
 
 def open_teacher(settings: Settings, batches: Batches) -> Any:
     """The teacher of a training with new weights, tapped, which sees what its own weights were trained on. Raises
     ModelError."""
+    known = expected_input(settings.teacher, settings.teacher_weights, batches.classes)
     return taught(
-        tasks.get(settings.task).family, settings.teacher, batches.contract, read_contract(settings.teacher_weights),
-        batches.example, settings.teacher_taps, settings.recipe.teacher_image_size,
+        tasks.get(settings.task).family, settings.teacher, batches.contract, known, batches.example,
+        settings.teacher_taps, settings.recipe.teacher_image_size, settings.statistics("teacher"),
+        batches.dataset.usual_statistics,
     )  # fmt: skip
 
 
@@ -170,6 +175,7 @@ def _from_folder(
     validate: bool,
     readers: int,
     channels: int | None,
+    change: Change,
 ) -> Batches:
     """A tree ``{train,val}/<class>/<image>`` of which only the paths are kept."""
     if data is None or not Path(data).expanduser().is_dir():
@@ -204,8 +210,10 @@ def _from_folder(
     account = DataAccount(tree.classes, counts, origins, dict(tree.skipped), tuple(notes), content)
     channels = channels or 3
     empty = Split(torch.empty(0, channels, *(recipe.size or (0, 0)), dtype=torch.uint8), torch.empty(0).long())
-    mean, deviation = IMAGENET_STATISTICS if channels == 3 else GREY_STATISTICS
-    facts = Dataset(root.name, tree.classes, empty, empty, empty, mean, deviation, account)
+    facts = Dataset(
+        root.name, tree.classes, empty, empty, empty, *(IMAGENET if channels == 3 else IMAGENET_GREY), account
+    )
+    facts = change(facts)
     files = {name: _unread(root, labelled, channels) for name, labelled in parts.items()}
     return Streamed(files, facts, recipe, device, readers)
 

@@ -39,7 +39,7 @@ def _sentences(lines: Sequence[str]) -> list[str]:
 
 def _confirmed(snapshot: Snapshot) -> dict[str, Any]:
     """The finalists on the fresh seeds, as a small table."""
-    family, names = snapshot.settings.family, names_of(snapshot.raced)
+    family, names = snapshot.settings.family, names_of(snapshot.raced, snapshot.fresh)
     deciding = family.deciding
     seeds = max((result.seeds for result in snapshot.fresh), default=0)
     parts = {"validation": deciding.name, "test": TEST + deciding.name}

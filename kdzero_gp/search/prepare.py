@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, evaluation
 from kdzero_gp.engine.precision import precision_for
 from kdzero_gp.engine.predictions import draws, some
 from kdzero_gp.engine.recipe import Recipe
-from kdzero_gp.errors import ModelError, SettingError
+from kdzero_gp.errors import ModelError, RunError, SettingError
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.models.contract import AsTaught, InputContract
 from kdzero_gp.models.outputs import check_outputs, check_trainable
@@ -47,10 +48,23 @@ PROXY_TASK = "proxy_task.pt"
 TEACHER = "teacher.safetensors"
 
 
+def _must_be_whole(path: Path) -> None:
+    """Raise RunError where the checksums of a file of tensors do not fit: mapped into memory it would be used as it
+    is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            reason = "its checksums do not fit" if archive.testzip() else ""
+    except (OSError, zipfile.BadZipFile) as error:
+        reason = str(error)
+    if reason:
+        raise RunError(f"{path} is damaged ({reason}); delete it and resume, it is made again")
+
+
 def prepare(folder: Path, settings: RunSettings, device: torch.device, progress: Progress) -> ProxyTask:
     """The proxy task of a run: read from its folder, or made and kept there."""
     path = folder / PROXY_TASK
     if path.exists():
+        _must_be_whole(path)
         return ProxyTask.load(path)
     task, plan = tasks.get(settings.task), settings.plan
     progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
@@ -187,8 +201,13 @@ class _Preparation:
             self.family, settings.teacher, contract_of(self.dataset, example), self._known(weights), example.to("cpu"),
             settings.teacher_taps, given=given, usual=self.dataset.usual_statistics,
         )  # fmt: skip
-        if weights is not None:
-            load_weights(teacher.network, weights)
+        try:
+            if weights is not None:
+                load_weights(teacher.network, weights)
+        except ModelError:
+            if weights != self.folder / TEACHER:
+                raise
+            raise RunError(f"{weights} is damaged; delete it and resume, the teacher is trained again") from None
         return teacher.to(self.device)
 
     def _known(self, weights: str | Path | None) -> InputContract | None:

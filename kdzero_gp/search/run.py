@@ -33,6 +33,7 @@ from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
 from kdzero_gp.search.config import CONFIG, config_text
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
+from kdzero_gp.search.connection import LOCK
 from kdzero_gp.search.estimate import Estimate, estimate, megabytes
 from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.extension import extend
@@ -53,7 +54,7 @@ from kdzero_gp.search.race import (
     without_result,
 )
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
+from kdzero_gp.search.storage import DATABASE, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.training.verdict import Verdict
 from kdzero_gp.version import __version__
 from kdzero_gp.workers.crew import crew

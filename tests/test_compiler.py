@@ -17,7 +17,7 @@ import torch
 
 import kdzero_gp
 import references
-from kdzero_gp.compiler import from_genotype, load_source, parse, terms, type_of, verify
+from kdzero_gp.compiler import from_genotype, load_source, parse, terms, type_of
 from kdzero_gp.compiler.lowering import lower
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.errors import (
@@ -44,6 +44,7 @@ from strategies import (
     random_genotype,
     random_trees,
 )
+from verifying import verify
 
 LONG = os.environ.get("KDZERO_LONG") == "1"
 TREES = 20_000 if LONG else 200

@@ -482,14 +482,14 @@ def test_workers_answer_like_this_process_and_survive_what_kills_one(bench, eval
     deadly = Train("import os\nos.kill(os.getpid(), 9)", 1)
     endless = Probe("import time\ntime.sleep(600)", 1)
     bad = Probe(hand_written("1 / 0"), 1)
-    with Executor(tmp_path / "bench.pt", workers=2, timeout=10.0) as executor:
+    with Executor(tmp_path / "bench.pt", workers=2, timeout=6.0) as executor:
         answers = dict(executor.map([*probes, deadly, *trains, endless, bad]))
         assert executor.arrived(wait=False) is None
     assert sorted(answers) == list(range(7))
     for place, request in ((0, probes[0]), (1, probes[1]), (3, trains[0]), (4, trains[1])):
         assert without_cost(answers[place]) == without_cost(evaluator(request))
     assert isinstance(answers[2], Trained) and "SIGKILL" in answers[2].reason and "on two workers" in answers[2].reason
-    assert isinstance(answers[5], Probed) and "took longer than 10 s, on two workers" in answers[5].reason
+    assert isinstance(answers[5], Probed) and "took longer than 6 s, on two workers" in answers[5].reason
     assert "ZeroDivisionError" in answers[6].reason
 
 

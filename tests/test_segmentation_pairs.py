@@ -6,7 +6,6 @@ import json
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from commands import command
 from kdzero_gp.engine.predictions import FILE, NO_LABEL, Predictions, packed
@@ -19,18 +18,6 @@ from kdzero_gp.search.race import Competitor, race_seed
 from label_maps import write
 
 FEW = ("--precision", "float32", "--threads", "1", "--batch-size", "6", "--epochs", "1")
-
-
-class Own(nn.Module):
-    """A user's segmenter, whose last layer enlarges."""
-
-    def __init__(self, classes):
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
-        self.head = nn.Sequential(nn.Conv2d(8, classes, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
-
-    def forward(self, images):
-        return self.head(self.body(images))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +58,7 @@ def weights_of(tmp_path_factory, data):
 BOUNDARY = "times(no(weigh(kl_at(softmax_C(logits, 1)), boundary_1(logits))), 1)"
 PAIRS = {
     "deeplab-to-lraspp": ("deeplabv3plus_mobilenet_v2", "lraspp_mobilenet_v3_large", "zoo:kd"),
-    "own-segmenter": ("segmenter_8", "test_segmentation_pairs:Own", "zoo:cwd_logits"),
+    "own-segmenter": ("segmenter_8", "tiny_segmentation:Own", "zoo:cwd_logits"),
     "small-to-smaller": ("segmenter_8", "segmenter_4", BOUNDARY),
 }
 

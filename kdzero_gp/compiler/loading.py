@@ -132,10 +132,18 @@ def compile_distiller(
     return load_source(source_of(expression, student_shapes, teacher_shapes, magnitudes, knowledge=knowledge))
 
 
-def export(path: Path | str, *distiller: Any, provenance: Mapping[str, Any] | None = None, **details: Any) -> str:
+def export(
+    path: Path | str,
+    expression: Expression | str,
+    student_shapes: Mapping[str, Any],
+    teacher_shapes: Mapping[str, Any],
+    magnitudes: Sequence[float] | None = None,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    **details: Any,
+) -> str:
     """Write a distiller as a Python file that needs only torch, and return its source. The arguments behind ``path``
     are those of ``source_of``; the head names the digest, too. The file appears whole or not at all."""
-    details["provenance"] = provenance or {}
-    source = source_of(*distiller, **details)
+    source = source_of(expression, student_shapes, teacher_shapes, magnitudes, provenance or {}, **details)
     atomic_write(Path(path), source, "free space or choose another place with -o")
     return source

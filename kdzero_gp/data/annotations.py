@@ -39,7 +39,7 @@ class Annotated:
 
 
 @dataclass
-class Found:
+class Annotations:
     """Annotated images by part; ``classes`` as the training part names them, in order; what was not read."""
 
     parts: dict[str, list[Annotated]] = field(default_factory=dict)
@@ -76,11 +76,11 @@ def _part_of_file(file: File) -> str:
     return next((part for name in names if (part := part_of(name))), "")
 
 
-def find_annotations(source: Source) -> Found:
+def find_annotations(source: Source) -> Annotations:
     """All images of a folder or zip with their boxes. Raises DataError where there are none, or two files for one
     part."""
     tables = {file: table for file in source.files if (table := _coco_table(source, file)) is not None}
-    found = Found()
+    found = Annotations()
     if tables:
         for part, file in _one_a_part(source, list(tables)).items():
             with _coco(source, file):
@@ -156,7 +156,7 @@ def _categories(table: dict[str, Any]) -> tuple[str, ...]:
     return tuple(named[number] for number in sorted(named))
 
 
-def _of_table(source: Source, file: File, table: dict[str, Any], found: Found) -> Iterator[Annotated]:
+def _of_table(source: Source, file: File, table: dict[str, Any], found: Annotations) -> Iterator[Annotated]:
     """The images of a COCO file; those that it names and that are not there are counted."""
     named: dict[str, list[File]] = {}
     for image in source.files:
@@ -196,7 +196,7 @@ def _nearest(candidates: Sequence[File], table: File) -> File:
 # --- VOC ----------------------------------------------------------------------------------------------------
 
 
-def _read_voc(source: Source, files: Sequence[File], found: Found) -> None:
+def _read_voc(source: Source, files: Sequence[File], found: Annotations) -> None:
     lists = _image_sets(source)
     images: dict[str, list[File]] = {}
     for image in source.files:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdzero_gp.common import duration
+from kdzero_gp.search.pruning import CHECKED
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
 
@@ -52,7 +53,7 @@ def estimate(database: Database, settings: RunSettings, methods: int, workers: i
         "births": births * (share + PROBE_SHARE) * proxy,
         "heat": (plan.heat if plan.heat > plan.race_top else 0) * race,
         "race": raced * plan.race_seeds * race,
-        "pruning": (plan.prune + 1) * plan.race_seeds * race if plan.prune else 0.0,
+        "pruning": (plan.prune + 1 + 2 * CHECKED) * plan.race_seeds * race if plan.prune else 0.0,
         "confirmation": FINALISTS * plan.fresh_seeds * race,
     }
     return Estimate({name: value / workers for name, value in seconds.items()})

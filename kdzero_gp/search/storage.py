@@ -261,7 +261,7 @@ class Database:
 
     def birth(self, number: int) -> StoredBirth | None:
         """One birth by its number."""
-        return next(iter(self._rows(StoredBirth, "WHERE number = ?", number)), None)
+        return self._row(StoredBirth, "WHERE number = ?", number)
 
     def births(self) -> list[StoredBirth]:
         """All births in order."""
@@ -269,16 +269,16 @@ class Database:
 
     def evaluation(self, digest: str) -> StoredEvaluation | None:
         """One evaluation by the digest of its distiller."""
-        return next(iter(self._rows(StoredEvaluation, "WHERE digest = ?", digest)), None)
+        return self._row(StoredEvaluation, "WHERE digest = ?", digest)
 
     def answer(self, digest: str, request: str) -> StoredAnswer | None:
         """What a worker said of a distiller that is not judged yet."""
         where = "WHERE digest = ? AND request = ?"
-        return next(iter(self._rows(StoredAnswer, where, digest, request)), None)
+        return self._row(StoredAnswer, where, digest, request)
 
     def reply(self, request: str, ordinal: int) -> StoredReply | None:
         """What a language model said to a request."""
-        return next(iter(self._rows(StoredReply, "WHERE request = ? AND ordinal = ?", request, ordinal)), None)
+        return self._row(StoredReply, "WHERE request = ? AND ordinal = ?", request, ordinal)
 
     def evaluations(self) -> list[StoredEvaluation]:
         """All evaluations, the fittest first, those without a fitness last."""
@@ -287,7 +287,7 @@ class Database:
     def measurement(self, kind: str, name: str, seed: int, factor: float) -> StoredMeasurement | None:
         """One measurement by its key."""
         where = "WHERE kind = ? AND name = ? AND seed = ? AND factor = ?"
-        return next(iter(self._rows(StoredMeasurement, where, kind, name, seed, factor)), None)
+        return self._row(StoredMeasurement, where, kind, name, seed, factor)
 
     def measurements(self, kind: str) -> list[StoredMeasurement]:
         """All measurements of one kind, by name, seed and factor."""
@@ -314,6 +314,9 @@ class Database:
             "WHERE kind = 'evaluation' GROUP BY key"
         )
         return {row["key"]: (row["count"], row["seconds"]) for row in rows}
+
+    def _row(self, kind: type[Row], rest: str, *values: Any) -> Row | None:
+        return next(iter(self._rows(kind, rest, *values)), None)
 
     def _rows(self, kind: type[Row], rest: str, *values: Any) -> list[Row]:
         selected = self._select(f"SELECT {', '.join(columns(kind))} FROM {TABLES[kind]} {rest}", *values)

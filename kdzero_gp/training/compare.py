@@ -95,7 +95,8 @@ def compare(
 
     First every distiller's magnitude is tuned: one training of ``tune_epochs`` epochs (default: a quarter of the
     recipe's) for each of ``factors`` times the joint relative magnitude (of an expression: times each term's own
-    relative magnitude), judged by the last epoch's validation images. All have the same grid and budget. Then come
+    relative magnitude), judged by the last epoch's validation images. All have the same grid and budget; a single
+    factor is taken as it is. Then come
     the trainings that are compared; test images are read at the end of each of these. the machine's
     ``workers`` train at once, with one thread each on a CPU; results do not depend on their
     number.
@@ -152,8 +153,10 @@ class Comparing:
         facts = self.pair.taught(self.seed).as_dict()
         facts |= {"factors": list(factors), "tune_epochs": epochs, "shadow": self.pair.shadow}
         self.claim("comparison", facts)
-        tuned = self._tune(factors, epochs)
-        best = self.best_of(tuned)
+        # one magnitude needs no choice
+        tuned = self._tune(factors, epochs) if len(factors) > 1 else {}
+        best: dict[str, float | None] = dict.fromkeys((distiller.name for distiller in self.distillers), factors[0])
+        best = self.best_of(tuned) if tuned else best
         trained = self._train(seeds, best)
         rows = table(trained, best, self.family.deciding)
         self._write(facts, tuned, trained, rows)

@@ -408,7 +408,7 @@ def test_no_divergence_gets_what_is_not_normalised(pair):
         assert len(seen) == 2, str(term)
         assert max(seen) < 1e-9, str(term)
         checked += 1
-    assert checked > 40
+    assert checked > 25
 
 
 def test_divergence_of_a_softmax_is_exact_where_probabilities_underflow():

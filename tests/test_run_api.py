@@ -111,7 +111,7 @@ def test_frames_have_a_row_for_each_stored_row(run, folder):
     ]  # fmt: skip
     assert list(run.evaluations.columns) == [
         "digest", "expression", "status", "fitness", "reason", "accuracy", "cross_entropy", "calibrated",
-        "sharpness_gap", "cka_gap", "magnitudes", "screen", "equivalent_to", "units",
+        "error", "sharpness_gap", "cka_gap", "magnitudes", "screen", "equivalent_to", "units",
     ]  # fmt: skip
     assert set(run.races.kind) == {"evolved", "zoo", "baseline"}
 

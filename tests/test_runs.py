@@ -238,7 +238,7 @@ def test_an_exported_file_says_what_its_numbers_mean(reference, tmp_path):
     head = " ".join(ast.get_docstring(tree).split())
     assert "pair: teacher digits_cnn_32, student digits_cnn_4, task digits" in head
     assert "batch size: 64; the magnitudes hold for this one, calibrate() sets them for yours" in head
-    assert "recipe: searched with 8 epochs of sgd (batch size 64, learning rate 0.1, linear" in head
+    assert "recipe: searched with 6 epochs of sgd (batch size 64, learning rate 0.1, linear" in head
     names = {node.name for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef)}
     assert {"Distiller", "Reader"} <= names
     one = Run(reference[0]).best
@@ -519,6 +519,6 @@ def test_an_unknown_option_or_command_is_named():
         (("evolve", "--pop", "many"), ("many", "kdzero-gp evolve --help")),
         (("evolve", "--seed"), ("--seed", "--help")),
         (("resume",), ("FOLDER", "kdzero-gp resume --help")),
-        (("show", "run", "other"), ("other", "kdzero-gp show --help")),
+        (("watch", "run", "other"), ("other", "kdzero-gp watch --help")),
     ):
         assert_one_sentence(*command(*arguments)[::2], *words)

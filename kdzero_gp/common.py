@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from torch import nn
@@ -31,11 +32,17 @@ def interval(values: Sequence[float]) -> float:
     >>> round(interval([0.0, 1.0, 2.0]), 3)
     2.484
     """
-    from scipy import stats
-
     if len(values) < LEAST_VALUES:
         return math.nan
-    return float(stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return _quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+
+
+@cache
+def _quantile(freedom: int) -> float:
+    """Student's t that 2.5 % exceed, with so many degrees of freedom."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, freedom))
 
 
 def real(value: float | None, digits: int = 4) -> str:

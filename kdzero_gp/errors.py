@@ -6,7 +6,7 @@ class KdzeroError(Exception):
 
 
 class ExpressionError(KdzeroError):
-    """A text that is no distiller; ``position`` is the offset of the first character that is wrong."""
+    """A text that is not a distiller; ``position`` is the offset of the first character that is wrong."""
 
     def __init__(self, message: str, position: int | None = None):
         self.position = position

@@ -29,7 +29,7 @@ _BOXES = PairType("boxes")
 def bce_at(student: Tensor, teacher: Tensor) -> Tensor:
     """−Σ over classes of σ(t) log σ(s) + (1 − σ(t)) log(1 − σ(s)).
 
-    Logits N×K×M twice to N×M.
+    Student and teacher logits N×K×M → losses N×M.
     """
     terms = F.binary_cross_entropy_with_logits(student, torch.sigmoid(teacher), reduction="none")
     return terms.sum(dim=1)
@@ -46,7 +46,7 @@ def bce_at(student: Tensor, teacher: Tensor) -> Tensor:
 def qfl_at(student: Tensor, teacher: Tensor) -> Tensor:
     """Σ over classes of |σ(t) − σ(s)| · BCE(σ(t), σ(s)).
 
-    Logits N×K×M twice to N×M.
+    Student and teacher logits N×K×M → losses N×M.
     """
     wanted = torch.sigmoid(teacher)
     terms = F.binary_cross_entropy_with_logits(student, wanted, reduction="none")
@@ -64,7 +64,7 @@ def qfl_at(student: Tensor, teacher: Tensor) -> Tensor:
 def l1_at(student: Tensor, teacher: Tensor) -> Tensor:
     """Σ |s − t| over dimension 1.
 
-    N×C×M twice to N×M.
+    Student and teacher N×C×M → losses N×M.
     """
     return (student - teacher).abs().sum(dim=1)
 
@@ -80,7 +80,7 @@ def l1_at(student: Tensor, teacher: Tensor) -> Tensor:
 def giou_at(student: Tensor, teacher: Tensor) -> Tensor:
     """1 − |s ∩ t| / |s ∪ t| + (|c| − |s ∪ t|) / |c|, c the smallest box around both.
 
-    Boxes N×4×M twice to N×M in [0, 2]; areas are at least 10⁻¹².
+    Student and teacher boxes N×4×M → losses N×M in [0, 2]; areas are at least 10⁻¹².
     """
     inner = torch.minimum(student[:, 2:], teacher[:, 2:]) - torch.maximum(student[:, :2], teacher[:, :2])
     outer = torch.maximum(student[:, 2:], teacher[:, 2:]) - torch.minimum(student[:, :2], teacher[:, :2])
@@ -101,7 +101,7 @@ def giou_at(student: Tensor, teacher: Tensor) -> Tensor:
 def attended_l2_at(student: Tensor, teacher: Tensor) -> Tensor:
     """Σ over channels of c · (s − t)², c = C · softmax(mean |t| over space / 0.5).
 
-    N×C×H×W twice to N×H×W.
+    Student and teacher N×C×H×W → losses N×H×W.
     """
     attention = teacher.shape[1] * torch.softmax(teacher.abs().mean(dim=(2, 3)) / 0.5, dim=1)
     return (attention[:, :, None, None] * (student - teacher).square()).sum(dim=1)

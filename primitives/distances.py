@@ -21,7 +21,7 @@ _COLUMNS = pairs("columns")
 def l1(student: Tensor, teacher: Tensor) -> Tensor:
     """mean |s − t| over all but the batch.
 
-    N×… twice to N.
+    Student and teacher N×… → losses N.
     """
     return (student - teacher).abs().flatten(1).mean(dim=1)
 
@@ -30,7 +30,7 @@ def l1(student: Tensor, teacher: Tensor) -> Tensor:
 def l2(student: Tensor, teacher: Tensor) -> Tensor:
     """mean (s − t)² over all but the batch.
 
-    N×… twice to N.
+    Student and teacher N×… → losses N.
     """
     return (student - teacher).square().flatten(1).mean(dim=1)
 
@@ -44,7 +44,7 @@ def l2(student: Tensor, teacher: Tensor) -> Tensor:
 def l2_rows(student: Tensor, teacher: Tensor) -> Tensor:
     """Σ (s − t)² over space, mean over channels.
 
-    N×C×M or N×C×H×W twice to N.
+    Student and teacher N×C×M or N×C×H×W → losses N.
     """
     return (student - teacher).square().flatten(2).sum(dim=2).mean(dim=1)
 
@@ -53,7 +53,7 @@ def l2_rows(student: Tensor, teacher: Tensor) -> Tensor:
 def smooth_l1(student: Tensor, teacher: Tensor) -> Tensor:
     """mean of ½d² where |d| < 1 and |d| − ½ elsewhere, d = s − t, over all but the batch.
 
-    N×… twice to N.
+    Student and teacher N×… → losses N.
     """
     return F.smooth_l1_loss(student, teacher, reduction="none").flatten(1).mean(dim=1)
 
@@ -69,7 +69,7 @@ def along(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 def cos(student: Tensor, teacher: Tensor) -> Tensor:
     """1 − ⟨s, t⟩ / (‖s‖ ‖t‖ + 10⁻⁸) along dimension 1, mean over the rest.
 
-    N×… twice to N; C×N columns to C; of N×1×H×W along space.
+    Student and teacher N×… → losses N; columns C×N → losses C; N×1×H×W is compared along space.
     """
     student, teacher = along(student, teacher)
     cosine = (student * teacher).sum(dim=1) / (student.norm(dim=1) * teacher.norm(dim=1) + 1e-8)
@@ -86,7 +86,7 @@ def cos(student: Tensor, teacher: Tensor) -> Tensor:
 def pear(student: Tensor, teacher: Tensor) -> Tensor:
     """1 − Pearson correlation along dimension 1, mean over the rest.
 
-    N×… twice to N; C×N columns to C; of N×1×H×W along space.
+    Student and teacher N×… → losses N; columns C×N → losses C; N×1×H×W is compared along space.
     """
     student, teacher = along(student, teacher)
     return cos(student - student.mean(dim=1, keepdim=True), teacher - teacher.mean(dim=1, keepdim=True))
@@ -208,7 +208,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, given: PairType) -> Ten
 def hard(student: Tensor, teacher: Tensor) -> Tensor:
     """−log softmax(s) at argmax t over dimension 1, mean over the rest.
 
-    N×C, N×C×M or N×C×H×W twice to N: cross-entropy with the teacher's decision as the label.
+    Student and teacher N×C, N×C×M or N×C×H×W → losses N: cross-entropy with the teacher's decision as the label.
     """
     losses = F.cross_entropy(student, teacher.argmax(dim=1), reduction="none")
     return losses.flatten(1).mean(dim=1) if losses.dim() > 1 else losses
@@ -224,7 +224,7 @@ def hard(student: Tensor, teacher: Tensor) -> Tensor:
 def cor(student: Tensor, teacher: Tensor) -> Tensor:
     """log₂ Σ |v − 1|^2.02, v the correlation of each feature over the batch.
 
-    N×C twice to 1 value for the batch.
+    Student and teacher N×C → one loss for the batch.
     """
     count = len(student)
     student = student - student.mean(dim=0)
@@ -245,7 +245,7 @@ def cor(student: Tensor, teacher: Tensor) -> Tensor:
 def consecutive(student: Tensor, teacher: Tensor) -> Tensor:
     """Σ |sᵢ − tᵢ| · |sᵢ₊₁ − tᵢ₊₁| over features, for neighbours in the batch.
 
-    N×C twice to N − 1 (at least 1) values.
+    Student and teacher N×C → losses N − 1 (at least 1).
     """
     difference = (student - teacher).abs()
     if len(difference) == 1:
@@ -263,7 +263,7 @@ def consecutive(student: Tensor, teacher: Tensor) -> Tensor:
 def mmd(student: Tensor, teacher: Tensor) -> Tensor:
     """mean k(t, t) + mean k(s, s) − 2 mean k(s, t) over pairs of channels, k(a, b) = ⟨a, b⟩².
 
-    N×C×M or N×C×H×W twice to N; the numbers of channels may differ. Maximum mean discrepancy.
+    Student and teacher N×C×M or N×C×H×W → losses N; the numbers of channels may differ. Maximum mean discrepancy.
     """
     student, teacher = student.flatten(2), teacher.flatten(2)
     if student.shape[2] <= max(student.shape[1], teacher.shape[1]):

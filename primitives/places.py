@@ -113,7 +113,7 @@ _DISTRIBUTIONS = [PairType("map", kind, "C") for kind in ("probability", "log_pr
 def l2_at(student: Tensor, teacher: Tensor) -> Tensor:
     """mean (s − t)² over channels.
 
-    N×C×H×W twice to N×H×W.
+    Student and teacher N×C×H×W → losses N×H×W.
     """
     return (student - teacher).square().mean(dim=1)
 
@@ -129,7 +129,7 @@ def l2_at(student: Tensor, teacher: Tensor) -> Tensor:
 def cos_at(student: Tensor, teacher: Tensor) -> Tensor:
     """1 − ⟨s, t⟩ / (‖s‖ ‖t‖ + 10⁻⁸) over channels.
 
-    N×C×H×W twice to N×H×W.
+    Student and teacher N×C×H×W → losses N×H×W.
     """
     return 1.0 - (student * teacher).sum(dim=1) / (student.norm(dim=1) * teacher.norm(dim=1) + 1e-8)
 

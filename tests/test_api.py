@@ -278,7 +278,7 @@ def test_a_graph_takes_and_gives_back_inputs_by_name():
 REFUSED = {
     "no target": ({"x": torch.zeros(4, 2)}, "without a target"),
     "soft labels": ((torch.zeros(4, 2), torch.full((4, 2), 0.5)), "that are not one-hot"),
-    "a fraction": ((torch.zeros(4, 2), torch.tensor([0, 1, 0.5, 1])), "no whole numbers"),
+    "a fraction": ((torch.zeros(4, 2), torch.tensor([0, 1, 0.5, 1])), "not whole numbers"),
     "negative": ((torch.zeros(4, 2), torch.tensor([0, 1, -1, 1])), "numbered from 0"),
     "lengths": ((torch.zeros(5, 2), torch.zeros(4).long()), "4 targets and inputs of shape"),
     "nan": ((torch.full((4, 2), torch.nan), torch.arange(4)), "not finite"),

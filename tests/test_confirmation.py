@@ -108,7 +108,7 @@ def test_near_twins_do_not_race():
 
 
 def test_the_heat_decides_who_races(raced):
-    """Its best, whatever their fitness; who failed in it does not race, and before it ends nobody is left out."""
+    """Its best, whatever their fitness; who failed in it does not race."""
     folder, settings = raced
     plan = dataclasses.replace(settings.plan, heat=5, race_top=2)
     with Database.open(folder) as database:
@@ -118,7 +118,7 @@ def test_the_heat_decides_who_races(raced):
         settings = dataclasses.replace(settings, plan=plan)
         names = [entry.name for entry in heat(database, settings)]
         assert len(names) == 5
-        assert [e.name for e in entries(database, settings) if e.kind == "evolved"][:2] == names[:2] == fittest[:2]
+        assert [e.name for e in entries(database, settings) if e.kind == "evolved"][:2] == fittest[:2]
         for place, name in enumerate(names):
             metrics = {"accuracy": 0.5 + place / 100, "cross_entropy": 1.0}
             reason = "no loss any more" if place == 4 else ""

@@ -24,7 +24,7 @@ from kdzero_gp.families.agreement import linear_cka
 from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.models import build
 from kdzero_gp.models.taps import Tapped
-from kdzero_gp.proxy.evaluator import Probe, Probed, Train, Trained
+from kdzero_gp.proxy.evaluator import Evaluator, Probe, Probed, Train, Trained
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import check_weights, fitness
 from kdzero_gp.proxy.students import student_builder
@@ -482,17 +482,25 @@ def test_workers_answer_like_this_process_and_survive_what_kills_one(bench, eval
     deadly = Train("import os\nos.kill(os.getpid(), 9)", 1)
     endless = Probe("import time\ntime.sleep(600)", 1)
     bad = Probe(hand_written("1 / 0"), 1)
-    with Executor(tmp_path / "bench.pt", workers=2, timeout=10.0) as executor:
+    with Executor(tmp_path / "bench.pt", workers=2, timeout=6.0) as executor:
         answers = dict(executor.map([*probes, deadly, *trains, endless, bad]))
         assert executor.arrived(wait=False) is None
     assert sorted(answers) == list(range(7))
     for place, request in ((0, probes[0]), (1, probes[1]), (3, trains[0]), (4, trains[1])):
         assert without_cost(answers[place]) == without_cost(evaluator(request))
     assert isinstance(answers[2], Trained) and "SIGKILL" in answers[2].reason and "on two workers" in answers[2].reason
-    assert isinstance(answers[5], Probed) and "took longer than 10 s, on two workers" in answers[5].reason
+    assert isinstance(answers[5], Probed) and "took longer than 6 s, on two workers" in answers[5].reason
     assert "ZeroDivisionError" in answers[6].reason
 
 
 def without_cost(answer):
     """What of an answer has to be reproducible."""
     return {name: value for name, value in vars(answer).items() if name not in COSTS}
+
+
+def test_the_error_is_what_the_deciding_measure_lacks(bench):
+    evaluator = Evaluator(bench, student_builder(bench.student, bench.train.images[:2]))
+    trained = evaluator.train(Train("", 0))
+    assert trained.metrics["error"] == pytest.approx(1.0 - trained.metrics["accuracy"])
+    weights = {"error": 1.0}
+    assert fitness(trained.metrics, {"error": 0.5}, weights) == pytest.approx(trained.metrics["error"] / 0.5)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from kdzero_gp.compiler import canonical, check, digest, parse, zoo
+from kdzero_gp.compiler import canonical, check, digest, parse, terms, zoo
 from kdzero_gp.errors import ExpressionError, ExpressionTypeError, GrammarError, SettingError
 from kdzero_gp.evolution import SPACES, Grammar, Limits, Pending, Score, Search, SearchSettings, Slot
 from kdzero_gp.evolution.search import NEW_HEIGHT
@@ -468,3 +468,30 @@ def test_constants_of_a_space_are_listed_ones():
         for kind, listed in constants.items():
             values = [grammar_of(space).value_of[terminal.name] for terminal in terminals[Slot(kind)]]
             assert values == list(listed)
+
+
+def test_single_terms_come_first_and_then_sums_of_the_best():
+    """Of published methods only, which stand first, some have more; without the option nothing changes."""
+    seeds = [zoo["dkd"], zoo["kd"]]
+    births = births_of(generations=8, population=10, single_terms=3, seeds=seeds)
+    by_generation = collections.defaultdict(list)
+    for birth in births:
+        by_generation[birth.generation].append(birth)
+    for generation in range(3):
+        assert all(len(terms(b.expression)) == 1 for b in by_generation[generation] if b.operator != "zoo")
+    assert {birth.operator for birth in by_generation[3]} == {"sum"}
+    expression = {birth.number: birth.expression for birth in births}
+    summed = [birth for birth in births if birth.operator == "sum"]
+    for birth in summed:
+        parts = [str(term) for parent in birth.parents for term in terms(expression[parent])]
+        assert len(set(birth.parents)) == 2 and digest(birth.expression) == digest(canonical(add_up(parts)))
+    assert any(birth.generation > 3 for birth in summed) and all(birth.generation >= 3 for birth in summed)
+    plain = births_of(generations=8, population=10, seeds=seeds)
+    assert not any(birth.operator == "sum" for birth in plain)
+
+
+def add_up(texts):
+    whole = texts[0]
+    for text in texts[1:]:
+        whole = f"add({whole}, {text})"
+    return parse(whole, None)

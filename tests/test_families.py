@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import kdzero_gp
+from commands import command
 from kdzero_gp import tasks
 from kdzero_gp.engine.batches import Resident
 from kdzero_gp.engine.recipe import Recipe
@@ -20,25 +21,28 @@ HERE = Path(__file__).parent
 TASK = ("--task", "pixels:PIXELS")
 
 
-def command(*arguments):
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
-    program = [sys.executable, "-m", "kdzero_gp", *map(str, arguments)]
-    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+def succeed(*arguments):
+    code, output, errors = command(*arguments)
+    assert code in (0, None), errors or output
+    return output
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
+    """A search in processes of its own, which have to find the family by its module."""
     folder = tmp_path_factory.mktemp("family") / "run"
-    output = command("evolve", *TASK, "--generations", 2, "--pop", 6, "--workers", 1, "--out", folder)
-    return folder, output
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])}
+    evolve = ("evolve", *TASK, "--generations", "2", "--pop", "6", "--workers", "1", "--out", folder)
+    program = [sys.executable, "-m", "kdzero_gp", *map(str, evolve)]
+    done = subprocess.run(program, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, done.stdout
 
 
 def test_a_search_speaks_of_the_familys_measures(run):
     folder, output = run
     assert "right pixels %" in output and "pixel loss" in output and "accuracy" not in output
-    stored = json.loads(command("show", folder, "--json"))
+    stored = json.loads(succeed("show", folder, "--json"))
     raced = {result["name"]: result for result in stored["race"]}
     assert {"kd", "fitnet", "alone"} <= raced.keys()
     assert "sp" in raced and "rkd" not in raced, "only what reads logits or maps fits"
@@ -48,7 +52,7 @@ def test_a_search_speaks_of_the_familys_measures(run):
 def test_the_winner_is_exported_and_shown_on_the_page(run):
     folder, _ = run
     assert "KNOWLEDGE" in (folder / "distiller.py").read_text()
-    command("report", folder)
+    succeed("report", folder)
     page = (folder / "report.html").read_text()
     assert "right pixels" in page and "accuracy" not in page
 
@@ -63,7 +67,7 @@ def test_every_distiller_of_the_run_can_be_read_drawn_and_used(run):
 
 def test_trainings_are_compared_by_the_measure_that_decides(run, tmp_path):
     folder, _ = run
-    output = command("compare", *TASK, "--teacher", "pixels_16", "--teacher-weights", folder / "teacher.safetensors",
+    output = succeed("compare", *TASK, "--teacher", "pixels_16", "--teacher-weights", folder / "teacher.safetensors",
                      "--student", "pixels_2", "--distiller", f"run:{folder}", "--seeds", 2, "--factors", 1,
                      "--epochs", 1, "--set", "crop=pad", "--set", "padding=1", "--workers", 1,
                      "--out", tmp_path / "out")  # fmt: skip

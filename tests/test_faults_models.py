@@ -195,7 +195,7 @@ def test_shards_are_read_by_their_index(tmp_path: Path):
     with pytest.raises(ModelError, match=r"shard model-00002-of-00002\.safetensors .* is missing"):
         load_weights(network(), tmp_path)
     (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ModelError, match="is no index of shards"):
+    with pytest.raises(ModelError, match="is not an index of shards"):
         load_weights(network(), tmp_path)
 
 

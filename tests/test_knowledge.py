@@ -9,11 +9,12 @@ import torch
 import kdzero_gp
 import references
 from kdzero_gp import draw
-from kdzero_gp.compiler import load_source, parse, source_of, verify
+from kdzero_gp.compiler import load_source, parse, source_of
 from kdzero_gp.compiler.lowering import lower
 from kdzero_gp.compiler.shapes import CLASSIFICATION_KNOWLEDGE, KnowledgeSpec, pair_shapes
 from kdzero_gp.errors import ExpressionError, ShapeError
 from primitives import CATALOGUE, PairType
+from verifying import verify
 
 ROOT = Path(kdzero_gp.__file__).parent
 SEGMENTATION = {
@@ -154,7 +155,7 @@ def test_a_pattern_that_could_carry_code_is_refused(pattern):
 
 @pytest.mark.parametrize("spec", [{"ranks": ()}, {"ranks": ("plane",)}, {"kind": "probability"}])
 def test_a_spec_without_sense_is_refused(spec):
-    with pytest.raises(ValueError, match="is no knowledge"):
+    with pytest.raises(ValueError, match="is not a knowledge"):
         KnowledgeSpec(**spec)
 
 

@@ -27,7 +27,8 @@ OTHER = {
     "--student-weights": "s.pt", "--student-tap": ("feat1=layer1", "feat=layer3"), "--knowledge": "logits,feat,feat1",
     "--space": "kdzero", "--magnitude": "absolute", "--seed-zoo": False, "--seed": 5, "--tournament": 3,
     "--sample-ratio": 0.5, "--top-k": 2, "--removal": "worst", "--objectives": "calibrated,memory",
-    "--screens": "none", "--shrink": False, "--random-search": True, "--lanes": 2, "--patience": 4,
+    "--screens": "none", "--shrink": False, "--random-search": True, "--lanes": 2, "--islands": 2, "--patience": 4,
+    "--single-terms": 3,
     "--images": 300, "--validation-images": 200, "--warm-epochs": 0.5, "--proxy-epochs": 1.5,
     "--proxy-trains": "whole", "--surrogate-share": 0.5, "--short-bound": 2.0, "--loss-memory": 9.0,
     "--race-epochs": 2.5, "--heat": 7, "--race-top": 4, "--race-seeds": 7, "--fresh-seeds": 6, "--prune": 3,
@@ -187,8 +188,8 @@ def test_what_is_given_beside_a_file_wins(tmp_path):
         ("seed-zoo = 1", "seed-zoo takes true or false"),
         ('knowledge = "logits"', "knowledge takes a list"),
         ("weight = 3", "weight takes a table"),
-        ("pop = ", "no TOML file"),
-        ("out = 'x'", "no option"),
+        ("pop = ", "not a TOML file"),
+        ("out = 'x'", "not an option"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_refused_in_one_sentence(text, words, tmp_path):
@@ -211,7 +212,7 @@ def test_every_option_of_a_group_exists_and_has_one_group():
 
 def test_the_defaults_of_the_help_are_those_of_the_settings():
     path = Path(cli.__file__).parent / FILE
-    assert path.read_text(encoding="utf-8") == defaults_file(), "run: python -m kdzero_gp.docs"
+    assert path.read_text(encoding="utf-8") == defaults_file(), "run: python docs/generate.py"
 
 
 HELP = """

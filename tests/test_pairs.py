@@ -152,7 +152,9 @@ def test_a_pair_is_searched(teacher, student, images, workplace, monkeypatch, in
 def test_a_teacher_of_the_users_own_may_bring_its_weights(images, workplace):
     named = options(images, "odd_networks:Gremlin", "odd_networks:Bishop")
     without = tuple(part for part in named if part not in ("--teacher-weights", "teacher.safetensors"))
-    succeed("distill", *without, "--distiller", "kd", "--epochs", 1, "--threads", 1, "--out", "student")
+    output = succeed("distill", *without, "--distiller", "kd", "--epochs", 1, "--threads", 1, "--out", "student")
+    result = json.loads((workplace / "student" / "result.json").read_text())
+    assert result["settings"]["teacher_weights"] is None and f"test {100 * result['test']['accuracy']:.2f}" in output
 
 
 class Interrupt(Progress):

@@ -11,6 +11,7 @@ from kdzero_gp.compiler import check, digest, pair_shapes, parse, terms
 from kdzero_gp.search.confirmation import finalists, fresh_seed, winner
 from kdzero_gp.search.prepare import baseline_seed
 from kdzero_gp.search.pruning import (
+    CHECKED,
     PRUNING,
     pruning,
     pruning_seed,
@@ -59,16 +60,18 @@ def raced(tmp_path_factory):
     return folder, settings
 
 
-def ablate(folder, settings, fails=()):
-    """Answer what pruning asks until it asks no more; gives it with the number of distillers that were trained."""
-    trained = 0
+def ablate(folder, settings, fails=(), luck=0.0):
+    """Answer what pruning asks until it asks no more; gives it with the number of distillers that were trained to find
+    cuts. ``luck``: how much better what is smaller is on the seeds that choose the cuts."""
+    trained, chosen_on = 0, pruning_seed(settings.search.seed, settings.plan.race_seeds)
     with Database.open(folder) as database:
         while (found := pruning(database, settings)).todo:
-            trained += len(found.todo)
+            trained += len(found.todo) * (found.seeds[0] < chosen_on)
             for expression in found.todo:
                 for seed in found.seeds:
                     text = str(expression)
-                    metrics = {"accuracy": accuracy(text, seed)}
+                    lucky = luck if seed < chosen_on and digest(expression) != found.before.name else 0.0
+                    metrics = {"accuracy": accuracy(text, seed) + lucky}
                     reason = "destroyed" if text in fails else ""
                     row = StoredMeasurement(PRUNING, digest(expression), seed, 1.0, reason, metrics, (2.0,))
                     database.add_measurement(row, 1.0, 1.0)
@@ -100,6 +103,20 @@ def test_what_gains_nothing_goes_and_the_rest_tells_what_it_gains(raced):
         assert [entry.name for entry in finalists(table, found)][:2] == [found.after.name, found.before.name]
         unconfirmed = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, fresh_seeds=0))
         assert winner(database, unconfirmed) == found.after
+
+
+def test_cuts_that_luck_chose_are_taken_back(raced):
+    folder, settings = raced
+    forget(folder)
+    found, _ = ablate(folder, settings, luck=0.04)
+    assert found.cuts and found.taken_back is not None
+    assert found.after == found.before and found.after.expression == WINNER
+    assert len(found.seeds) == CHECKED * settings.plan.race_seeds
+    assert found.cost[0] == pytest.approx(0.05, abs=0.03), "both terms of worth would have lost some"
+    assert found.contributions.keys() == {GOOD, USELESS, WORDY}
+    (line, *_) = found.lines(settings.family.deciding)
+    assert "taken back since that changes validation accuracy by −" in line and "other seeds" in line
+    forget(folder)
 
 
 def test_a_run_says_what_was_pruned(raced):

@@ -105,7 +105,7 @@ def test_a_wrong_value_gets_one_sentence(changes, message):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("epochs = ", "is no TOML"),
+        ("epochs = ", "is not TOML"),
         ("batch_size = 3\nlearning_rate = 1", "has no epochs"),
         ("epochs = 3\nbatch_size = 3\nlearning_rate = 1\nwarm = 2", "no field 'warm': did you mean warmup"),
     ],
@@ -292,7 +292,7 @@ def test_policies_of_timm_are_applied(tree):
     one, other, again = (next(opened("folder", tree, r).epoch(0, 0)).images for r in (plain, policy, policy))
     assert torch.equal(other, again)
     assert not torch.equal(one, other)
-    with pytest.raises(SettingError, match=r"no policy of timm.*rand-m9"):
+    with pytest.raises(SettingError, match=r"not a policy of timm.*rand-m9"):
         next(opened("folder", tree, dataclasses.replace(plain, augment="wild")).epoch(0, 0))
 
 

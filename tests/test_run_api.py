@@ -15,6 +15,7 @@ import torch
 from click.testing import CliRunner
 
 import kdzero_gp
+from inline_engine import inline
 from kdzero_gp import Run, zoo
 from kdzero_gp.analysis.replay import Replay
 from kdzero_gp.cli import main
@@ -56,7 +57,8 @@ def trained(tmp_path_factory):
     search = SearchSettings(generations=2, population=4, seed=0)
     settings = RunSettings(teacher=default.teacher, student=default.student, plan=plan, search=search)
     folder = tmp_path_factory.mktemp("runs") / "trained"
-    start(folder, settings, Machine(workers=1, device="cpu"))
+    with inline():
+        start(folder, settings, Machine(workers=1, device="cpu"))
     return Run(folder)
 
 

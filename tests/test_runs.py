@@ -32,6 +32,8 @@ from kdzero_gp.cli.tables import race_table, ranking_table
 from kdzero_gp.compiler import terms
 from kdzero_gp.search.config import with_config
 from kdzero_gp.search.options import OPTIONS, settings_from
+from kdzero_gp.tasks import TASKS
+from quick import quick_digits
 
 pytestmark = [
     pytest.mark.timeout(900),
@@ -50,7 +52,7 @@ LEAVING = 8.0
 STARTING = 60.0
 
 
-def started(*arguments, **options):
+def started(*arguments):
     """The command in a process group of its own, as a terminal has it; ``evolve`` with the smaller plan."""
     return subprocess.Popen(
         [*(QUICK if arguments[0] == "evolve" else COMMAND), *map(str, arguments)],
@@ -60,13 +62,12 @@ def started(*arguments, **options):
         text=True,
         start_new_session=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        **options,
     )
 
 
-def finished(*arguments, **options):
+def finished(*arguments):
     """Exit code, standard output and standard error of the command."""
-    process = started(*arguments, **options)
+    process = started(*arguments)
     output, errors = process.communicate(timeout=600)
     return process.returncode, output, errors
 
@@ -307,13 +308,6 @@ def assert_same_run(folder, reference):
     assert (folder / "distiller.py").read_text() == (reference[0] / "distiller.py").read_text()
 
 
-def test_two_workers_find_row_by_row_what_one_finds(reference, tmp_path):
-    folder = tmp_path / "run"
-    code, output, errors = finished(*SMALL, "--workers", 2, "--out", folder)
-    assert code == 0, output + errors
-    assert_same_run(folder, reference)
-
-
 @pytest.mark.parametrize("kill", range(KILLS))
 def test_a_run_that_was_killed_and_resumed_equals_the_uninterrupted_one(reference, tmp_path, kill):
     folder, seconds = tmp_path / "run", reference[3]
@@ -345,8 +339,9 @@ def test_resuming_a_finished_run_repeats_its_end_and_changes_nothing(reference, 
 
 @pytest.mark.parametrize("moment", ["starting", "working"])
 def test_ctrl_c_ends_with_a_hint_and_without_a_traceback_or_workers(unfinished, moment):
-    process = started("resume", unfinished, "--workers", 2)
-    wait_until(lambda: len(children(process.pid)) >= 2, STARTING, "the start of the workers")
+    workers = 2 if moment == "working" else 1
+    process = started("resume", unfinished, "--workers", workers)
+    wait_until(lambda: len(children(process.pid)) >= workers, STARTING, "the start of the workers")
     if moment == "working":
         wait_until(lambda: measured(unfinished), STARTING, "the first evaluation")
         os.killpg(process.pid, signal.SIGSTOP)  # else it might be finished before it is looked at
@@ -365,7 +360,7 @@ def test_ctrl_c_ends_with_a_hint_and_without_a_traceback_or_workers(unfinished, 
     wait_until(lambda: not any(map(alive, workers)), LEAVING, "the end of the workers")
 
 
-def test_no_workers_remain_when_their_parent_is_killed_and_the_run_goes_on(unfinished, reference):
+def test_two_workers_find_what_one_finds_and_none_remain_when_their_parent_is_killed(unfinished, reference):
     process = started("resume", unfinished, "--workers", 2)
     wait_until(lambda: measured(unfinished), STARTING, "the first evaluation")
     workers = children(process.pid)
@@ -388,9 +383,15 @@ def test_an_interrupted_bar_gives_the_cursor_back():
     assert 0 <= hidden < shown
 
 
+@contextlib.contextmanager
 def full_disk(size):
-    """Options that let no file grow beyond ``size`` bytes, as on a full disk."""
-    return {"preexec_fn": lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))}
+    """No file of this process and those that it starts can grow beyond ``size`` bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def assert_one_sentence(code, errors, *words):
@@ -402,14 +403,17 @@ def assert_one_sentence(code, errors, *words):
 
 
 @pytest.mark.parametrize("size, file", [(1_000, "run.sqlite"), (100_000, "proxy_task.pt")])
-def test_a_disk_that_is_full_at_the_start_gives_one_sentence(tmp_path, size, file):
-    code, _, errors = finished(*SMALL, "--out", tmp_path / "run", **full_disk(size))
+def test_a_disk_that_is_full_at_the_start_gives_one_sentence(tmp_path, size, file, monkeypatch):
+    monkeypatch.setitem(TASKS, "digits", quick_digits())
+    with full_disk(size):
+        code, _, errors = command(*SMALL, "--out", tmp_path / "run")
     assert_one_sentence(code, errors, file, "space")
     assert not list(tmp_path.rglob("*.tmp"))
 
 
-def test_a_disk_that_fills_up_gives_one_sentence_and_loses_nothing_that_was_kept(unfinished, reference):
-    code, _, errors = finished("resume", unfinished, **full_disk(65_536))
+def test_a_disk_that_fills_up_gives_one_sentence_and_loses_nothing_that_was_kept(unfinished, reference, inline_workers):
+    with full_disk(65_536):
+        code, _, errors = command("resume", unfinished)
     assert_one_sentence(code, errors, "run.sqlite", "space")
     kept, expected = rows(unfinished)["measurements"], rows(reference[0])["measurements"]
     assert kept and all(measurement in expected for measurement in kept)  # they are kept as they arrive
@@ -476,7 +480,7 @@ def test_a_folder_that_holds_something_is_left_as_it_is(reference, tmp_path):
     run = shutil.copytree(reference[0], tmp_path / "run")
     before = content(tmp_path)
     code, _, errors = command("evolve", "--out", tmp_path / "foreign")
-    assert_one_sentence(code, errors, "is no run of kdzero-gp", "--out")
+    assert_one_sentence(code, errors, "is not a run of kdzero-gp", "--out")
     code, _, errors = command("evolve", "--out", run)
     assert_one_sentence(code, errors, "already holds a run", f"kdzero-gp resume {run}")
     code, _, errors = command("evolve", "--out", tmp_path / "foreign" / "thesis.txt")

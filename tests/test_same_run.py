@@ -58,13 +58,14 @@ class Workers:
         return key, made_up(request)
 
 
-def search(folder, workers, lanes, births=60, seed=0):
+def search(folder, workers, lanes, births=60, seed=0, islands=1):
     """Carry out a search in a folder, or go on with one; its rows in the order in which they came."""
-    run = RunSettings(teacher="t", student="s", search=SearchSettings(births // 6, 6, seed, lanes=lanes))
+    evolution = SearchSettings(births // 6 // islands, 6, seed, lanes=lanes, islands=islands)
+    run = RunSettings(teacher="t", student="s", search=evolution)
     if not (folder / "run.sqlite").exists():
         Database.create(folder, {"settings": run.as_dict()}).close()
     with Database.open(folder) as database:
-        run = extend(database, RunSettings.from_dict(database.fact("settings")), births // 6)
+        run = extend(database, RunSettings.from_dict(database.fact("settings")), evolution.generations)
         judge = CandidateQueue(run, database, workers, BASELINE, BASELINE, str, steps=80)
         keep = lambda b: database.add_births([StoredBirth(  # noqa: E731
             b.number, b.generation, b.operator, b.parents, str(b.expression), b.digest, b.duplicate_of)])  # fmt: skip
@@ -77,6 +78,15 @@ def search(folder, workers, lanes, births=60, seed=0):
 def assert_equal(found, expected):
     assert found[:2] == expected[:2]
     np.testing.assert_array_equal(found[2], expected[2])
+
+
+@pytest.mark.parametrize("parts", [(), (40, 9)])
+def test_islands_find_the_same_rows_with_any_workers_interrupted_and_extended(tmp_path_factory, parts):
+    whole, other = tmp_path_factory.mktemp("whole"), tmp_path_factory.mktemp("other")
+    expected = search(whole, Workers(1, 0), 2, births=84, islands=2)
+    for left in parts:
+        search(other, Workers(3, left, left), 2, births=60, islands=2)
+    assert_equal(search(other, Workers(5, 7), 2, births=84, islands=2), expected)
 
 
 @pytest.mark.parametrize("lanes", [1, 5, 20])

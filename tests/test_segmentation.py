@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from kdzero_gp import tasks
 from kdzero_gp.data.dataset import Dataset
@@ -14,6 +13,7 @@ from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import DataError
 from kdzero_gp.families.segmentation import SEGMENTATION, scores
 from label_maps import write
+from tiny_segmentation import Own
 
 LOAD = tasks.get("segmentation").load
 
@@ -64,21 +64,9 @@ def test_label_maps_move_with_windows_and_flips(dataset):
     assert red > (batch.images[:, 0] - batch.images[:, 2])[batch.labels == 2].mean() + 1
 
 
-class Own(nn.Module):
-    """A user's network, whose last layer enlarges."""
-
-    def __init__(self, classes):
-        super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
-        self.head = nn.Sequential(nn.Conv2d(8, classes, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
-
-    def forward(self, images):
-        return self.head(self.body(images))
-
-
 @pytest.mark.parametrize(
     "name, size", [("segmenter_4", (8, 10)), ("deeplabv3plus_mobilenet_v2", (8, 10)),
-                   ("lraspp_mobilenet_v3_large", (4, 5)), ("test_segmentation:Own", (16, 20))],
+                   ("lraspp_mobilenet_v3_large", (4, 5)), ("tiny_segmentation:Own", (16, 20))],
 )  # fmt: skip
 def test_logits_are_read_before_they_are_enlarged(name, size):
     network = Own(5) if ":" in name else SEGMENTATION.build(name, 5, 3)

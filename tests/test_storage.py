@@ -1,5 +1,6 @@
 """A run's database keeps what it was given, never changes its past, and says in one sentence what is wrong with it."""
 
+import contextlib
 import dataclasses
 import math
 import os
@@ -10,9 +11,10 @@ import sys
 import pytest
 
 from kdzero_gp.errors import RunError
-from kdzero_gp.search import storage
+from kdzero_gp.search import connection, storage
+from kdzero_gp.search.connection import LOCK
 from kdzero_gp.search.migration import OLDEST
-from kdzero_gp.search.storage import DATABASE, LOCK, Database, Status, StoredBirth, StoredEvaluation, StoredMeasurement
+from kdzero_gp.search.storage import DATABASE, Database, Status, StoredBirth, StoredEvaluation, StoredMeasurement
 
 BIRTH = StoredBirth(0, 0, "random", (), "times(no(l2(feat)), 1)", "ab12", None)
 CHILD = StoredBirth(1, 0, "crossover", (0, 0), "times(no(l1(feat)), 0.1)", "cd34", None)
@@ -166,7 +168,7 @@ def test_a_damaged_page_is_named_when_it_is_read(tmp_path, fails):
     whole[4096:] = os.urandom(len(whole) - 4096)
     path.write_bytes(bytes(whole))
     with Database.read(tmp_path) as database:
-        fails(DATABASE, database.births)
+        fails("restore a copy of it", database.births)
 
 
 def test_a_folder_that_must_not_be_written_is_named(tmp_path, fails, monkeypatch):
@@ -176,6 +178,31 @@ def test_a_folder_that_must_not_be_written_is_named(tmp_path, fails, monkeypatch
     # root may write everywhere, so the system's refusal is played
     monkeypatch.setattr(os, "open", refuse)
     fails("permissions", Database.create, tmp_path)
+
+
+def test_a_run_can_be_read_where_nothing_can_be_written(tmp_path, fails, monkeypatch):
+    """As on a read-only file system, which refuses root, too."""
+    with Database.create(tmp_path) as writer:
+        writer.add_births([BIRTH])
+        assert (tmp_path / f"{DATABASE}-wal").stat().st_size, "the birth has to stand in the file that is written ahead"
+        before = content(tmp_path)
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+        with Database.read(tmp_path) as reader:
+            assert reader.births() == [BIRTH]
+    assert content(tmp_path).keys() <= before.keys()
+    (tmp_path / DATABASE).write_bytes(b"no database" * 100)
+    fails("is damaged", Database.read, tmp_path)
+
+
+def test_a_program_that_writes_is_named_after_a_while(database, tmp_path, fails, monkeypatch):
+    monkeypatch.setattr(connection, "BUSY_SECONDS", 0.05)
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        database._connection.execute("PRAGMA busy_timeout = 50")
+        fails("is locked; close the program that writes to it, then resume", database.set_fact, "x", 1)
+        with Database.read(tmp_path) as reader:  # reading goes on
+            assert reader.births() == []
+    database.set_fact("x", 1)
 
 
 # --- one writer, any number of readers ----------------------------------------------------------------------

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from scipy.linalg import cho_factor, cho_solve
 from scipy.stats import norm, spearmanr
 
-from kdzero_gp.proxy.surrogate import DIRECTION_SCALE, LEAST_KNOWN, LENGTH_SCALE, NOISE, OPTIMISM, predict
+from kdzero_gp.proxy.surrogate import (
+    DIRECTION_SCALE,
+    LEAST_KNOWN,
+    LENGTH_SCALE,
+    MOST_SMOOTHED,
+    NOISE,
+    OPTIMISM,
+    predict,
+    smoothed,
+)
 
 WIDTH = 64
 
@@ -76,3 +85,17 @@ def test_a_score_is_finite_whatever_is_known(seed, count, size):
     known = size * generator.standard_normal((count, 3)).round()  # many equal ones, and some that are 0
     found = predict(known[0], known, generator.integers(0, 3, count).astype(float))
     assert math.isfinite(found.score) and 0 <= found.fitness <= 2
+
+
+def test_smoothing_takes_the_luck_out_of_one_training():
+    """The order of the fittest by their neighbours, too, is nearer to the truth than that by one noisy number each."""
+    gains = []
+    for seed in range(5):
+        known, truth = distillers(300, seed)
+        noisy = truth + np.random.default_rng(seed).normal(0, truth.std(), 300)
+        order = smoothed(known, noisy)
+        assert sorted(order) == sorted(np.argsort(noisy)[:MOST_SMOOTHED])
+        one, other = ([truth[place] for place in places[:20]] for places in (np.argsort(noisy), order))
+        gains.append(np.mean(one) - np.mean(other))
+    assert np.mean(gains) > 0.2 * truth.std() and min(gains) > 0, gains
+    assert smoothed(known[:10], noisy[:10]) == np.argsort(noisy[:10]).tolist(), "too few to listen to neighbours"

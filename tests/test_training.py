@@ -312,16 +312,25 @@ def test_a_training_leaves_the_teacher_as_it_is(pair, teacher, crop, monkeypatch
     assert same(network.network.state_dict(), load_file(teacher))
 
 
-@pytest.mark.parametrize("changes", [{"crop": "pad"}, {"mixup": 0.2}])
-def test_the_teacher_is_live_where_images_change(pair, changes, tmp_path):
+@pytest.mark.parametrize("changes", [{}, {"crop": "pad"}, {"mixup": 0.2}])
+def test_the_teacher_is_live_where_images_change(pair, changes, monkeypatch, tmp_path):
     if "mixup" in changes:
         pytest.importorskip("timm")
-    trainer(pair, load_recipe("short", "digits", changes=changes), "times(no(l2(emb)), 1)", keep=False, folder=tmp_path)
+    recipe = load_recipe("short", "digits", changes=changes)
+    used, _ = trainer(pair, recipe, "times(no(l2(emb)), 1)", keep=not changes, folder=tmp_path)
+    asked, ask = [], teachers.ask
+    monkeypatch.setattr(teachers, "ask", lambda *given: (asked.append(len(given[1])), ask(*given))[1])
+    used.epoch(0, 0, lambda *step: None)
+    assert len(asked) == (used.batches.steps if changes else 0)
 
 
 def test_kept_outputs_are_bounded(pair, monkeypatch, tmp_path):
-    monkeypatch.setattr(teachers, "KEPT_BYTES", 600 * 4 * 32 - 1)
-    trainer(pair, load_recipe("short", "digits"), "times(no(l2(emb)), 1)", keep=False, folder=tmp_path)
+    needed = 600 * 4 * 32
+    for bound in (needed - 1, needed):
+        monkeypatch.setattr(teachers, "KEPT_BYTES", bound)
+        recipe = load_recipe("short", "digits")
+        trainer(pair, recipe, "times(no(l2(emb)), 1)", keep=bound == needed, folder=tmp_path)
+        assert (tmp_path / "teacher.pt").exists() == (bound == needed)
 
 
 def test_mixed_images_train_on_mixed_labels(pair, tmp_path):
@@ -411,7 +420,7 @@ def test_a_file_of_a_training_says_what_its_numbers_mean():
     ("text", "message"),
     [
         ("zoo:kdd", "the zoo has no 'kdd'"),
-        ("kdd", "no file, expression or zoo:NAME"),
+        ("kdd", "not a file, an expression or zoo:NAME"),
         ("missing.py", "cannot be read"),
         ("run:nowhere", "does not name a run"),
         ("times(no(l2(feet)), 1)", "feet"),
@@ -430,8 +439,8 @@ def test_what_is_no_distiller_gets_one_sentence(pair, text, message, tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("nonsense(", "is no distiller (SyntaxError"),
-        ("x = 1", "is no distiller (KeyError"),
+        ("nonsense(", "is not a distiller (SyntaxError"),
+        ("x = 1", "is not a distiller (KeyError"),
         ("class Distiller: pass", "has no 'KNOWLEDGE'"),
         ("from torch import nn\nclass Distiller(nn.Module): pass", "has no 'KNOWLEDGE'"),
     ],
@@ -475,7 +484,7 @@ def test_a_folder_of_something_else_is_left_alone(pair, tmp_path):
     with pytest.raises(RunError, match="holds no training of kdzero-gp; choose another --out"):
         training.train("digits", "digits_cnn_2", out=foreign, machine=ONE)
     (foreign / "settings.json").write_text("{}")
-    with pytest.raises(RunError, match="is no settings file of kdzero-gp"):
+    with pytest.raises(RunError, match="is not a settings file of kdzero-gp"):
         training.train("digits", "digits_cnn_2", out=foreign, machine=ONE)
     assert {path.name for path in foreign.iterdir()} == {"thesis.tex", "settings.json"}
 

@@ -72,6 +72,8 @@ def test_the_page_runs_as_it_is_written(page, tmp_path):
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-4000:]
+    for page_of_run in tmp_path.glob("*/report.html"):
+        assert page_of_run.read_text().count('class="shown"') >= 4 * 4, "pictures of four images beside their truth"
     print(done.stdout)
 
 

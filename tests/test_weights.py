@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from kdzero_gp import models
-from kdzero_gp.errors import ModelError
+from kdzero_gp.errors import ModelError, RunError
 from kdzero_gp.models.weights import load_weights, save_weights
 
 
@@ -54,7 +54,7 @@ def test_saving_keeps_the_old_file_when_it_fails(tmp_path: Path, monkeypatch: py
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("kdzero_gp.models.weights.save_file", full)
-    with pytest.raises(ModelError, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         save_weights(network(), path)
     assert [file.read_text() for file in tmp_path.iterdir()] == ["old"]
 
@@ -125,10 +125,10 @@ def test_files_without_weights_are_refused(tmp_path: Path):
 
     refused("missing.pth", "does not exist")
     refused("", "is a folder")
-    (tmp_path / "text.pth").write_text("hello, this is no weights file")
-    refused("text.pth", "no weights file")
+    (tmp_path / "text.pth").write_text("hello, this is not a weights file")
+    refused("text.pth", "not a weights file")
     (tmp_path / "empty.pth").touch()
-    refused("empty.pth", "no weights file")
+    refused("empty.pth", "not a weights file")
     torch.save([1, 2], tmp_path / "list.pth")
     refused("list.pth", "holds a list and no state dict")
     torch.save({"epoch": 3}, tmp_path / "epoch.pth")
@@ -136,7 +136,7 @@ def test_files_without_weights_are_refused(tmp_path: Path):
     save_weights(network(), tmp_path / "cut.safetensors")
     content = (tmp_path / "cut.safetensors").read_bytes()
     (tmp_path / "cut.safetensors").write_bytes(content[: len(content) // 2])
-    refused("cut.safetensors", "no weights file")
+    refused("cut.safetensors", "not a weights file")
 
 
 def test_loading_runs_no_code_from_the_file(tmp_path: Path):

@@ -1,6 +1,9 @@
-"""The segmentation task with a plan of seconds, named on the command line as ``tiny_segmentation:TINY``."""
+"""The segmentation task with a plan of seconds, named on the command line as ``tiny_segmentation:TINY``; and a
+segmenter of a user's own."""
 
 from dataclasses import replace
+
+from torch import nn
 
 from kdzero_gp.tasks import TASKS
 from kdzero_gp.tasks.plan import annealed
@@ -21,3 +24,15 @@ TINY = replace(
         race_seeds=2, race_zoo=1, zoo_factors=(1.0,), baseline_seeds=2, crop=24,
     ),
 )  # fmt: skip
+
+
+class Own(nn.Module):
+    """A user's segmenter, whose last layer enlarges."""
+
+    def __init__(self, classes):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head = nn.Sequential(nn.Conv2d(8, classes, 1), nn.Upsample(scale_factor=2, mode="bilinear"))
+
+    def forward(self, images):
+        return self.head(self.body(images))

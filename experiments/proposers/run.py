@@ -44,6 +44,7 @@ def _module(path):
 
 
 SEARCH_QUALITY = _module(HERE.parent / "search_quality" / "run.py")
+IN_PROCESS = _module(HERE.parent / "scaling" / "in_process.py")
 
 
 class Searched(Work):
@@ -57,7 +58,7 @@ class Searched(Work):
     def _race(self):
         """Nothing."""
 
-    _confirm = _race
+    _prune = _confirm = _race
 
     def guest(self):
         seed = self.settings.search.seed
@@ -92,14 +93,14 @@ def _timed(connect, path):
     return connected
 
 
-def settings_of(arm, seed, births, llm):
-    """A search's settings: the task's own."""
+def settings_of(arm, seed, births, epochs, llm):
+    """A search's settings: the task's own, with proxies of so many epochs (None: the task's)."""
     whole = settings_from({"task": "digits", "seed": seed, "pop": POPULATION, "generations": births // POPULATION,
-                           "seed_zoo": False})  # fmt: skip
+                           "seed_zoo": False, "proxy_epochs": epochs})  # fmt: skip
     return replace(whole, llm=llm) if "model" in arm else whole
 
 
-def searched(folder, arm, settings, like, machine):
+def searched(folder, arm, settings, like, workers):
     """Carry out one search, or go on with it, on the pair that is prepared in ``like``."""
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / DATABASE).exists():
@@ -109,8 +110,10 @@ def searched(folder, arm, settings, like, machine):
         Database.create(folder, {"settings": settings.as_dict(), "versions": {}}).close()
     with Database.open(folder) as database:
         if not database.fact("finished"):
-            work = Searched(folder, database, settings, machine, Progress())
+            work = Searched(folder, database, settings, Machine("cpu", workers or 1), Progress())
             work.arm = arm
+            if not workers:
+                work.engine = IN_PROCESS.InProcess
             work.run()
 
 
@@ -160,7 +163,8 @@ def main():
     parser.add_argument("--seeds", type=int, nargs="*", default=list(range(8)))
     parser.add_argument("--births", type=int, default=600)
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS)
-    parser.add_argument("--workers", type=int)
+    parser.add_argument("--proxy-epochs", type=float, help="[default: the task's]")
+    parser.add_argument("--workers", type=int, default=0, help="processes; 0 trains in this one")
     parser.add_argument("--work", type=Path, required=True, help="where the runs are kept")
     parser.add_argument("--url", help="of another model's server")
     parser.add_argument("--model", default="SmolLM2-135M-Instruct")
@@ -174,7 +178,7 @@ def main():
         if not any(row["arm"] == arm and row["seed"] == seed for row in rows)
     ]  # fmt: skip
     running = None
-    if todo and given.url is None:
+    if given.url is None and any("model" in arm for _, arm in todo):
         from server import serve
 
         running, given.url = serve()
@@ -182,8 +186,14 @@ def main():
         llm = ModelSettings(given.url, given.model, given.key_env, SHARE, timeout=600.0)
         folder = given.work / f"{arm.replace(' ', '-')}-{seed}"
         like = given.work / f"{given.arms[0].replace(' ', '-')}-{seed}"
-        searched(folder, arm, settings_of(arm, seed, given.births, llm), like, Machine("cpu", given.workers))
-        row = {"arm": arm, "seed": seed, "model": given.model if "model" in arm else None, **measured(folder)}
+        searched(folder, arm, settings_of(arm, seed, given.births, given.proxy_epochs, llm), like, given.workers)
+        row = {
+            "arm": arm,
+            "seed": seed,
+            "proxy_epochs": given.proxy_epochs,
+            "model": given.model if "model" in arm else None,
+            **measured(folder),
+        }
         rows.append(row)
         with given.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")

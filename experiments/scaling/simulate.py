@@ -19,14 +19,15 @@ from types import SimpleNamespace
 
 from kdzero_gp.evolution import Pending
 from kdzero_gp.evolution.clock import VirtualClock
+from kdzero_gp.workers.dispatch import BACKUP_FACTOR, BACKUP_SECONDS, URGENT_FACTOR
 
 HERE = Path(__file__).parent
 PROBE, TRAIN, TRAINED, UNITS = 0.3, 4.0, 0.2, 14.0
 # Coefficients of variation of one cost on one machine, and of the machines' speeds.
 SAME, MIXED = (0.1, 0.0), (0.1, 0.3)
-# A straggler takes so many times as long; a copy is begun after so many times the usual time where a worker is idle,
-# and later in any case, as the dispatcher does it.
-SLOW, BACKUP, URGENT = 10.0, 3.0, 6.0
+# A straggler takes so many times as long; a copy is begun as the dispatcher does it: after so many times the usual time
+# where a worker is idle, later in any case, never before so many seconds.
+SLOW, BACKUP, URGENT, LEAST = 10.0, BACKUP_FACTOR, URGENT_FACTOR, BACKUP_SECONDS
 
 
 class Machines:
@@ -36,27 +37,29 @@ class Machines:
         self.random, self.copies, self.stragglers, self.spread = random.Random(seed), copies, stragglers, spread[0]
         self.speeds = [max(0.3, self.random.gauss(1.0, spread[1])) for _ in range(count)]
         self.idle, self.queue, self.events, self.now, self.used = deque(range(count)), deque(), [], 0.0, 0.0
-        self.late, self.order = deque(), itertools.count()
+        # copies that are due: of what takes very long, and of what takes long, for workers that have nothing else to do
+        self.late, self.spare, self.order = deque(), deque(), itertools.count()
 
     def ask(self, job):
         self.queue.append(job)
         self._hand_out()
 
     def _hand_out(self):
-        while self.idle and (self.late or self.queue):
-            job = (self.late or self.queue).popleft()
-            if not job.done:
+        while self.idle and (self.late or self.queue or self.spare):
+            waiting = self.late or self.queue or self.spare
+            job = waiting.popleft()
+            if not job.done and (waiting is self.queue or job.copies == 1):
                 self._begin(self.idle.popleft(), job)
 
     def _begin(self, worker, job):
         seconds = job.seconds * max(0.2, self.random.gauss(1.0, self.spread)) / self.speeds[worker]
         seconds *= SLOW if self.random.random() < self.stragglers else 1.0
         job.copies += 1
-        job.began = self.now if job.copies == 1 else job.began
         heapq.heappush(self.events, (self.now + seconds, next(self.order), worker, job))
         if self.copies and job.copies == 1:
-            for factor in (BACKUP, URGENT):
-                heapq.heappush(self.events, (self.now + factor * job.seconds, next(self.order), None, job))
+            for factor, urgent in ((BACKUP, False), (URGENT, True)):
+                due = self.now + max(LEAST, factor * job.seconds)
+                heapq.heappush(self.events, (due, next(self.order), None, (job, urgent)))
 
     def step(self, until=None):
         """The next thing that happens, or nothing until a moment."""
@@ -65,11 +68,10 @@ class Machines:
             return False
         self.now, _, worker, job = heapq.heappop(self.events)
         if worker is None:
+            job, urgent = job
             if not job.done and job.copies == 1:
-                if self.idle:
-                    self._begin(self.idle.popleft(), job)
-                elif self.now >= job.began + (BACKUP + URGENT) / 2 * job.seconds and job not in self.late:
-                    self.late.append(job)
+                (self.late if urgent else self.spare).append(job)
+            self._hand_out()
             return True
         self.idle.append(worker)
         if not job.done:
@@ -80,8 +82,8 @@ class Machines:
         return True
 
 
-def efficiency(workers, lanes, spread, stragglers=0.0, copies=False, driver=0.0, births=None, seed=0):
-    """The share of the workers' time that was of use, in the middle of a search."""
+def simulated(workers, lanes, spread, stragglers=0.0, copies=False, driver=0.0, births=None, seed=0):
+    """The share of the workers' time that was of use, in the middle of a search, and the seconds of the whole."""
     machines, clock, chance = Machines(workers, spread, stragglers, copies, seed), VirtualClock(), random.Random(seed)
     births = births or max(2000, 30 * lanes)
     number, marks = 0, {}
@@ -113,26 +115,34 @@ def efficiency(workers, lanes, spread, stragglers=0.0, copies=False, driver=0.0,
         pending.score()
     (begin, before), (end, after) = (marks[n] for n in sorted(marks))
     # a machine of speed s does s seconds of work a second
-    return round((after - before) / (sum(machines.speeds) * (end - begin)), 3)
+    return round((after - before) / (sum(machines.speeds) * (end - begin)), 3), machines.now
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--driver", type=float, default=0.002, help="seconds that the driver takes for a birth")
     parser.add_argument("--cases", nargs="+")
+    parser.add_argument("--workers", nargs="+", type=int, default=[5, 64, 1000])
+    parser.add_argument("--births", type=int, help="for each lane [default: 30, at least 2,000 in all]")
     given = parser.parse_args()
     cases = {
         "same machines": {"spread": SAME}, "mixed machines": {"spread": MIXED},
         "mixed, 1 % ten times as long": {"spread": MIXED, "stragglers": 0.01},
         "mixed, 1 % ten times as long, copies": {"spread": MIXED, "stragglers": 0.01, "copies": True},
     }  # fmt: skip
-    rows = []
+    output = HERE / "simulated.json"
+    known = json.loads(output.read_text()) if output.exists() else []
+    rows = {(row["machines"], row["workers"], row["driver_seconds"]): row for row in known}
     cases = {name: cases[name] for name in given.cases or cases}
-    for (name, options), workers, driver in itertools.product(cases.items(), (5, 64, 1000), (0.0, given.driver)):
-        found = {f"{k} N": efficiency(workers, k * workers, driver=driver, **options) for k in (1, 2, 4)}
-        rows.append({"machines": name, "workers": workers, "driver_seconds": driver, "efficiency_by_lanes": found})
+    for (name, options), workers, driver in itertools.product(cases.items(), given.workers, (0.0, given.driver)):
+        found = {}
+        for k in (1, 2, 4):
+            births = max(2000, given.births * k * workers) if given.births else None
+            found[f"{k} N"] = simulated(workers, k * workers, driver=driver, births=births, **options)[0]
+        row = {"machines": name, "workers": workers, "driver_seconds": driver, "efficiency_by_lanes": found}
+        rows[name, workers, driver] = row
         print(name, workers, driver, found, flush=True)
-    (HERE / "simulated.json").write_text(json.dumps(rows, indent=1) + "\n")
+        output.write_text(json.dumps(list(rows.values()), indent=1) + "\n")
 
 
 if __name__ == "__main__":

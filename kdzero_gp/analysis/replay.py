@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from kdzero_gp.analysis import markup
 from kdzero_gp.draw.style import FONT
-from kdzero_gp.engine.machine import Machine
+from kdzero_gp.engine.machine import Machine, computing_as
 from kdzero_gp.errors import RunError
 from kdzero_gp.proxy.evaluator import Evaluator, Train, Trained
 from kdzero_gp.proxy.students import student_builder
@@ -158,11 +158,6 @@ def replay(
 
 def _run(bench: ProxyTask, request: Train, device: str) -> tuple[_Recording, Trained]:
     """Evaluate with one thread, as workers do, and leave torch's generator and threads as they were."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng():
-            evaluator = _Recording(bench, device)
-            return evaluator, evaluator.train(request)
-    finally:
-        torch.set_num_threads(threads)
+    with computing_as(1), torch.random.fork_rng():
+        evaluator = _Recording(bench, device)
+        return evaluator, evaluator.train(request)

@@ -24,12 +24,13 @@ from kdzero_gp.language_model.proposer import ModelProposer
 from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.search.candidates import counts_of, front, screen_rows
 from kdzero_gp.search.confirmation import confirmation, verdict, winner
+from kdzero_gp.search.connection import undamaged
 from kdzero_gp.search.model import ACCOUNT
 from kdzero_gp.search.pruning import Pruning, pruning
 from kdzero_gp.search.race import RaceResult, standings, tuned_zoo
 from kdzero_gp.search.ranking import Ranked, by_size, ranking
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation, undamaged
+from kdzero_gp.search.storage import SCHEMA_VERSION, Database, Status, StoredBirth, StoredEvaluation
 from kdzero_gp.training.verdict import Verdict
 from primitives import PairType
 

@@ -76,9 +76,10 @@ def distill(
     Networks and data are as in ``evolve``. A distiller of a run brings the run's task, data, networks, taps and
     weights, as far as they are not given; a task's own teacher is trained first where it has no weights. ``more`` are
     ``teacher_weights``, ``student_weights``, ``teacher_mean``, ``teacher_std``, ``student_mean``, ``student_std``,
-    ``teacher_taps``, ``student_taps``, ``validate``, ``task``, ``family``, ``classes``, ``device``, ``threads``,
-    ``precision``, ``readers``, and fields of the recipe, such as ``epochs``. The same call goes on where an interrupted
-    one stopped. Raises KdzeroError.
+    ``teacher_taps``, ``student_taps``, ``shadow`` (``teacher`` or ``student``: on whose maps a second class head takes
+    part), ``validate``, ``task``, ``family``, ``classes``, ``device``, ``threads``, ``precision``, ``readers``, and
+    fields of the recipe, such as ``epochs``. The same call goes on where an interrupted one stopped. Raises
+    KdzeroError.
 
     Example: ``kdzero_gp.distill(teacher, SmallNet, run.best, train_set, epochs=30).student``.
     """
@@ -196,7 +197,8 @@ def _tell_length(run: Run, pair: trainings.Pair, progress: Progress) -> None:
 _MACHINE = ("device", "workers", "threads", "precision", "readers")
 _STATISTICS = ("teacher_mean", "teacher_std", "student_mean", "student_std")
 _PAIR = (
-    "teacher_weights", "student_weights", "teacher_taps", "student_taps", "validate", "channels", *_STATISTICS
+    "teacher_weights", "student_weights", "teacher_taps", "student_taps", "validate", "channels", "shadow",
+    *_STATISTICS,
 )  # fmt: skip
 
 

@@ -1,5 +1,5 @@
 """The defaults that the help of a search shows. They follow from tasks and settings, which load torch, so that
-``python -m kdzero_gp.docs`` writes them into a file that is read in no time."""
+``python docs/generate.py`` writes them into a file that is read in no time."""
 
 from __future__ import annotations
 

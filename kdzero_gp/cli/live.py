@@ -82,7 +82,7 @@ def watch(folder: Path, console: Console, every: float = 1.0, tensorboard: Path 
     """Show a run until it is finished or Ctrl-C is pressed: redrawn ``every`` so many seconds in a terminal, a line
     now and then elsewhere. ``tensorboard`` is a folder for event files with every birth's scalars.
 
-    Raises ``RunError`` where there is no run and ``SettingError`` for a period that is no positive number or where
+    Raises ``RunError`` where there is no run and ``SettingError`` for a period that is not a positive number or where
     TensorBoard is not installed.
     """
     if not 0 < every < math.inf:
@@ -105,7 +105,7 @@ def watch(folder: Path, console: Console, every: float = 1.0, tensorboard: Path 
 def total_births(database: Database) -> int:
     """How many births the run may have."""
     search = RunSettings.from_dict(database.fact("settings")).search
-    return search.generations * search.population
+    return search.births
 
 
 def _read(watched: Watched, writer: Any) -> None:

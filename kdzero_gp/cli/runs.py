@@ -22,16 +22,22 @@ SHRUNK = 12
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
+@click.argument("folders", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--top", type=int, default=10, show_default=True, help="How many distillers of the search to list.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def show(folder: Path, top: int, as_json: bool) -> None:
-    """The ranking of a run, finished or not, with the published methods in the same table."""
+def show(folders: tuple[Path, ...], top: int, as_json: bool) -> None:
+    """The ranking of a run, finished or not, with the published methods in the same table; of several runs of one pair
+    the best of all in one ranking."""
     from kdzero_gp.analysis.run import StoredRun
 
     if top < 1:
         raise SettingError(f"--top must be at least 1, got {top}")
-    run = StoredRun(folder)
+    if len(folders) > 1:
+        from kdzero_gp.cli.several import show_several
+
+        show_several(folders, top, as_json)
+        return
+    run = StoredRun(folders[0])
     if as_json:
         click.echo(json.dumps(_as_data(run, top), indent=1, default=list))
     else:

@@ -8,7 +8,6 @@ from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, KnowledgeSpec
 from kdzero_gp.compiler.loading import DistillerModule, compile_distiller, export, load_source, source_of
 from kdzero_gp.compiler.parsing import parse
 from kdzero_gp.compiler.shapes import PairShapes, pair_shapes
-from kdzero_gp.compiler.verifying import verify
 from kdzero_gp.compiler.zoo import Zoo, ZooEntry, zoo
 
 __all__ = [
@@ -32,6 +31,5 @@ __all__ = [
     "source_of",
     "terms",
     "type_of",
-    "verify",
     "zoo",
 ]

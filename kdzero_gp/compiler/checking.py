@@ -106,7 +106,7 @@ def explain_mismatch(operation: Operation, given: list[ValueType]) -> str:
     ranks = sorted({first.rank for first in firsts if isinstance(first, PairType)})
     first = given[0]
     if isinstance(first, PairType) and first.rank in ranks:
-        return f"{operation.name} changes nothing or has no meaning on {got}"
+        return f"{operation.name} is not defined for {got}: it would change nothing or have no meaning"
     wanted = " or ".join(dict.fromkeys(ranks)) or " or ".join(str(first) for first in sorted(firsts, key=str))
     return f"{operation.name} is defined for {wanted}, got {got}"
 

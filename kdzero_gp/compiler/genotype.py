@@ -83,5 +83,5 @@ def _one_of(name: str, known: dict[str, str], what: str) -> str:
 def _constant(value: float, listed: tuple[float, ...], what: str) -> None:
     if value not in listed:
         raise GenotypeError(
-            f"{value!r} is no {what} of the paper; choose one of {', '.join(f'{number:g}' for number in listed)}"
+            f"{value!r} is not a {what} of the paper; choose one of {', '.join(f'{number:g}' for number in listed)}"
         )

@@ -27,7 +27,7 @@ class KnowledgeSpec:
     def __post_init__(self) -> None:
         if not self.ranks or any(rank not in SIZES for rank in self.ranks) or self.kind not in ("real", "logits"):
             raise ValueError(
-                f"{self} is no knowledge; its ranks are out of {', '.join(SIZES)}, its kind real or logits"
+                f"{self} is not a knowledge; its ranks are out of {', '.join(SIZES)}, its kind real or logits"
             )
 
     @property

@@ -95,8 +95,8 @@ def source_of(
     shares: Sequence[float] = (),
     layers: Mapping[str, LayerForms] | None = None,
 ) -> str:
-    """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``. With
-    ``provenance`` its head names the digest, too."""
+    """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``.
+    With ``provenance`` its head names the digest, too."""
     shapes = pair_shapes(student_shapes, teacher_shapes, knowledge)
     if isinstance(expression, str):
         expression = parse(expression, shapes.types)
@@ -121,7 +121,7 @@ def compile_distiller(
     shapes of the two sides differ it has learnable adapters: train its parameters with the student's.
     ``magnitudes`` replace the factors of the expression, one for each term.
 
-    Raises ``ExpressionError`` for text that is no distiller and ``ShapeError`` where the shapes cannot be matched.
+    Raises ``ExpressionError`` for text that is not a distiller and ``ShapeError`` where the shapes cannot be matched.
 
     >>> distiller = compile_distiller("times(no(l2(logits)), 1)", {"logits": (10,)}, {"logits": (10,)})
     >>> import torch
@@ -132,9 +132,18 @@ def compile_distiller(
     return load_source(source_of(expression, student_shapes, teacher_shapes, magnitudes, knowledge=knowledge))
 
 
-def export(path: Path | str, *distiller: Any, provenance: Mapping[str, Any] | None = None, **details: Any) -> str:
+def export(
+    path: Path | str,
+    expression: Expression | str,
+    student_shapes: Mapping[str, Any],
+    teacher_shapes: Mapping[str, Any],
+    magnitudes: Sequence[float] | None = None,
+    *,
+    provenance: Mapping[str, Any] | None = None,
+    **details: Any,
+) -> str:
     """Write a distiller as a Python file that needs only torch, and return its source. The arguments behind ``path``
     are those of ``source_of``; the head names the digest, too. The file appears whole or not at all."""
-    source = source_of(*distiller, provenance=provenance or {}, **details)
+    source = source_of(expression, student_shapes, teacher_shapes, magnitudes, provenance or {}, **details)
     atomic_write(Path(path), source, "free space or choose another place with -o")
     return source

@@ -77,7 +77,7 @@ def _rank(spec: KnowledgeSpec, shapes: Sequence[Shape]) -> str:
     if "tokens" in spec.ranks and in_space:
         return "tokens"
     wanted = " or ".join(spec.ranks)
-    raise ShapeError(f"shapes {shapes[0]} and {shapes[1]} per sample are no pair of one form; expected {wanted}")
+    raise ShapeError(f"shapes {shapes[0]} and {shapes[1]} per sample are not a pair of one form; expected {wanted}")
 
 
 def _side_of(shape: Shape) -> Shape:

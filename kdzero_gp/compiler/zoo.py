@@ -1,7 +1,7 @@
 """Published distillers as trees, at weight 1 and averaged over the batch, in the conventions of the methods' public
 reference implementations.
 
-Not here, since they are no functions of two tensors: methods with networks of their own or memory banks (CRD, VID,
+Not here, since they are not functions of two tensors: methods with networks of their own or memory banks (CRD, VID,
 FT, DML).
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from kdzero_gp.compiler.checking import check
 from kdzero_gp.compiler.expression import Expression
@@ -75,8 +76,9 @@ class ZooEntry:
     reference: str
     dense: tuple[str, ...] = ()
 
-    @property
+    @cached_property
     def expression(self) -> Expression:
+        """Its tree."""
         return parse(self.text, self.knowledge)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -38,7 +39,7 @@ class Annotated:
 
 
 @dataclass
-class Found:
+class Annotations:
     """Annotated images by part; ``classes`` as the training part names them, in order; what was not read."""
 
     parts: dict[str, list[Annotated]] = field(default_factory=dict)
@@ -75,15 +76,17 @@ def _part_of_file(file: File) -> str:
     return next((part for name in names if (part := part_of(name))), "")
 
 
-def find_annotations(source: Source) -> Found:
+def find_annotations(source: Source) -> Annotations:
     """All images of a folder or zip with their boxes. Raises DataError where there are none, or two files for one
     part."""
     tables = {file: table for file in source.files if (table := _coco_table(source, file)) is not None}
-    found = Found()
+    found = Annotations()
     if tables:
         for part, file in _one_a_part(source, list(tables)).items():
-            found.parts[part] = list(_of_table(source, file, tables[file], found))
-        found.classes = _categories(tables[_one_a_part(source, list(tables))["train"]])
+            with _coco(source, file):
+                found.parts[part] = list(_of_table(source, file, tables[file], found))
+                if part == "train":
+                    found.classes = _categories(tables[file])
         return found
     xml = [file for file in source.files if file.suffix == ".xml"]
     if not xml:
@@ -114,6 +117,18 @@ def _coco_table(source: Source, file: File) -> dict[str, Any] | None:
     return table if isinstance(table, dict) and all(isinstance(table.get(name), list) for name in wanted) else None
 
 
+@contextlib.contextmanager
+def _coco(source: Source, file: File) -> Iterator[None]:
+    """What fields of another kind cause, as a sentence."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
+        raise DataError(
+            f"{file.name} of {source.path} has images, annotations or categories that are not as COCO has them "
+            f"({type(error).__name__}: {error}); mend it"
+        ) from None
+
+
 def _one_a_part(source: Source, files: Sequence[File]) -> dict[str, File]:
     """The file of each part; one alone, without a part in its name, is for training."""
     parts: dict[str, list[File]] = {}
@@ -141,7 +156,7 @@ def _categories(table: dict[str, Any]) -> tuple[str, ...]:
     return tuple(named[number] for number in sorted(named))
 
 
-def _of_table(source: Source, file: File, table: dict[str, Any], found: Found) -> Iterator[Annotated]:
+def _of_table(source: Source, file: File, table: dict[str, Any], found: Annotations) -> Iterator[Annotated]:
     """The images of a COCO file; those that it names and that are not there are counted."""
     named: dict[str, list[File]] = {}
     for image in source.files:
@@ -181,7 +196,7 @@ def _nearest(candidates: Sequence[File], table: File) -> File:
 # --- VOC ----------------------------------------------------------------------------------------------------
 
 
-def _read_voc(source: Source, files: Sequence[File], found: Found) -> None:
+def _read_voc(source: Source, files: Sequence[File], found: Annotations) -> None:
     lists = _image_sets(source)
     images: dict[str, list[File]] = {}
     for image in source.files:

@@ -12,7 +12,7 @@ import torch
 
 from kdzero_gp.data import images
 from kdzero_gp.data.account import PARTS, DataAccount, listed
-from kdzero_gp.data.annotations import LAYOUT, Annotated, Box, Found, find_annotations
+from kdzero_gp.data.annotations import LAYOUT, Annotated, Annotations, Box, find_annotations
 from kdzero_gp.data.cache import cached, fingerprint
 from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, Split, statistics
 from kdzero_gp.data.decoding import open_image
@@ -92,7 +92,7 @@ class _BoxReader:
 
     def __init__(self, source: Source, size: Size | None, seed: int):
         self.source, self.seed = source, seed
-        self.found: Found = find_annotations(source)
+        self.found: Annotations = find_annotations(source)
         if not self.found.classes:
             raise DataError(f"the training part of {source.path} has no box; check --data")
         self.size = size or self._usual_size()

@@ -132,7 +132,7 @@ class Zip:
         try:
             self._archive = zipfile.ZipFile(self.path)
         except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise DataError(f"{self.path} is no readable zip ({error}); make it again") from error
+            raise DataError(f"{self.path} is not a readable zip ({error}); make it again") from error
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -282,7 +282,7 @@ def read_map(file: Any) -> np.ndarray:
             raise _Misfit("coded by colours")
         values = first
     if values.dtype.kind == "f" or int(values.max(initial=0)) > np.iinfo(np.int16).max:
-        raise _Misfit("whose values are no class numbers")
+        raise _Misfit("whose values are not class numbers")
     return values.astype(np.int16)
 
 

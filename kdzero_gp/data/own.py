@@ -121,7 +121,7 @@ def _labels(targets: Tensor, part: str, notes: list[str]) -> Tensor:
         raise DataError(f"the {part} targets have shape {tuple(targets.shape)}; labels are one number for each sample")
     whole = targets.long()
     if targets.is_floating_point() and not torch.equal(whole.to(targets.dtype), targets):
-        raise DataError(f"the {part} targets are no whole numbers; classes are numbered 0, 1, 2, …")
+        raise DataError(f"the {part} targets are not whole numbers; classes are numbered 0, 1, 2, …")
     if len(whole) and int(whole.min()) < 0:
         raise DataError(f"the {part} targets hold {int(whole.min())}; classes are numbered from 0")
     return whole

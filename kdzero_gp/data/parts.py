@@ -15,7 +15,7 @@ from kdzero_gp.data.resizing import Size
 from kdzero_gp.errors import DataError
 
 
-class Samples(Protocol):
+class ImagePart(Protocol):
     """Images of one part with their targets."""
 
     def __len__(self) -> int: ...
@@ -24,7 +24,7 @@ class Samples(Protocol):
         """These images alone."""
 
 
-Part = TypeVar("Part", bound=Samples)
+Part = TypeVar("Part", bound=ImagePart)
 
 
 def _order(count: int, seed: int) -> list[int]:

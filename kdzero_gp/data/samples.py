@@ -130,7 +130,7 @@ def _tensor(value: Any) -> Tensor:
         try:
             value = torch.as_tensor(np.asarray(value))
         except (TypeError, ValueError) as error:
-            raise DataError(f"a sample holds what is no tensor ({error}); turn it into numbers") from None
+            raise DataError(f"a sample holds something that is not a tensor ({error}); turn it into numbers") from None
     return value.detach().float() if value.is_floating_point() else value.detach()
 
 

@@ -50,7 +50,7 @@ class Trainer:
         self.student, self.family, self.batches = student, family, batches
         self.recipe = recipe or batches.recipe
         self.precision, self.teacher = precision, teacher
-        modules = [student] if teacher is None else [student, teacher.distiller]
+        modules = [student] if teacher is None else [student, *teacher.trained]
         parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
         self.optimizer = optimizer_for(parameters, self.recipe)
         self.mixing = _mixing(self.recipe, batches.classes)
@@ -149,13 +149,18 @@ class Trainer:
         """All that changes in training, as ``load_state_dict`` takes it."""
         distiller = {} if self.teacher is None else self.teacher.distiller.state_dict()
         student: nn.Module = self.student.network  # type: ignore[assignment]
-        return {"student": student.state_dict(), "distiller": distiller, "optimizer": self.optimizer.state_dict()}
+        state = {"student": student.state_dict(), "distiller": distiller, "optimizer": self.optimizer.state_dict()}
+        if self.teacher is not None and self.teacher.head is not None:
+            state["shadow"] = self.teacher.head.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a state."""
         self.student.network.load_state_dict(state["student"])  # type: ignore[union-attr, operator]
         if self.teacher is not None:
             self.teacher.distiller.load_state_dict(state["distiller"])
+            if self.teacher.head is not None:
+                self.teacher.head.load_state_dict(state["shadow"])
         self.optimizer.load_state_dict(state["optimizer"])
 
 

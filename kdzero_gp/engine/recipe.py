@@ -248,7 +248,7 @@ def load_recipe(name: str, task: str = "", student: str = "", changes: Mapping[s
     try:
         values: dict[str, Any] = tomllib.loads(_text(name))
     except tomllib.TOMLDecodeError as error:
-        raise SettingError(f"the recipe {name} is no TOML ({error}); its lines are NAME = VALUE") from None
+        raise SettingError(f"the recipe {name} is not TOML ({error}); its lines are NAME = VALUE") from None
     overrides = values.pop("overrides", [])
     if not isinstance(overrides, list) or not all(isinstance(override, dict) for override in overrides):
         raise SettingError(f"the overrides of the recipe {name} have to be tables, each below a line [[overrides]]")

@@ -101,5 +101,6 @@ def _policy(recipe: Recipe) -> Callable[[Any], Any]:
         return make(recipe.augment, settings)  # type: ignore[no-any-return]
     except (AssertionError, ValueError, KeyError) as error:
         raise SettingError(
-            f"augment = {recipe.augment!r} is no policy of timm ({error}); for example rand-m9-mstd0.5-inc1 or original"
+            f"augment = {recipe.augment!r} is not a policy of timm ({error}); for example "
+            "rand-m9-mstd0.5-inc1 or original"
         ) from None

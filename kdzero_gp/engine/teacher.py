@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdzero_gp.data.inputs import Inputs
 from kdzero_gp.data.resizing import resized
@@ -31,6 +31,14 @@ class Teacher:
 
     def __init__(self, distiller: Any, family: TaskFamily):
         self.distiller, self.family = distiller, family
+
+    # a second class head in the training, if there is one (see ``engine.shadow``)
+    head: nn.Module | None = None
+
+    @property
+    def trained(self) -> list[nn.Module]:
+        """What is trained beside the student: the distiller's adapters."""
+        return [self.distiller]
 
     def outputs(self, batch: Batch, images: Inputs) -> Outputs:
         """The teacher's outputs on a batch whose images may have been mixed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cache
 from random import Random
 
 from deap import gp
@@ -42,6 +43,27 @@ class Limits:
 
     size: int = 48
     depth: int = 10
+
+
+@cache
+def _signature(name: str) -> tuple[ValueType, ...]:
+    """The types of an operation's arguments, by its first overload."""
+    return next(iter(CATALOGUE[name].overloads))
+
+
+@dataclass(frozen=True)
+class _Near:
+    """Primitives of one operation by their heights, in order, and how often each height is drawn."""
+
+    heights: list[int]
+    shares: list[float]
+    primitives: dict[int, list[gp.Primitive]]
+
+    @classmethod
+    def of(cls, primitives: list[tuple[int, gp.Primitive]]) -> _Near:
+        heights = sorted({height for height, _ in primitives})
+        shares = [0.5**index for index in range(len(heights))]
+        return cls(heights, shares, {height: [p for h, p in primitives if h == height] for height in heights})
 
 
 class Grammar:
@@ -141,7 +163,8 @@ class Grammar:
         self.classes = {slot: type(str(slot), (), {"slot": slot}) for slot in sorted(self.heights, key=str)}
         self.primitive_set = gp.PrimitiveSetTyped("distiller", [], self.classes[Slot(LOSS)], prefix="ARG")
         self.operation_of: dict[str, Operation] = {}
-        self.primitive_of: dict[tuple[str, tuple[Slot, ...]], gp.Primitive] = {}
+        # by the classes of the slots, which are told apart faster than slots
+        self.primitive_of: dict[tuple[str, tuple[type, ...]], gp.Primitive] = {}
         self.by_result: dict[Slot, dict[str, list[gp.Primitive]]] = {}
         for number, (operation, slots, made) in enumerate(self.rules):
             name = f"{operation.name}_{number}"
@@ -149,8 +172,13 @@ class Grammar:
             self.primitive_set.addPrimitive(operation.function, arguments, self.classes[made], name=name)
             primitive = self.primitive_set.mapping[name]
             self.operation_of[name] = operation
-            self.primitive_of[operation.name, slots] = primitive
+            self.primitive_of[operation.name, tuple(arguments)] = primitive
             self.by_result.setdefault(made, {}).setdefault(operation.name, []).append(primitive)
+        # what was asked of the rules before, which never change
+        self._known_fitting: dict[tuple[Slot, int], dict[str, _Near]] = {}
+        self._known_insertions: dict[Slot, list[gp.Primitive]] = {}
+        self._known_alike: dict[str, list[gp.Primitive]] = {}
+        self._known_nodes: dict[Expression, list[gp.Primitive | gp.Terminal]] = {}
         self.terminal_of: dict[tuple[ValueType, str | float], gp.Terminal] = {}
         self.value_of: dict[str, Expression | float] = {}
         self.terminals: dict[Slot, list[gp.Terminal]] = {}
@@ -183,24 +211,31 @@ class Grammar:
 
     def to_nodes(self, root: Expression) -> list[gp.Primitive | gp.Terminal]:
         """The nodes of a DEAP tree in prefix order. Raises ``ExpressionTypeError`` outside the space."""
-        return self._nodes(root)[0]
+        found = self._known_nodes.get(root)
+        if found is None:
+            if len(self._known_nodes) >= MOST_KNOWN:
+                self._known_nodes.clear()
+            found = self._known_nodes[root] = self._nodes(root)[0]
+        return [*found]
 
-    def _nodes(self, node: Expression | float, wanted: ValueType | None = None) -> tuple[list, Slot]:  # type: ignore[type-arg]
+    def _nodes(self, node: Expression | float, wanted: ValueType | None = None) -> tuple[list, type]:  # type: ignore[type-arg]
         if isinstance(node, float):
             if wanted is None or (wanted, node) not in self.terminal_of:
                 raise ExpressionTypeError(f"{node:g} is not in the space {self.space!r}")
-            return [self.terminal_of[wanted, node]], Slot(wanted)
+            terminal = self.terminal_of[wanted, node]
+            return [terminal], terminal.ret
         if not node.arguments:
             if node.name not in self.knowledge:
                 raise ExpressionTypeError(f"{node.name} is not in the space {self.space!r}")
             pair = LEVEL if wanted == LEVEL else self.knowledge[node.name]
-            return [self.terminal_of[pair, node.name]], Slot(pair)
-        signature = next(iter(CATALOGUE[node.name].overloads))
+            terminal = self.terminal_of[pair, node.name]
+            return [terminal], terminal.ret
+        signature = _signature(node.name)
         parts = [self._nodes(a, signature[i]) for i, a in enumerate(node.arguments)]
         primitive = self.primitive_of.get((node.name, tuple(slot for _, slot in parts)))
         if primitive is None:
             raise ExpressionTypeError(f"{node} is not in the space {self.space!r}")
-        return [primitive, *(n for nodes, _ in parts for n in nodes)], primitive.ret.slot
+        return [primitive, *(n for nodes, _ in parts for n in nodes)], primitive.ret
 
     def with_own_weights(self) -> Grammar:
         """The same space with frequencies of operations of its own, all 1 at first."""
@@ -229,30 +264,48 @@ class Grammar:
         often), then their types.
         """
         terminals = self.terminals.get(slot, [])
-        fitting = {
-            name: near
-            for name, primitives in self.by_result.get(slot, {}).items()
-            if (near := [p for p in primitives if self._height(p) <= height])
-        }
+        fitting = self._fitting(slot, height)
         if not fitting and not terminals:
-            lowest = self.heights[slot]
-            fitting = {
-                name: [p for p in primitives if self._height(p) <= lowest]
-                for name, primitives in self.by_result[slot].items()
-            }
-            fitting = {name: primitives for name, primitives in fitting.items() if primitives}
+            fitting = self._fitting(slot, self.heights[slot])
         if terminals and (not fitting or random.random() < LEAF_PROBABILITY):
             return [random.choice(terminals)]
         names = list(fitting)
         name = random.choices(names, [self._weight(name) for name in names])[0]
         near = fitting[name]
-        heights = sorted({self._height(p) for p in near})
-        drawn = random.choices(heights, [0.5**index for index in range(len(heights))])[0]
-        primitive = random.choice([p for p in near if self._height(p) == drawn])
+        drawn = random.choices(near.heights, near.shares)[0]
+        primitive = random.choice(near.primitives[drawn])
         nodes = [primitive]
         for argument in primitive.args:
             nodes += self.grow(argument.slot, height - 1, random)
         return nodes
+
+    def _fitting(self, slot: Slot, height: int) -> dict[str, _Near]:
+        """The primitives of a slot that need no more height, by their operations."""
+        found = self._known_fitting.get((slot, height))
+        if found is None:
+            near = {
+                name: [(h, p) for p in primitives if (h := self._height(p)) <= height]
+                for name, primitives in self.by_result.get(slot, {}).items()
+            }
+            found = {name: _Near.of(primitives) for name, primitives in near.items() if primitives}
+            self._known_fitting[slot, height] = found
+        return found
+
+    def insertions(self, slot: Slot) -> list[gp.Primitive]:
+        """The primitives that give a slot and take one of the same."""
+        if slot not in self._known_insertions:
+            primitives = [p for named in self.by_result.get(slot, {}).values() for p in named]
+            fitting = [p for p in primitives if any(argument.slot == slot for argument in p.args)]
+            self._known_insertions[slot] = fitting
+        return self._known_insertions[slot]
+
+    def alike(self, primitive: gp.Primitive) -> list[gp.Primitive]:
+        """The other primitives with the same arguments and result."""
+        if primitive.name not in self._known_alike:
+            primitives = [p for named in self.by_result[primitive.ret.slot].values() for p in named]
+            same = [p for p in primitives if p.args == primitive.args and p is not primitive]
+            self._known_alike[primitive.name] = same
+        return self._known_alike[primitive.name]
 
     def _height(self, primitive: gp.Primitive) -> int:
         return 1 + max(self.heights[argument.slot] for argument in primitive.args)
@@ -262,6 +315,8 @@ class Grammar:
         return self.weights[name] * (SUM_WEIGHT if name == "add" else 1.0)
 
 
+# The trees of so many expressions are remembered.
+MOST_KNOWN = 4096
 # In a place where a leaf fits, how often the tree ends there.
 LEAF_PROBABILITY = 0.45
 # How often a new tree is a sum, relative to a single term.

@@ -6,6 +6,7 @@ To resume, run it again and answer from the database what is known: the same bir
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,12 +18,12 @@ from typing import Protocol
 from deap import base, tools
 
 from kdzero_gp.compiler.canonical import canonical, digest
-from kdzero_gp.compiler.expression import Expression
+from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.evolution.clock import Pending, VirtualClock
 from kdzero_gp.evolution.grammar import Grammar, Slot
 from kdzero_gp.evolution.individual import Birth, Individual, Score, same
 from kdzero_gp.evolution.selection import select, survivors
-from kdzero_gp.evolution.settings import SearchSettings
+from kdzero_gp.evolution.settings import MIGRATION, SearchSettings
 from kdzero_gp.evolution.shrinkage import Record
 from kdzero_gp.evolution.variation import MUTATIONS, Mutation, crossover, within_limits
 from primitives import LOSS
@@ -31,6 +32,8 @@ from primitives import LOSS
 TRIES = 12
 # A new tree is at most this high: times, calibration, distance and a few transforms.
 NEW_HEIGHT = 8
+# How often two of the fittest are added up, beside the other ways, in a search that began with single terms.
+SUMS = 0.2
 
 
 @dataclass
@@ -76,8 +79,8 @@ class Guest(Protocol):
 class Search:
     """An evolution of distillers.
 
-    ``evaluate`` is given each new expression once, in the order of births, while up to ``settings.lanes`` births are
-    under way; they are judged in the order of the virtual clock. ``seeds`` are put into the first population;
+    ``evaluate`` is given each new expression once, in the order of births, while up to ``settings.under_way`` births
+    are under way; they are judged in the order of the virtual clock. ``seeds`` are put into the first population;
     ``on_birth`` hears of each birth when it is judged. A ``guest`` is asked for births beside the proposers.
     """
 
@@ -88,7 +91,7 @@ class Search:
     on_birth: Callable[[Birth], None] | None = None
     guest: Guest | None = None
 
-    population: list[Individual] = field(default_factory=list, init=False)
+    islands: list[list[Individual]] = field(init=False)
     scores: dict[str, Score] = field(default_factory=dict, init=False)
     first_birth: dict[str, int] = field(default_factory=dict, init=False)
     record: Record = field(default_factory=Record, init=False)
@@ -96,6 +99,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.random = Random(self.settings.seed)
+        self.islands = [[] for _ in range(self.settings.islands)]
         self.grammar = self.grammar.with_own_weights()
         self.hall_of_fame = tools.HallOfFame(self.settings.hall_of_fame, similar=same)
         self.toolbox = base.Toolbox()
@@ -111,20 +115,40 @@ class Search:
                 for name, (mutation, weight) in MUTATIONS.items()
             ),
         ]
+        # sums of what was found term by term
+        self.adders = [Proposer("sum", 1.0, self._summed)]
+        if self.settings.single_terms:
+            self.proposers.append(Proposer("sum", SUMS, self._summed))
         # the first population, and random search, know no parents
         self.inventors = [Proposer("random", 1.0, self._invented)]
 
+    @property
+    def population(self) -> list[Individual]:
+        """The individuals of all islands."""
+        return [individual for island in self.islands for individual in island]
+
     # --- one birth ------------------------------------------------------------------------------------------
 
+    @property
+    def _home(self) -> list[Individual]:
+        """The population that the next birth is bred from."""
+        return self.islands[self.births % len(self.islands)]
+
     def _crossed(self) -> Proposal:
-        mother, father = self.toolbox.select(self.population), self.toolbox.select(self.population)
+        mother, father = self.toolbox.select(self._home), self.toolbox.select(self._home)
         child, _ = self.toolbox.mate(list(mother), list(father))
         return self.grammar.to_expression(child), (mother.birth.number, father.birth.number)
 
     def _mutated(self, mutation: Mutation) -> Proposal:
-        parent = self.toolbox.select(self.population)
+        parent = self.toolbox.select(self._home)
         child = mutation(list(parent), self.grammar, self.random)
         return self.grammar.to_expression(child), (parent.birth.number,)
+
+    def _summed(self) -> Proposal:
+        fittest = list(self.hall_of_fame)[: self.settings.population]
+        mother, father = self.random.sample(fittest, 2) if len(fittest) > 1 else (self.toolbox.select(self._home),) * 2
+        whole = Expression("add", (mother.birth.expression, father.birth.expression))
+        return whole, (mother.birth.number, father.birth.number)
 
     def _invented(self, height: int = NEW_HEIGHT) -> Proposal:
         return self.grammar.to_expression(self.grammar.grow(Slot(LOSS), height, self.random)), ()
@@ -138,6 +162,8 @@ class Search:
             simplest = within_limits(expression, self.grammar)
             if simplest is None:
                 continue
+            if generation < self.settings.single_terms:
+                simplest = canonical(self.random.choice(terms(simplest)))
             if digest(simplest) not in self.first_birth:
                 return self._born(generation, simplest, proposer.name, parents)
             duplicate = (simplest, proposer.name, parents)
@@ -159,15 +185,16 @@ class Search:
     def _next(self) -> Birth:
         """The next birth; the first population is the seeds and random trees, and where there are so many lanes that
         less than half of a population is judged, random trees go on."""
-        generation = self.births // self.settings.population
+        generation = self.births // self.settings.births_a_generation
         while generation == 0 and self._seeds_left:
             # what finds no place is not born, so that it can be found later
             seed = self._seeds_left.popleft()
             if digest(seed) not in self.first_birth:
                 return self._born(0, canonical(seed), "zoo", ())
-        if generation == 0 or self.settings.random_search or 2 * len(self.population) < self.settings.population:
+        if generation == 0 or self.settings.random_search or 2 * len(self._home) < self.settings.population:
             return self._breed(generation, self.inventors)
-        return self._invited(generation) or self._breed(generation, self.proposers)
+        proposers = self.adders if 0 < generation == self.settings.single_terms else self.proposers
+        return self._invited(generation) or self._breed(generation, proposers)
 
     def _invited(self, generation: int) -> Birth | None:
         """A birth of the guest's, where the draw falls on it and it has one."""
@@ -192,33 +219,46 @@ class Search:
             self.on_birth(birth)
         score = self.scores[birth.digest]
         individual = Individual(self.grammar.to_nodes(birth.expression), birth, score)
-        if birth.generation > 0 and self.population and not self.settings.random_search:
-            self._learn(individual)
+        place = birth.number % len(self.islands)
+        if birth.generation > 0 and self.islands[place] and not self.settings.random_search:
+            self._learn(individual, self.islands[place])
         if score.measured and not score.superfluous:
             self.hall_of_fame.update([Individual(individual, birth, score, scalar=True)])
         if not score.superfluous or birth.generation == 0:
-            self.population = survivors([*self.population, individual], self.settings)
+            self.islands[place] = survivors([*self.islands[place], individual], self.settings)
 
-    def _learn(self, child: Individual) -> None:
+    def _migrate(self) -> None:
+        """Let the fittest of each island enter the next one, at fixed numbers of births."""
+        period = MIGRATION * self.settings.births_a_generation
+        if len(self.islands) == 1 or self.births == 0 or self.births % period:
+            return
+        best = [min(island, key=_rank) if island else None for island in self.islands]
+        for place, migrant in enumerate(best):
+            target = (place + 1) % len(self.islands)
+            if migrant is not None and not any(same(migrant, known) for known in self.islands[target]):
+                self.islands[target] = survivors([*self.islands[target], copy.deepcopy(migrant)], self.settings)
+
+    def _learn(self, child: Individual, population: Sequence[Individual]) -> None:
         """Shrinkage: operations of children that lose against the population's median are drawn less often."""
-        ranked = sorted(individual.score.fitness for individual in self.population)
+        ranked = sorted(individual.score.fitness for individual in population)
         won = child.score.measured and child.score.fitness < ranked[len(ranked) // 2]
         self.record.learn((node.name for node in child.birth.expression.walk() if node.arguments), won)
         if self.settings.shrink:
             self.grammar.weights.update({name: self.record.weight(name) for name in self.record.trials})
 
     def run(self) -> Iterator[Generation]:
-        """Yield the state after each generation: ``population`` births that are judged. The first is random, with the
-        seeds in it."""
+        """Yield the state after each generation: ``population`` births of each island that are judged. The first is
+        random, with the seeds in it."""
         settings, clock = self.settings, VirtualClock()
         best, since, judged = math.inf, 0, 0
-        last = settings.generations * settings.population
+        last = settings.births
         while self.births < last or clock.busy:
-            while self.births < last and clock.busy < settings.lanes:
+            while self.births < last and clock.busy < settings.under_way:
+                self._migrate()
                 self._begin(clock, self._next())
             self._settle(*clock.next())
             judged += 1
-            number, place = divmod(judged, settings.population)
+            number, place = divmod(judged, settings.births_a_generation)
             if place:
                 continue
             leader = self.hall_of_fame[0] if len(self.hall_of_fame) else self.population[0]
@@ -228,3 +268,8 @@ class Search:
             if settings.patience is not None and since >= settings.patience:
                 # what is being evaluated already is judged; nothing new is bred
                 last = self.births
+
+
+def _rank(individual: Individual) -> tuple[float, int]:
+    """The order in which an island's individuals leave for another: by fitness, of equals the earlier birth."""
+    return individual.score.fitness, individual.birth.number

@@ -36,7 +36,8 @@ def crossover(first: Nodes, second: Nodes, random: Random) -> tuple[Nodes, Nodes
     places: dict[str, tuple[list[int], list[int]]] = {}
     for index, nodes in enumerate((first, second)):
         for position, node in enumerate(nodes):
-            places.setdefault(str(node.ret.slot), ([], []))[index].append(position)
+            # the class is called as its slot
+            places.setdefault(node.ret.__name__, ([], []))[index].append(position)
     shared = sorted(name for name, (left, right) in places.items() if left and right)
     whole = str(Slot(LOSS))
     # swapping whole single terms would give the parents back
@@ -71,8 +72,7 @@ def mutate_node(nodes: Nodes, grammar: Grammar, random: Random) -> Nodes:
             continue
         same: Nodes
         if node.arity:
-            candidates = [p for primitives in grammar.by_result[slot].values() for p in primitives]
-            same = [p for p in candidates if p.args == node.args and p is not node]
+            same = grammar.alike(node)
         else:
             same = [t for t in grammar.terminals[slot] if t is not node]
         if same:
@@ -102,13 +102,7 @@ def mutate_insert(nodes: Nodes, grammar: Grammar, random: Random) -> Nodes:
     """Put an operation on top of a random subtree, which becomes one of its arguments; grow the others."""
     options = {}
     for position, node in enumerate(nodes):
-        slot = node.ret.slot
-        fitting = [
-            primitive
-            for primitives in grammar.by_result.get(slot, {}).values()
-            for primitive in primitives
-            if any(argument.slot == slot for argument in primitive.args)
-        ]
+        fitting = grammar.insertions(node.ret.slot)
         if fitting:
             options[position] = fitting
     if not options:

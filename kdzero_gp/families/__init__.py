@@ -94,11 +94,13 @@ class TaskFamily(ABC):
     ``knowledge`` says what networks may expose, by name or pattern, and ``usual`` which of it distillers are made of
     where nobody asks for more. ``measures`` are what a student is measured by; ``decides`` names the one that ranks
     races and picks the best epoch, and ``breaks_ties`` the one that orders equals. ``metrics`` are what fitness may
-    weigh: measures, and gaps to the teacher (``…_gap``), all lower for better; ``loss`` names the student's own loss
-    among them, the first that fitness is about.
+    weigh: measures, gaps to the teacher (``…_gap``), and ``error``, what the deciding measure, a share, lacks to 1, all
+    lower for better; ``loss`` names the student's own loss among them, the first that fitness is about. ``of_class``:
+    what is measured of each class, as NAME_0, NAME_1, … beside the measures (None: nothing).
     """
 
     name: str
+    of_class: Measure | None = None
     knowledge: Mapping[str, KnowledgeSpec]
     usual: tuple[str, ...]
     measures: tuple[Measure, ...]
@@ -138,6 +140,16 @@ class TaskFamily(ABC):
 
     def predicted(self, outputs: Outputs) -> Tensor | None:
         """The class of each sample by a network's outputs; None where targets are no single classes."""
+        return None
+
+    def mimic(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """How far logits are from others, a scalar with a gradient for the first; for shadow heads, which a family
+        without it does not have."""
+        raise NotImplementedError
+
+    def shown(self, outputs: Outputs, size: tuple[int, int]) -> Tensor | None:
+        """What a network says of images of this height and width, for pictures, in the form of targets: label maps
+        N×H×W, or boxes N×D×6 of which the last number is the score. None where there is nothing to draw."""
         return None
 
     def labels(self, targets: Tensor) -> Tensor:

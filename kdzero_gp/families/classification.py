@@ -31,7 +31,7 @@ class Classification(TaskFamily):
     )
     decides = "accuracy"
     breaks_ties = "cross_entropy"
-    metrics = ("cross_entropy", "calibrated", "sharpness_gap", "cka_gap")
+    metrics = ("cross_entropy", "calibrated", "error", "sharpness_gap", "cka_gap")
     loss = "cross_entropy"
     read = ("logits", "emb")
 

@@ -21,6 +21,8 @@ from kdzero_gp.models.detection import TappedDetector, build
 LEVEL = re.compile(r"fpn\d+")
 SURE_SCORES = 100
 """Of detectors with other anchors so many of the surest scores of an image are compared."""
+DRAWN, DRAWN_SCORE = 40, 0.25
+"""So many detections are drawn on an image, of those that are at least so sure."""
 VISIBLE = 0.3
 """An object of which a window shows less, and that fills less of the window, does not count there."""
 
@@ -44,7 +46,8 @@ class Detection(TaskFamily):
     )
     decides = "ap"
     breaks_ties = "detection_loss"
-    metrics = ("detection_loss", "score_gap", "cka_gap")
+    of_class = Measure("ap", "AP", "%")
+    metrics = ("detection_loss", "error", "score_gap", "cka_gap")
     loss = "detection_loss"
     read = (
         "logits", "objectness", "deltas", "anchors", "priors", "points", "centreness", "boxes", "size", "proposals",
@@ -61,6 +64,21 @@ class Detection(TaskFamily):
     def own_loss(self, outputs: Outputs, targets: Tensor, smoothing: float = 0.0) -> Tensor:
         """The detector's own losses of classes and boxes; labels are not smoothed."""
         return detection_loss(outputs, targets)
+
+    def mimic(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Mean binary cross-entropy of the scores, with the teacher's as what is wanted."""
+        return F.binary_cross_entropy_with_logits(student, teacher.sigmoid())
+
+    def shown(self, outputs: Outputs, size: tuple[int, int]) -> Tensor | None:
+        """The surest detections, N×D×6: sides as shares of the image, the class and the score; −1 in place of the
+        class where there are fewer."""
+        found = detections(outputs)
+        drawn = torch.full((len(found), DRAWN, 6), NOTHING)
+        for image, boxes in enumerate(found):
+            sure = boxes[boxes[:, 4] >= DRAWN_SCORE][:DRAWN].cpu()
+            drawn[image, : len(sure), :4] = sure[:, :4] / corner_scale(outputs["size"].float().cpu())[image]
+            drawn[image, : len(sure), 4:] = sure[:, [5, 4]]
+        return drawn
 
     def guessing(self, classes: int) -> float:
         """About what an untrained RetinaNet or FCOS starts with, whatever the classes: focal losses near 1 and boxes
@@ -117,10 +135,7 @@ class Detection(TaskFamily):
         if LEVEL.fullmatch(knowledge):
             return 1.0 - linear_cka(student.mean((2, 3)), teacher.mean((2, 3)))
         if knowledge in ("logits", "objectness"):
-            wanted = teacher.sigmoid()
-            both = (F.binary_cross_entropy_with_logits(logits, wanted) for logits in (student, teacher))
-            given, least = both
-            return float(given - least)
+            return float(self.mimic(student, teacher) - self.mimic(teacher, teacher))
         return float((student - teacher).abs().mean())
 
 

@@ -39,7 +39,8 @@ class Segmentation(TaskFamily):
     )
     decides = "miou"
     breaks_ties = "cross_entropy"
-    metrics = ("cross_entropy", "disagreement_gap", "sharpness_gap", "cka_gap")
+    of_class = Measure("iou", "IoU", "%")
+    metrics = ("cross_entropy", "error", "disagreement_gap", "sharpness_gap", "cka_gap")
     loss = "cross_entropy"
     read = ("logits", "feat")
 
@@ -54,6 +55,17 @@ class Segmentation(TaskFamily):
         logits = enlarged(outputs["logits"], targets)
         total = F.cross_entropy(logits, targets, ignore_index=IGNORED, label_smoothing=smoothing, reduction="sum")
         return total / (targets != IGNORED).sum().clamp(min=1)
+
+    def mimic(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """Mean over pixels of KL(teacher ‖ student), at the size of the teacher's logits."""
+        student = F.interpolate(student, teacher.shape[2:], mode="bilinear", align_corners=False)
+        terms = F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True)
+        return terms.sum(dim=1).mean()
+
+    def shown(self, outputs: Outputs, size: tuple[int, int]) -> Tensor | None:
+        """The surest class of each pixel, N×H×W."""
+        logits = F.interpolate(outputs["logits"].float(), size, mode="bilinear", align_corners=False)
+        return logits.argmax(dim=1)
 
     def guessing(self, classes: int) -> float:
         """log K."""
@@ -105,9 +117,7 @@ class Segmentation(TaskFamily):
     def disagreement(self, knowledge: str, student: Tensor, teacher: Tensor) -> float:
         """Mean over pixels of KL(teacher ‖ student) of the logits, 1 − CKA of the maps' means over space."""
         if knowledge == "logits":
-            student = F.interpolate(student, teacher.shape[2:], mode="bilinear", align_corners=False)
-            terms = F.kl_div(student.log_softmax(1), teacher.log_softmax(1), reduction="none", log_target=True)
-            return float(terms.sum(dim=1).mean())
+            return float(self.mimic(student, teacher))
         return 1.0 - linear_cka(student.mean((2, 3)), teacher.mean((2, 3)))
 
 

@@ -66,7 +66,7 @@ class InputContract:
                 0, 1, contract.channels
             ):  # fmt: skip
                 raise ValueError
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ModelError(
                 f"{source} has to hold channels, size as [height, width], mean and std with one number a channel, and "
                 "classes as a list of names"
@@ -95,7 +95,7 @@ def read_contract(path: str | Path | None) -> InputContract | None:
         except (OSError, ValueError) as error:
             raise ModelError(f"{beside} cannot be read ({error}); mend it or remove it") from None
         if not isinstance(stored, dict):
-            raise ModelError(f"{beside} is no JSON object; mend it or remove it")
+            raise ModelError(f"{beside} is not a JSON object; mend it or remove it")
         return InputContract.from_dict(stored, str(beside))
     try:
         with safe_open(path, framework="pt") as file:

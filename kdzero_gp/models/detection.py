@@ -106,7 +106,7 @@ class OwnDetector(nn.Module):
         missing = [name for name in ("logits", "deltas", "levels") if kind is None or name not in said]
         if missing or (kind == "points" and "centreness" not in said):
             raise ModelError(
-                f"{type(self.network).__name__} is no detector of torchvision and gives no "
+                f"{type(self.network).__name__} is not a detector of torchvision and gives no "
                 f"{missing[0] if missing else 'centreness'}; let it give logits N×K×M, deltas N×4×M, anchors 4×M in "
                 "pixels and a list of maps as levels"
             )

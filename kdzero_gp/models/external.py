@@ -187,7 +187,7 @@ def from_user_code(spec: str, classes: int) -> nn.Module:
     it under one of the usual names.
 
     Raises ModelError when the module cannot be imported, the callable is missing or fails, or what it returns
-    is no ``nn.Module``.
+    is not an ``nn.Module``.
     """
     name, _, attributes = spec.partition(":")
     is_file = name.endswith(".py")

@@ -143,11 +143,11 @@ def _read(path: Path) -> Any:
         return _read_saved(path)
     except ModelError:
         raise
-    except Exception as error:  # A file that is no weights file makes the readers fail in many ways.
+    except Exception as error:  # A file that is not a weights file makes the readers fail in many ways.
         reason = str(error).partition("\n")[0]
         raise ModelError(
-            f"{path} is no weights file or is damaged ({type(error).__name__}: {reason}); give a safetensors file or "
-            "what torch.save(network.state_dict(), path) writes"
+            f"{path} is not a weights file or is damaged ({type(error).__name__}: {reason}); give a safetensors "
+            "file or what torch.save(network.state_dict(), path) writes"
         ) from error
 
 
@@ -169,7 +169,7 @@ def _read_shards(index: Path) -> dict[str, Any]:
     try:
         shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{index} is no index of shards ({type(error).__name__}); get it again") from error
+        raise ModelError(f"{index} is not an index of shards ({type(error).__name__}); get it again") from error
     for shard in shards:
         if not (index.parent / shard).is_file():
             raise ModelError(f"the shard {shard} that {index} names is missing; get it and put it beside the index")
@@ -198,7 +198,7 @@ def _refuse_other_kinds(path: Path, start: bytes) -> None:
             elif not any(name.endswith("data.pkl") for name in names):
                 kind = "a zip of other files; unpack it"
     if kind:
-        raise ModelError(f"{path} is no weights file but {kind}")
+        raise ModelError(f"{path} is not a weights file but {kind}")
 
 
 @dataclass(frozen=True)

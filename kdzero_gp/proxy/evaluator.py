@@ -18,6 +18,7 @@ from kdzero_gp.engine.batches import Batch, Kept
 from kdzero_gp.engine.gradients import Prober, scaled
 from kdzero_gp.engine.loop import Diverged, OnStep, Trainer
 from kdzero_gp.engine.outputs import outputs
+from kdzero_gp.engine.predictions import packed, said, some
 from kdzero_gp.engine.teacher import KeptTeacher
 from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.screens import PROBES, Rejected, must_be_usable, must_lead_to_the_teacher
@@ -87,7 +88,8 @@ class Rung:
 @dataclass(frozen=True)
 class Trained:
     """What a training found: metrics, or the ``reason`` why there are none and the ``screen`` that it comes from (''
-    for the training itself). ``short``: the metrics at the rung, and their ``gaps``.
+    for the training itself). ``short``: the metrics at the rung, and their ``gaps``. ``said``: predictions, as
+    ``engine.predictions.packed`` gives them.
 
     ``seconds``, ``stages`` and ``step_milliseconds`` say what it cost; they are not reproducible.
     """
@@ -99,18 +101,21 @@ class Trained:
     seconds: float = 0.0
     stages: dict[str, float] = field(default_factory=dict)
     step_milliseconds: float = 0.0
+    said: bytes = b""
 
 
 @dataclass(frozen=True)
 class Train:
     """Asks for a training. ``source`` is a module with a class ``Distiller`` ('' for cross-entropy alone);
-    ``magnitudes`` replace its own. ``recipe`` is ``proxy`` (from the warm student) or ``race`` (from scratch)."""
+    ``magnitudes`` replace its own. ``recipe`` is ``proxy`` (from the warm student) or ``race`` (from scratch).
+    ``shown``: whether it says what it predicts of some validation images."""
 
     source: str
     seed: int
     magnitudes: tuple[float, ...] | None = None
     recipe: str = "proxy"
     rung: Rung | None = None
+    shown: bool = False
 
     def failed(self, reason: str, seconds: float = 0.0) -> Trained:
         """The answer where there is none."""
@@ -227,7 +232,7 @@ class Evaluator:
         if metrics[family.loss] > DESTROYED * family.guessing(self.bench.classes):
             label = family.measure_of(family.loss).label
             raise Rejected(f"the student was destroyed: validation {label} {metrics[family.loss]:.3g}", "")
-        return metrics
+        return metrics | ({"error": 1.0 - metrics[family.decides]} if "error" in family.metrics else {})
 
     def test(self, student: nn.Module) -> dict[str, float]:
         """Measures on the test images: written down with a race's results and read when the winner is known."""
@@ -340,6 +345,8 @@ class _Training(_Answering):
         steps = trainer.train(request.seed, on_step)
         per_step = (time.perf_counter() - begin) / steps * 1000.0
         metrics = evaluator.measure(student)
+        if request.shown:
+            self._note(said=packed(said(evaluator.family, student, some(evaluator.validation.images))))
         return metrics | (evaluator.test(student) if request.recipe == "race" else {}), per_step
 
     def _look(self, student: nn.Module) -> None:

@@ -23,6 +23,8 @@ SCREENS = ("duplicate", "finite", "equivalence", "rejection", "surrogate", "shor
 PROBES = 2
 # Two distillers are one when their fingerprints differ by less than this share of their length.
 SAME_GRADIENT = 1e-2
+# So many numbers of two fingerprints are compared before the whole.
+FIRSTS = 4
 # Loss rejection: steps of descent on the outputs, each as long as this share of the outputs' deviation.
 REJECTION_STEPS = 3
 REJECTION_RATE = 0.1
@@ -95,28 +97,39 @@ class Fingerprints:
 
     def __init__(self) -> None:
         self._gradients = np.zeros((0, SKETCH * PROBES), dtype=np.float32)
-        self._fitness: list[float] = []
+        self._fitness = np.zeros(0, dtype=np.float32)
+        # of each gradient the first numbers, each in a row of its own: most others differ in them already
+        self._firsts = np.zeros((FIRSTS, 0), dtype=np.float32)
+        self._count = 0
 
     def __len__(self) -> int:
-        return len(self._fitness)
+        return self._count
 
     def append(self, fingerprint: Array, fitness: float | None) -> None:
         """Add one row: a distiller's gradient and its fitness (None: rejected)."""
         if len(self) == len(self._gradients):  # twice the room, so that appending takes the same time on average
-            room = np.zeros((max(64, len(self)), SKETCH * PROBES), dtype=np.float32)
-            self._gradients = np.concatenate([self._gradients, room])
+            room = max(64, len(self))
+            self._gradients = np.pad(self._gradients, ((0, room), (0, 0)))
+            self._fitness, self._firsts = np.pad(self._fitness, (0, room)), np.pad(self._firsts, ((0, 0), (0, room)))
         self._gradients[len(self)] = fingerprint
-        self._fitness.append(math.nan if fitness is None else fitness)
+        self._firsts[:, len(self)] = fingerprint[:FIRSTS]
+        self._fitness[len(self)] = math.nan if fitness is None else fitness
+        self._count += 1
 
     def first(self, count: int) -> tuple[Array, Array]:
         """The first ``count`` rows: gradients (count × width), and fitness (NaN: rejected)."""
-        return self._gradients[:count], np.array(self._fitness[:count], dtype=np.float32)
+        count = min(count, len(self))
+        return self._gradients[:count], self._fitness[:count]
 
     def find(self, fingerprint: Array, count: int) -> int | None:
         """The first of the first ``count`` rows that is the same gradient: ‖f − g‖ ≤ ``SAME_GRADIENT`` · ‖f‖."""
         length = float(np.linalg.norm(fingerprint))
         if not count or not math.isfinite(length) or length == 0:
             return None
-        distances = np.linalg.norm(self._gradients[:count] - fingerprint, axis=1)
-        close = np.flatnonzero(distances <= SAME_GRADIENT * length)
+        bound = SAME_GRADIENT * length
+        # no number of two vectors differs by more than the vectors do; the margin is for rounding
+        rows = np.flatnonzero(np.abs(self._firsts[0, :count] - fingerprint[0]) <= 1.01 * bound)
+        for place in range(1, FIRSTS):
+            rows = rows[np.abs(self._firsts[place, rows] - fingerprint[place]) <= 1.01 * bound]
+        close = rows[np.linalg.norm(self._gradients[rows] - fingerprint, axis=1) <= bound]
         return int(close[0]) if len(close) else None

@@ -46,7 +46,7 @@ def read_config(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"--config {path} cannot be read ({error}); give a config.toml of a run") from None
     except tomllib.TOMLDecodeError as error:
-        raise SettingError(f"--config {path} is no TOML file ({error}); mend that line") from None
+        raise SettingError(f"--config {path} is not a TOML file ({error}); mend that line") from None
     known = {_key(option): option for option in OPTIONS if option.name != "--out"}
     options = {}
     for name, value in found.items():
@@ -54,7 +54,7 @@ def read_config(path: Path) -> dict[str, Any]:
         if name not in known:
             close = get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}?" if close else "kdzero-gp evolve --help lists the options"
-            raise SettingError(f"--config {path} has {name!r}, which is no option; {hint}")
+            raise SettingError(f"--config {path} has {name!r}, which is not an option; {hint}")
         options[known[name].key] = _given(path, known[name], value)
     return options
 

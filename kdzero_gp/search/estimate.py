@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdzero_gp.common import duration
+from kdzero_gp.search.pruning import CHECKED
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
 
@@ -43,7 +44,7 @@ def estimate(database: Database, settings: RunSettings, methods: int, workers: i
     plan = settings.plan
     proxy = _median(database, "zoo") or _median(database, "baseline")
     share = plan.surrogate_share if "surrogate" in settings.screens and not settings.search.objectives else 1.0
-    births = settings.search.generations * settings.search.population
+    births = settings.search.births
     longer = plan.race.epochs / plan.proxy.epochs * (WHOLE_STUDENT if plan.proxy_trains == "last-stage" else 1.0)
     race = _median(database, "race") or longer * proxy
     raced = plan.race_top + 1 + (methods if plan.race_zoo is None else min(methods, plan.race_zoo + 1))
@@ -52,7 +53,7 @@ def estimate(database: Database, settings: RunSettings, methods: int, workers: i
         "births": births * (share + PROBE_SHARE) * proxy,
         "heat": (plan.heat if plan.heat > plan.race_top else 0) * race,
         "race": raced * plan.race_seeds * race,
-        "pruning": (plan.prune + 1) * plan.race_seeds * race if plan.prune else 0.0,
+        "pruning": (plan.prune + 1 + 2 * CHECKED) * plan.race_seeds * race if plan.prune else 0.0,
         "confirmation": FINALISTS * plan.fresh_seeds * race,
     }
     return Estimate({name: value / workers for name, value in seconds.items()})

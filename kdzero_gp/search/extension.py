@@ -19,5 +19,5 @@ def extend(database: Database, settings: RunSettings, generations: int) -> RunSe
         return settings
     settings = replace(settings, search=replace(settings.search, generations=generations))
     # what was under way when nothing more was bred is judged among others now
-    database.forget_evaluations(settings.search.lanes, {"settings": settings.as_dict(), "finished": False})
+    database.forget_evaluations(settings.search.under_way, {"settings": settings.as_dict(), "finished": False})
     return settings

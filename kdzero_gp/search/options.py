@@ -52,7 +52,7 @@ def above_zero(text: str) -> float:
 
 # fmt: off
 OPTIONS = (
-    Option("--generations", "A generation is --pop births.", "search.generations", int, always=True),
+    Option("--generations", "A generation is --pop births (of each island).", "search.generations", int, always=True),
     Option("--pop", "Size of the population.", "search.population", int, always=True),
     Option("--task", "digits, cifar10, cifar100, folder, segmentation, or module:name of your own.", "task",
            always=True),
@@ -89,16 +89,21 @@ OPTIONS = (
            "search.sample_ratio", float),
     Option("--top-k", "… one of the best k.", "search.top_k", int),
     Option("--removal", "Who leaves the population: oldest or worst.", "search.removal"),
-    Option("--objectives", "Two or more of the task's metrics (cross_entropy, calibrated, sharpness_gap, cka_gap), "
-           "step_time and memory: optimise all with NSGA-II. With step_time, a measurement, runs are not reproducible.",
+    Option("--objectives", "Two or more of the task's metrics (cross_entropy, calibrated, error, sharpness_gap, "
+           "cka_gap), step_time and memory: optimise all with NSGA-II. With step_time, a measurement, runs are not "
+           "reproducible.",
            "search.objectives", form="names"),
     Option("--screens", "What a candidate must pass before its training and early in it: all, none, or some of "
            "duplicate, finite, equivalence, rejection, surrogate, short.", "screens", form="names"),
     Option("--shrink", "Draw operations whose descendants keep losing less often.", "search.shrink", form="flag"),
     Option("--random-search", "Every birth is a new random tree: what evolution has to beat.", "search.random_search",
            form="flag"),
+    Option("--single-terms", "So many generations find single terms; then sums of the best are bred.",
+           "search.single_terms", int),
     Option("--lanes", "Births under way at once: decides the run, and how many workers can be busy.", "search.lanes",
            int),
+    Option("--islands", "So many populations, each of --pop with --lanes, that breed by themselves; every 5 "
+           "generations the best of each enters the next one, too.", "search.islands", int),
     Option("--patience", "Stop after this many generations without a better distiller.", "search.patience", int),
     Option("--training", "What the winner is for: long trainings, or short ones of a few epochs; decides the defaults "
            "of --warm-epochs, --proxy-epochs, --short-bound and --weight [default: long]."),
@@ -123,8 +128,9 @@ OPTIONS = (
            "operations, and leave out what gains nothing; 0 leaves it as it is.", "plan.prune", int),
     Option("--fresh-seeds", "Untouched seeds on which the winner is confirmed against the best published method; 0 "
            "confirms nothing.", "plan.fresh_seeds", int),
-    Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, sharpness_gap or cka_gap for "
-           "images to classes.", "plan.weights", float, "pairs", "NAME=SHARE"),
+    Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, error, sharpness_gap or "
+           "cka_gap for images to classes; error is what accuracy, mean IoU or AP lack to 1.", "plan.weights", float,
+           "pairs", "NAME=SHARE"),
     Option("--judge", "none, or surrogate: while fewer than 20 were trained, a candidate that it finds less fit than "
            "one drawn of them is not (ρ of the paper's Algorithm 1).", "judge"),
     Option("--llm-url", "Ask a language model for births, too: the URL of a server with /chat/completions, before that "
@@ -154,6 +160,8 @@ NO_EFFECT_WITH: dict[str, tuple[str, ...]] = {
     "--judge": ("--objectives",),
     "--patience": ("--objectives",),
     "--shrink": ("--random-search",),
+    "--islands": ("--random-search",),
+    "--single-terms": ("--random-search",),
     "--llm-url": ("--random-search",),
 }
 NO_EFFECT_WITHOUT = {

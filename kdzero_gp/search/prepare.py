@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,9 @@ from kdzero_gp.engine.networks import expected_input, for_student, mended, netwo
 from kdzero_gp.engine.normalising import TRIED_IMAGES, as_options, can_be_tried, find_statistics
 from kdzero_gp.engine.outputs import FLOAT32, Precision, TensorSplit, evaluation_batch, outputs
 from kdzero_gp.engine.precision import precision_for
+from kdzero_gp.engine.predictions import draws, some
 from kdzero_gp.engine.recipe import Recipe
-from kdzero_gp.errors import ModelError, SettingError
+from kdzero_gp.errors import ModelError, RunError, SettingError
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.models.contract import AsTaught, InputContract
 from kdzero_gp.models.outputs import check_outputs, check_trainable
@@ -38,6 +40,7 @@ from kdzero_gp.objects import is_own
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.pictures import begin
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.threads import default_threads
 
@@ -45,10 +48,23 @@ PROXY_TASK = "proxy_task.pt"
 TEACHER = "teacher.safetensors"
 
 
+def _must_be_whole(path: Path) -> None:
+    """Raise RunError where the checksums of a file of tensors do not fit: mapped into memory it would be used as it
+    is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            reason = "its checksums do not fit" if archive.testzip() else ""
+    except (OSError, zipfile.BadZipFile) as error:
+        reason = str(error)
+    if reason:
+        raise RunError(f"{path} is damaged ({reason}); delete it and resume, it is made again")
+
+
 def prepare(folder: Path, settings: RunSettings, device: torch.device, progress: Progress) -> ProxyTask:
     """The proxy task of a run: read from its folder, or made and kept there."""
     path = folder / PROXY_TASK
     if path.exists():
+        _must_be_whole(path)
         return ProxyTask.load(path)
     task, plan = tasks.get(settings.task), settings.plan
     progress.note(f"reading {settings.task}" + (f" from {settings.data}" if settings.data else ""))
@@ -104,7 +120,8 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         preparation.warm_up(proxy_task, student)
         if plan.proxy_trains == "last-stage":
             keep_maps(proxy_task, student, precision, progress)
-    proxy_task.save(path)
+        proxy_task.save(path)
+        preparation.show(proxy_task, teacher, student)
     return proxy_task
 
 
@@ -184,8 +201,13 @@ class _Preparation:
             self.family, settings.teacher, contract_of(self.dataset, example), self._known(weights), example.to("cpu"),
             settings.teacher_taps, given=given, usual=self.dataset.usual_statistics,
         )  # fmt: skip
-        if weights is not None:
-            load_weights(teacher.network, weights)
+        try:
+            if weights is not None:
+                load_weights(teacher.network, weights)
+        except ModelError:
+            if weights != self.folder / TEACHER:
+                raise
+            raise RunError(f"{weights} is damaged; delete it and resume, the teacher is trained again") from None
         return teacher.to(self.device)
 
     def _known(self, weights: str | Path | None) -> InputContract | None:
@@ -260,6 +282,14 @@ class _Preparation:
         self._train(student, split, recipe, self.precision, "student's steps")
         weights = student.network.state_dict()
         proxy_task.warm = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+
+    def show(self, proxy_task: ProxyTask, teacher: Any, student: Any) -> None:
+        """Keep what both networks say of some validation images."""
+        if draws(self.family):
+            validation = proxy_task.validation
+            images, contract = some(validation.images), contract_of(self.dataset, validation.images)
+            images = images.to(self.device)
+            begin(self.folder, self.family, images, some(validation.labels), contract, teacher, student)
 
     def _train(self, network: Any, split: TensorSplit, recipe: Recipe, precision: Precision, what: str) -> None:
         """Train without a teacher and tell how far it is."""

@@ -16,7 +16,7 @@ from kdzero_gp.compiler import Expression, canonical, check, digest, pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import ExpressionError
 from kdzero_gp.families import Measure
-from kdzero_gp.search.race import Competitor, by_seed, standings
+from kdzero_gp.search.race import UNKNOWN, Competitor, by_seed, standings
 from kdzero_gp.search.ranking import operations_in
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredMeasurement
@@ -25,12 +25,13 @@ from primitives import CATALOGUE
 
 # The kind of measurement.
 PRUNING = "pruning"
+# What the cuts left is compared with the winner on so many times as many other seeds.
+CHECKED = 2
 # The calibration that leaves every sample its weight.
 PLAIN = "no"
 
 # The distillers with one part less, with that part's text.
 Smaller = list[tuple[str, Expression]]
-BySeed = Mapping[int, StoredMeasurement]
 
 
 def pruning_seed(seed: int, index: int) -> int:
@@ -52,7 +53,9 @@ class Cut:
 class Pruning:
     """The race's best evolved distiller (``before``) and what is left of it (``after``). ``cuts``: what went, in turn.
     ``contributions``: what each term gains, by its text: the lead over the same sum without it; empty for a single
-    term. ``todo``: what has to be trained on ``seeds`` before more is known."""
+    term. ``cost``: how much better ``before`` is than what the cuts left, mean and half-width of the paired interval on
+    ``seeds`` that chose no cut; where that is not nothing, ``taken_back`` is what they left, and ``after`` is
+    ``before``. ``todo``: what has to be trained on ``seeds`` before more is known."""
 
     before: Competitor
     after: Competitor
@@ -60,11 +63,14 @@ class Pruning:
     cuts: Sequence[Cut] = ()
     contributions: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     todo: Sequence[Expression] = ()
+    cost: tuple[float, float] = UNKNOWN
+    taken_back: Competitor | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For files: expressions, what went with its cost, and what each term contributes (mean, half-width)."""
         return {
             "before": self.before.expression, "after": self.after.expression, "seeds": len(self.seeds),
+            "cost": _numbers(self.cost), "taken_back": self.taken_back and self.taken_back.expression,
             "cuts": [{"removed": cut.removed, "cost": _numbers(cut.cost)} for cut in self.cuts],
             "contributions": {text: _numbers(value) for text, value in self.contributions.items()},
         }  # fmt: skip
@@ -74,11 +80,12 @@ class Pruning:
         unit = f" {measure.difference_unit}".rstrip()
         lines = []
         if self.cuts:
-            mean, half = self.cuts[-1].cost
-            before, after = (terms_text(entry.expression) for entry in (self.before, self.after))
+            mean, half = self.cost
+            before, left = (terms_text(entry.expression) for entry in (self.before, self.taken_back or self.after))
+            which = "taken back since that" if self.taken_back else "which"
             lines.append(
-                f"pruned from {before} to {after}, which changes validation {measure.label} by "
-                f"{measure.difference(-mean, half)}{unit} on {len(self.seeds)} seeds"
+                f"pruned from {before} to {left}, {which} changes validation {measure.label} by "
+                f"{measure.difference(-mean, half)}{unit} on {len(self.seeds)} other seeds"
             )
         for text, (mean, half) in self.contributions.items():
             lines.append(f"without {text}: {measure.difference(-mean, half)}{unit}")
@@ -165,7 +172,7 @@ class _Ablation:
     none is free or so many distillers were tried as the plan allows."""
 
     def __init__(self, database: Database, settings: RunSettings, first: Competitor, knowledge: KnowledgeTypes):
-        self.first, self.knowledge = first, knowledge
+        self.first, self.knowledge, self.run = first, knowledge, settings.search.seed
         self.deciding = settings.family.deciding
         self.seeds = [pruning_seed(settings.search.seed, index) for index in range(settings.plan.race_seeds)]
         self.found: dict[str, dict[int, StoredMeasurement]] = by_seed(database, PRUNING)
@@ -173,6 +180,8 @@ class _Ablation:
         self.entry, self.expression = first, parse(first.expression, knowledge)
         self.cuts: list[Cut] = []
         self.contributions: dict[str, tuple[float, float]] = {}
+        # those of the terms before anything went
+        self.of_all: dict[str, tuple[float, float]] = {}
 
     def result(self) -> Pruning:
         todo = [] if self._measured(self.first.name) else [self.expression]
@@ -181,7 +190,24 @@ class _Ablation:
                 todo = [smaller for _, smaller in tried if not self._measured(digest(smaller))]
                 if todo or not self._turn(tried, ways is without_a_term):
                     break
+        if self.cuts and not todo:
+            return self._checked()
         return Pruning(self.first, self.entry, self.seeds, self.cuts, self.contributions, todo)
+
+    def _checked(self) -> Pruning:
+        """What the cuts left beside the race's winner, on other seeds: cuts are chosen among many, and each may cost a
+        little that its seeds did not show."""
+        begin = len(self.seeds)
+        seeds = [pruning_seed(self.run, begin + index) for index in range(CHECKED * begin)]
+        both = (self.first.name, parse(self.first.expression, self.knowledge)), (self.entry.name, self.expression)
+        todo = [expression for name, expression in both if not self._measured(name, seeds)]
+        if todo:
+            return Pruning(self.first, self.entry, seeds, self.cuts, self.contributions, todo)
+        leads = self._leads(self.first, self.entry, seeds)
+        cost = mean_interval(leads) if leads else UNKNOWN
+        if _is_nothing(leads):
+            return Pruning(self.first, self.entry, seeds, self.cuts, self.contributions, (), cost)
+        return Pruning(self.first, self.first, seeds, self.cuts, self.of_all, (), cost, self.entry)
 
     def _tried(self, ways: Callable[[Expression, KnowledgeTypes], Smaller]) -> Smaller:
         """What a turn compares, as far as the plan allows; terms are compared with one another, so all or none."""
@@ -194,7 +220,8 @@ class _Ablation:
         cuts = [cut for removed, smaller in tried if (cut := self._cut(removed, smaller)) is not None]
         if of_terms:
             self.contributions = {cut.removed: mean_interval(self._leads(self.entry, cut.entry)) for cut in cuts}
-        free = [cut for cut in cuts if self._is_free(cut.entry)]
+            self.of_all = self.of_all or self.contributions
+        free = [cut for cut in cuts if _is_nothing(self._leads(self.first, cut.entry))]
         if not free:
             return False
         best = min(free, key=lambda cut: (cut.cost[0], len(cut.entry.expression)))
@@ -213,8 +240,8 @@ class _Ablation:
         names = dict(zip([t for t in before if t not in after], [t for t in after if t not in before], strict=False))
         self.contributions = {names.get(text, text): value for text, value in self.contributions.items()}
 
-    def _measured(self, name: str) -> bool:
-        return all(seed in self.found.get(name, {}) for seed in self.seeds)
+    def _measured(self, name: str, seeds: Sequence[int] = ()) -> bool:
+        return all(seed in self.found.get(name, {}) for seed in seeds or self.seeds)
 
     def _cut(self, removed: str, smaller: Expression) -> Cut | None:
         """None for a distiller that a training failed with."""
@@ -224,18 +251,17 @@ class _Ablation:
         entry = Competitor(digest(smaller), "evolved", str(smaller), measured[self.seeds[0]].magnitudes)
         return Cut(removed, entry, mean_interval(self._leads(self.first, entry)))
 
-    def _leads(self, one: Competitor, other: Competitor) -> list[float]:
+    def _leads(self, one: Competitor, other: Competitor, seeds: Sequence[int] = ()) -> list[float]:
         """How much better one is than the other, seed by seed; nothing where one failed."""
         sign, name = 1.0 if self.deciding.higher_is_better else -1.0, self.deciding.name
-        pairs = [(self.found[one.name][seed], self.found[other.name][seed]) for seed in self.seeds]
+        pairs = [(self.found[one.name][seed], self.found[other.name][seed]) for seed in seeds or self.seeds]
         return [sign * (a.metrics[name] - b.metrics[name]) for a, b in pairs if not (a.reason or b.reason)]
 
-    def _is_free(self, entry: Competitor) -> bool:
-        """Whether the race's winner leads by no more than one standard error of the paired difference (the rule of
-        Breiman et al. 1984, "Classification and Regression Trees"). That is less than half of the interval, so that
-        several cuts do not add up to a loss. Where seeds are too few for it: whether the winner does not lead."""
-        leads = self._leads(self.first, entry)
-        if not leads:
-            return False
-        error = statistics.stdev(leads) / math.sqrt(len(leads)) if len(leads) >= LEAST_VALUES else 0.0
-        return statistics.fmean(leads) <= error
+
+def _is_nothing(leads: Sequence[float]) -> bool:
+    """Whether paired leads are no more than one standard error of their mean (the rule of Breiman et al. 1984,
+    "Classification and Regression Trees"); where seeds are too few for it, whether there is no lead."""
+    if not leads:
+        return False
+    error = statistics.stdev(leads) / math.sqrt(len(leads)) if len(leads) >= LEAST_VALUES else 0.0
+    return statistics.fmean(leads) <= error

@@ -14,6 +14,7 @@ from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import digest, zoo
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.proxy.evaluator import Train, Trained
+from kdzero_gp.proxy.surrogate import smoothed
 from kdzero_gp.search.candidates import front
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredEvaluation, StoredMeasurement
@@ -99,33 +100,37 @@ def entries(database: Database, settings: RunSettings) -> list[Competitor]:
     return [*evolved, *tuned, Competitor(ALONE, "baseline", fitness=1.0)]
 
 
-def _fittest(database: Database, settings: RunSettings) -> Iterator[Competitor]:
+def _fittest(database: Database, settings: RunSettings, by_neighbours: bool = False) -> Iterator[Competitor]:
     """The fittest distillers of the search (with several objectives those of the front) that no published method equals
-    and that are no near twins of a fitter one."""
+    and that are no near twins of a fitter one; ``by_neighbours``: see ``smoothed``."""
     published = {digest(expression) for expression in zoo.values()}
     evaluations = database.evaluations()
     listed = front(evaluations, settings.search.objectives) or evaluations
-    for e in diverse([e for e in listed if e.status is Status.TRAINED and e.digest not in published]):
+    usable = [e for e in listed if e.status is Status.TRAINED and e.digest not in published]
+    if by_neighbours and not settings.search.objectives and all(e.fingerprint for e in usable):
+        gradients = np.array([np.frombuffer(e.fingerprint, dtype=np.float32) for e in usable], dtype=np.float64)
+        usable = [usable[place] for place in smoothed(gradients, np.array([e.fitness for e in usable]))]
+    for e in diverse(usable):
         yield Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
 
 
 def heat(database: Database, settings: RunSettings) -> list[Competitor]:
     """Who runs the heat: the fittest of the search, as many as the plan says; nobody where all of them race."""
     plan = settings.plan
-    return list(islice(_fittest(database, settings), plan.heat)) if plan.heat > plan.race_top else []
+    if plan.heat <= plan.race_top:
+        return []
+    return list(islice(_fittest(database, settings, by_neighbours=True), plan.heat))
 
 
 def _by_heat(database: Database, settings: RunSettings) -> list[Competitor]:
-    """The heat's distillers, the best first; those that have no result of it yet come last, those that failed not."""
-    family, found = settings.family, by_seed(database, HEAT)
-
-    def place(entry: Competitor) -> list[float]:
-        measured = found.get(entry.name, {}).get(heat_seed(settings.search.seed))
-        names = (family.decides, family.breaks_ties)
-        return [family.measure_of(n).key(measured.metrics[n] if measured is not None else math.nan) for n in names]
-
-    failed = {name for name, of_seed in found.items() for measurement in of_seed.values() if measurement.reason}
-    return sorted((entry for entry in heat(database, settings) if entry.name not in failed), key=place)
+    """The distillers of the heat, the best first; those that failed are left out."""
+    family = settings.family
+    ran = [row for row in database.measurements(HEAT) if not row.reason and settings.plan.heat]
+    names = [family.measure_of(name) for name in (family.decides, family.breaks_ties)]
+    ran.sort(key=lambda row: [measure.key(row.metrics[measure.name]) for measure in names])
+    stored = {row.name: database.evaluation(row.name) for row in ran}
+    found = [e for row in ran if (e := stored[row.name]) is not None]
+    return [Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness) for e in found]
 
 
 def diverse(evaluations: Iterable[StoredEvaluation]) -> Iterator[StoredEvaluation]:
@@ -176,17 +181,24 @@ def run_race(
     source: Callable[[str, Sequence[float]], str],
     evaluate: Callable[[Sequence[Train], Callable[[int, Trained], None]], None],
     todo: Sequence[tuple[Competitor, int]],
-    kind: str = "race",
+    kind: str,
+    shown: Callable[[str, int], bool],
+    show: Callable[[str, str, bytes], None],
 ) -> None:
-    """Train entries on seeds as the race does, and keep the results as measurements of this kind."""
+    """Train entries on seeds as the race does, and keep the results as measurements of this kind. ``shown``: whether
+    the student of a kind and a seed says what it predicts, which ``show`` gets with the kind and the entry's name."""
     requests = [
-        Train(source(entry.expression, entry.magnitudes) if entry.expression else "", seed, recipe="race")
+        Train(
+            source(entry.expression, entry.magnitudes) if entry.expression else "", seed, recipe="race",
+            shown=shown(kind, seed),
+        )
         for entry, seed in todo
-    ]
+    ]  # fmt: skip
 
     def keep(index: int, trained: Trained) -> None:
         entry, seed = todo[index]
         row = StoredMeasurement(kind, entry.name, seed, 1.0, trained.reason, trained.metrics, entry.magnitudes)
+        show(kind, entry.name, trained.said)  # before the row, without which the training is repeated
         database.add_measurement(row, trained.seconds, trained.step_milliseconds)
 
     evaluate(requests, keep)

@@ -122,24 +122,26 @@ TABLES: dict[type, str] = {
 _AS_JSON = ("tuple", "dict")
 
 
+_COLUMNS = {kind: [column.name for column in fields(kind)] for kind in TABLES}
+_JSON_COLUMNS = {
+    kind: {column.name for column in fields(kind) if str(column.type).startswith(_AS_JSON)} for kind in TABLES
+}
+
+
 def columns(kind: type) -> list[str]:
     """The columns of a table, in the order of its row's fields."""
-    return [column.name for column in fields(kind)]
-
-
-def _json_columns(kind: type) -> set[str]:
-    return {column.name for column in fields(kind) if str(column.type).startswith(_AS_JSON)}
+    return _COLUMNS[kind]
 
 
 def stored_values(row: Any) -> dict[str, Any]:
     """A row's values as SQLite keeps them."""
-    as_json = _json_columns(type(row))
+    as_json = _JSON_COLUMNS[type(row)]
     return {name: json.dumps(value, sort_keys=True) if name in as_json else value for name, value in vars(row).items()}
 
 
 def row_of(kind: type[Row], values: Mapping[str, Any]) -> Row:
     """The row that ``stored_values`` gave."""
-    as_json = _json_columns(kind)
+    as_json = _JSON_COLUMNS[kind]
     names = columns(kind)
     return cattrs.structure(
         {name: json.loads(values[name]) if name in as_json else values[name] for name in names}, kind

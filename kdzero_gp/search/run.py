@@ -33,10 +33,12 @@ from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
 from kdzero_gp.search.config import CONFIG, config_text
 from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
+from kdzero_gp.search.connection import LOCK
 from kdzero_gp.search.estimate import Estimate, estimate, megabytes
 from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.extension import extend
 from kdzero_gp.search.model import ACCOUNT, model_proposer, must_be_askable, tell
+from kdzero_gp.search.pictures import Pictures
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
 from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
 from kdzero_gp.search.race import (
@@ -52,7 +54,7 @@ from kdzero_gp.search.race import (
     without_result,
 )
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import DATABASE, LOCK, Database, StoredBirth, StoredMeasurement
+from kdzero_gp.search.storage import DATABASE, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.training.verdict import Verdict
 from kdzero_gp.version import __version__
 from kdzero_gp.workers.crew import crew
@@ -84,7 +86,7 @@ def start(folder: Path, settings: RunSettings, machine: Machine, progress: Progr
     if folder.exists() and (not folder.is_dir() or _occupied(folder)):
         if folder.is_dir() and (folder / DATABASE).exists():
             raise RunError(f"{folder} already holds a run; resume it with: kdzero-gp resume {folder}")
-        raise RunError(f"{folder} exists and is no run of kdzero-gp; choose another --out")
+        raise RunError(f"{folder} exists and is not a run of kdzero-gp; choose another --out")
     settings = replace(
         settings, precision=machine.precision or settings.precision, threads=machine.threads or settings.threads
     )
@@ -237,7 +239,9 @@ class Work:
         good = [m.metrics for m in self.database.measurements("baseline") if not m.reason]
         if not good:
             raise RunError("the student cannot be trained by cross-entropy alone; check the data and the student")
-        means = {name: statistics.fmean(metrics[name] for metrics in good) for name in good[0]}
+        # a class that one student alone names has a measure there and nowhere else
+        names = [name for name in good[0] if all(name in metrics for metrics in good)]
+        means = {name: statistics.fmean(metrics[name] for metrics in good) for name in names}
         self.baseline = {name: value for name, value in means.items() if not name.startswith("short_")}
         self.short_baseline = {name.removeprefix("short_"): v for name, v in means.items() if name.startswith("short_")}
         values = ", ".join(
@@ -376,10 +380,10 @@ class Work:
             self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source,
             self.bench.steps("proxy"),
         )  # fmt: skip
-        if self.workers > settings.lanes:
-            self.progress.note(f"--lanes {settings.lanes} keeps at most as many of {self.workers} workers busy")
+        if self.workers > (most := settings.under_way):
+            self.progress.note(f"--lanes {settings.lanes} keeps at most {most} of {self.workers} workers busy")
         self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), self._keep_birth, self.guest())
-        self._begin("births", settings.generations * settings.population)
+        self._begin("births", settings.births)
         last = 0
         for generation in self.search.run():
             last = generation.number + 1
@@ -402,7 +406,7 @@ class Work:
         )
         if todo:
             self._begin("heat", len(todo))
-            run_race(self.database, self._source, self._all, todo, HEAT)
+            self._train_as_raced(todo, HEAT)
             self.progress.end()
 
     def _race(self) -> None:
@@ -414,9 +418,13 @@ class Work:
         while todo := unraced(self.database, self.settings, competitors):
             total = len(competitors) * self.settings.plan.race_seeds
             self._begin("race", total, total - len(todo))
-            run_race(self.database, self._source, self._all, todo)
+            self._train_as_raced(todo, "race")
             self.progress.end()
             competitors = entries(self.database, self.settings)
+
+    def _train_as_raced(self, todo: Sequence[tuple[Competitor, int]], kind: str) -> None:
+        pictures = Pictures(self.folder, self.bench.family, self.settings.search.seed)
+        run_race(self.database, self._source, self._all, todo, kind, pictures.wanted, pictures.keep)
 
     def _prune(self) -> None:
         """Train the race's best without some of its parts, until what is left needs all of them."""
@@ -435,7 +443,7 @@ class Work:
                     smaller.append(entry)
             todo = without_result(self.database, PRUNING, smaller, found.seeds)
             self._begin("pruning", len(todo))
-            run_race(self.database, self._source, self._all, todo, PRUNING)
+            self._train_as_raced(todo, PRUNING)
             self.progress.end()
 
     def _not_trained(self, entry: Competitor, seeds: Sequence[int], reason: str) -> None:
@@ -451,7 +459,7 @@ class Work:
         if todo:
             total = len(wanted) * len(seeds)
             self._begin("confirmation", total, total - len(todo))
-            run_race(self.database, self._source, self._all, todo, FRESH)
+            self._train_as_raced(todo, FRESH)
             self.progress.end()
 
     def _finish(self) -> RunResult:

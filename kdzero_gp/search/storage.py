@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import filelock
 
-from kdzero_gp.errors import KdzeroError, RunError
+from kdzero_gp.errors import RunError
+from kdzero_gp.search.connection import LOCK, connect, copied, give_up, locked, removed, sentences, undamaged
 from kdzero_gp.search.migration import OLDEST, migrated
 from kdzero_gp.search.rows import (
     TABLES,
@@ -35,7 +37,6 @@ __all__ = [
 
 SCHEMA_VERSION = 5
 DATABASE = "run.sqlite"
-LOCK = "lock"
 _APPLICATION_ID = 0x6B647A67  # 'kdzg', so that a foreign database is told apart
 
 _SCHEMA = """
@@ -89,14 +90,14 @@ class Database:
         """A new database in ``folder``, which must not hold one. It appears whole, with ``facts`` in it, or not at
         all."""
         path = folder / DATABASE
-        lock = _lock(folder)
+        lock = locked(folder)
         try:
             if path.exists():
                 raise RunError(f"{folder} already holds a run; resume it with: kdzero-gp resume {folder}")
             temporary = path.with_name(f".{DATABASE}.tmp")
-            with _sentences(path), _removed(temporary):
+            with sentences(path), removed(temporary):
                 temporary.unlink(missing_ok=True)
-                with contextlib.closing(_connect(temporary)) as connection, connection:
+                with contextlib.closing(connect(temporary)) as connection, connection:
                     connection.executescript(
                         f"PRAGMA application_id={_APPLICATION_ID}; PRAGMA user_version={SCHEMA_VERSION};"
                         f"PRAGMA journal_mode=WAL; BEGIN; {_SCHEMA} COMMIT;"
@@ -104,9 +105,9 @@ class Database:
                     rows = [(name, json.dumps(value, sort_keys=True)) for name, value in (facts or {}).items()]
                     connection.executemany("INSERT INTO facts VALUES (?, ?)", rows)
                 temporary.replace(path)
-                return cls(_connect(path), path, lock)
+                return cls(connect(path), path, lock)
         except BaseException:
-            _give_up(lock)
+            give_up(lock)
             raise
 
     @classmethod
@@ -119,24 +120,25 @@ class Database:
                 f"{folder} was made by an earlier kdzero-gp (schema {version}): it can be read but not gone on with; "
                 "resume it with the version that made it, or start anew in another folder"
             )
-        lock = _lock(folder)
+        lock = locked(folder)
         try:
-            return cls(_connect(path), path, lock)
+            return cls(connect(path), path, lock)
         except BaseException:
-            _give_up(lock)
+            give_up(lock)
             raise
 
     @classmethod
     def read(cls, folder: Path) -> Database:
-        """The database of an existing run, for reading; one of an earlier version as a copy in memory."""
+        """The database of an existing run, for reading; as a copy in memory where it is one of an earlier version, or
+        where its folder cannot be written."""
         path = folder / DATABASE
         if not path.is_file():
             raise RunError(
                 f"{folder} holds no run ({DATABASE} is missing); start one with: kdzero-gp evolve --out {folder}"
             )
-        connection = _connect(path)
+        connection = connect(path) if os.access(folder, os.W_OK) else copied(path)
         try:
-            with _sentences(path):
+            with sentences(path):
                 application = connection.execute("PRAGMA application_id").fetchone()[0]
                 version = connection.execute("PRAGMA user_version").fetchone()[0]
             if application != _APPLICATION_ID:
@@ -147,7 +149,7 @@ class Database:
                     "use the version that made it"
                 )
             if version < SCHEMA_VERSION:
-                with contextlib.closing(connection), _sentences(path):
+                with contextlib.closing(connection), sentences(path):
                     connection = migrated(connection, version)
         except BaseException:
             connection.close()
@@ -157,7 +159,7 @@ class Database:
     def close(self) -> None:
         """Close the connection and give up the writer's lock."""
         self._connection.close()
-        _give_up(self._lock)
+        give_up(self._lock)
 
     def discard(self) -> None:
         """Close and delete the database, for a run that never began."""
@@ -185,7 +187,7 @@ class Database:
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Everything that is written in the block is committed at its end, or nothing of it."""
-        with _sentences(self.path), self._connection:
+        with sentences(self.path), self._connection:
             yield
 
     def set_fact(self, name: str, value: Any) -> None:
@@ -259,7 +261,7 @@ class Database:
 
     def birth(self, number: int) -> StoredBirth | None:
         """One birth by its number."""
-        return next(iter(self._rows(StoredBirth, "WHERE number = ?", number)), None)
+        return self._row(StoredBirth, "WHERE number = ?", number)
 
     def births(self) -> list[StoredBirth]:
         """All births in order."""
@@ -267,16 +269,16 @@ class Database:
 
     def evaluation(self, digest: str) -> StoredEvaluation | None:
         """One evaluation by the digest of its distiller."""
-        return next(iter(self._rows(StoredEvaluation, "WHERE digest = ?", digest)), None)
+        return self._row(StoredEvaluation, "WHERE digest = ?", digest)
 
     def answer(self, digest: str, request: str) -> StoredAnswer | None:
         """What a worker said of a distiller that is not judged yet."""
         where = "WHERE digest = ? AND request = ?"
-        return next(iter(self._rows(StoredAnswer, where, digest, request)), None)
+        return self._row(StoredAnswer, where, digest, request)
 
     def reply(self, request: str, ordinal: int) -> StoredReply | None:
         """What a language model said to a request."""
-        return next(iter(self._rows(StoredReply, "WHERE request = ? AND ordinal = ?", request, ordinal)), None)
+        return self._row(StoredReply, "WHERE request = ? AND ordinal = ?", request, ordinal)
 
     def evaluations(self) -> list[StoredEvaluation]:
         """All evaluations, the fittest first, those without a fitness last."""
@@ -285,7 +287,7 @@ class Database:
     def measurement(self, kind: str, name: str, seed: int, factor: float) -> StoredMeasurement | None:
         """One measurement by its key."""
         where = "WHERE kind = ? AND name = ? AND seed = ? AND factor = ?"
-        return next(iter(self._rows(StoredMeasurement, where, kind, name, seed, factor)), None)
+        return self._row(StoredMeasurement, where, kind, name, seed, factor)
 
     def measurements(self, kind: str) -> list[StoredMeasurement]:
         """All measurements of one kind, by name, seed and factor."""
@@ -313,75 +315,14 @@ class Database:
         )
         return {row["key"]: (row["count"], row["seconds"]) for row in rows}
 
+    def _row(self, kind: type[Row], rest: str, *values: Any) -> Row | None:
+        return next(iter(self._rows(kind, rest, *values)), None)
+
     def _rows(self, kind: type[Row], rest: str, *values: Any) -> list[Row]:
         selected = self._select(f"SELECT {', '.join(columns(kind))} FROM {TABLES[kind]} {rest}", *values)
         with undamaged(self.path):
             return [row_of(kind, dict(row)) for row in selected]
 
     def _select(self, statement: str, *values: Any) -> list[sqlite3.Row]:
-        with _sentences(self.path):
+        with sentences(self.path):
             return self._connection.execute(statement, values).fetchall()
-
-
-def _connect(path: Path) -> sqlite3.Connection:
-    with _sentences(path):
-        connection = sqlite3.connect(path, timeout=30.0)
-        try:
-            connection.execute("PRAGMA synchronous=NORMAL")
-        except BaseException:
-            connection.close()
-            raise
-    return connection
-
-
-@contextlib.contextmanager
-def _removed(path: Path) -> Iterator[None]:
-    """Remove a half-made database when making it fails."""
-    try:
-        yield
-    except BaseException:
-        for name in (path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}-journal"):
-            path.with_name(name).unlink(missing_ok=True)
-        raise
-
-
-@contextlib.contextmanager
-def undamaged(path: Path) -> Iterator[None]:
-    """What values that nobody wrote cause, as a sentence."""
-    try:
-        yield
-    except KdzeroError:
-        raise
-    except Exception as error:
-        first = (str(error).splitlines() or [""])[0][:200]
-        raise RunError(
-            f"{path} is damaged ({type(error).__name__}: {first}); restore a copy of it, or start anew in another "
-            "folder"
-        ) from None
-
-
-@contextlib.contextmanager
-def _sentences(path: Path) -> Iterator[None]:
-    """SQLite's errors as sentences with a remedy."""
-    try:
-        yield
-    except (sqlite3.Error, OSError) as error:
-        raise RunError(f"cannot use {path}: {error}; check the disk's space and permissions, then resume") from None
-
-
-def _lock(folder: Path) -> filelock.BaseFileLock:
-    """The writer's lock: held while the object lives, given up when the process ends, however it ends."""
-    lock = filelock.FileLock(folder / LOCK, timeout=0)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise RunError(f"another process is working on {folder}; wait for it, or stop it and resume") from None
-    except (OSError, NotImplementedError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RunError(f"cannot write in {folder}: {reason}; check its space and permissions") from None
-    return lock
-
-
-def _give_up(lock: filelock.BaseFileLock | None) -> None:
-    if lock is not None:
-        lock.release(force=True)

@@ -21,6 +21,7 @@ from kdzero_gp.training.opening import open_for, open_teacher
 from kdzero_gp.training.pair import LOOKING, tapped
 from kdzero_gp.training.run import run
 from kdzero_gp.training.settings import Settings, TrainingResult
+from kdzero_gp.training.shadow import must_have_heads
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Pair:
     ``backbone``: a file of weights for the part of the student that is called so. ``teacher_mean``, ``teacher_std``,
     ``student_mean`` and ``student_std``: how their images are normalised (see ``models.normalisation``); None takes
     what is known of their weights, or else the images' own.
+    ``backbone``: a file of weights for the part of the student that is called so. ``shadow``: ``teacher`` or
+    ``student``, on whose maps a second class head takes part in distillation (see ``engine.shadow``).
     """
 
     task: str
@@ -52,6 +55,12 @@ class Pair:
     teacher_std: str | None = None
     student_mean: str | None = None
     student_std: str | None = None
+    shadow: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raises SettingError before anything was begun."""
+        if self.shadow is not None:
+            must_have_heads(tasks.get(self.task).family)
 
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
@@ -75,7 +84,7 @@ class Pair:
         """The settings of a training with a distiller."""
         return replace(
             self.taught(seed), distiller=distiller.name, source=distiller.source,
-            magnitude=magnitude or distiller.magnitude, factor=factor,
+            magnitude=magnitude or distiller.magnitude, factor=factor, shadow=self.shadow,
         )  # fmt: skip
 
     def shapes(self) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:

@@ -28,8 +28,10 @@ from kdzero_gp.training.api import Pair
 from kdzero_gp.training.distillers import Distiller, NamedDistiller
 from kdzero_gp.training.jobs import Job, results
 from kdzero_gp.training.opening import open_for
+from kdzero_gp.training.pictures import gather
 from kdzero_gp.training.run import share
-from kdzero_gp.training.settings import TrainingResult
+from kdzero_gp.training.settings import Settings, TrainingResult
+from kdzero_gp.training.shadow import reads_logits
 from kdzero_gp.training.verdict import REFERENCE
 
 CROSS_ENTROPY = "ce"
@@ -149,7 +151,7 @@ class Comparing:
         alone = self.pair.settings(self.seed)
         epochs = max(1, round(alone.recipe.epochs * TUNING_SHARE)) if tune_epochs is None else tune_epochs
         facts = self.pair.taught(self.seed).as_dict()
-        facts |= {"factors": list(factors), "tune_epochs": epochs}
+        facts |= {"factors": list(factors), "tune_epochs": epochs, "shadow": self.pair.shadow}
         self.claim("comparison", facts)
         # one magnitude needs no choice
         tuned = self._tune(factors, epochs) if len(factors) > 1 else {}
@@ -158,6 +160,7 @@ class Comparing:
         trained = self._train(seeds, best)
         rows = table(trained, best, self.family.deciding)
         self._write(facts, tuned, trained, rows)
+        self._show(rows, best)
         (self.folder / files.TEACHER).unlink(missing_ok=True)
         return Comparison(self.folder, tuple(rows), self.family.deciding)
 
@@ -181,7 +184,8 @@ class Comparing:
 
     def _share(self) -> None:
         """The teacher is asked once for all trainings, where the recipe allows that."""
-        settings = self.pair.distilling(self.distillers[0], self.seed)
+        shadowed = next((d for d in self.distillers if reads_logits(d.source)), self.distillers[0])
+        settings = self._settings(shadowed, self.seed, None, 1.0)
         sources = [distiller.source for distiller in self.distillers]
         precision = share(settings, sources, self.folder / files.TEACHER, self.machine, self.progress)
         self.machine = replace(self.machine, precision=precision)
@@ -192,7 +196,7 @@ class Comparing:
         wanted = [(distiller, factor) for distiller in self.distillers for factor in factors]
         jobs = []
         for distiller, factor in wanted:
-            settings = self.pair.distilling(distiller, TUNING_SEED + self.seed, _mode(distiller), factor)
+            settings = self._settings(distiller, TUNING_SEED + self.seed, _mode(distiller), factor)
             settings = replace(settings, recipe=settings.recipe.with_epochs(epochs), validate=True)
             place = self.folder / "tuning" / f"{_slug(distiller)}-{factor:g}"
             shared = (self.folder / files.TEACHER, self.account) if self.pair.validate else (None, None)
@@ -218,8 +222,13 @@ class Comparing:
         place = self.folder / "trainings"
         if distiller is None:
             return Job(self.pair.settings(seed), place / f"{CROSS_ENTROPY}-seed{seed}", account=self.account)
-        settings = self.pair.distilling(distiller, seed, _mode(distiller), factors[distiller.name] or 1.0)
+        settings = self._settings(distiller, seed, _mode(distiller), factors[distiller.name] or 1.0)
         return Job(settings, place / f"{_slug(distiller)}-seed{seed}", self.folder / files.TEACHER, self.account)
+
+    def _settings(self, distiller: Distiller, seed: int, mode: str | None, factor: float) -> Settings:
+        """A training's settings; a shadow head is for those distillers alone that read logits."""
+        settings = self.pair.distilling(distiller, seed, mode, factor)
+        return settings if settings.shadow is None or reads_logits(distiller.source) else replace(settings, shadow=None)
 
     def _results(self, what: str, jobs: list[Job]) -> Iterable[tuple[int, TrainingResult]]:
         if self.machine.precision is None and any(files.read_result(job.folder) is None for job in jobs):
@@ -231,6 +240,14 @@ class Comparing:
                 yield index, result
         finally:
             self.progress.end()
+
+    def _show(self, rows: list[ComparisonRow], factors: dict[str, float | None]) -> None:
+        """Predictions of the first seed: the teacher's, by cross-entropy alone, and with the best distiller."""
+        taught = next((row.name for row in rows if row.name != CROSS_ENTROPY and not row.reason), None)
+        if taught is not None:
+            distiller = next(d for d in self.distillers if d.name == taught)
+            alone, job = self._job(None, self.seed, factors), self._job(distiller, self.seed, factors)
+            gather(self.folder, alone.folder, job.folder, taught)
 
     def _write(
         self,

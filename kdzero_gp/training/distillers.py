@@ -73,7 +73,7 @@ def resolve(
         return Distiller(Path(text).stem, _from_file(Path(text), student, teacher), "absolute")
     if "(" not in text:
         raise SettingError(
-            f"--distiller {text!r} is no file, expression or zoo:NAME; kdzero-gp zoo lists the published ones"
+            f"--distiller {text!r} is not a file, an expression or zoo:NAME; kdzero-gp zoo lists the published ones"
         )
     expression = parse(text, pair_shapes(student, teacher, knowledge).types)
     return Distiller(text, _compiled(text, expression, student, teacher, knowledge), "relative")
@@ -102,7 +102,7 @@ def _from_file(path: Path, student: Shapes, teacher: Shapes) -> str:
         distiller = load_source(source)
     except Exception as error:  # The user's file may fail in any way.
         raise SettingError(
-            f"{path} is no distiller ({type(error).__name__}: {error}); it needs a class Distiller as kdzero-gp "
+            f"{path} is not a distiller ({type(error).__name__}: {error}); it needs a class Distiller as kdzero-gp "
             "export writes it"
         ) from None
     lacking = [name for name in NEEDED if not hasattr(distiller, name)]
@@ -174,6 +174,8 @@ def head_of(
         "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
         "recipe": f"trained with {recipe.summary}, seed {settings.seed}",
     }
+    if settings.shadow:
+        facts["shadow"] = f"with one more class head on the {settings.shadow}'s maps, which this file does not have"
     try:
         expression = parse_for_some_pair(getattr(distiller, "EXPRESSION", ""))
     except KdzeroError:  # a file of the user's own need not have one that can be read

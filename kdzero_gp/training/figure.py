@@ -5,20 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from kdzero_gp.families import Measure
-
-if TYPE_CHECKING:
-    from kdzero_gp.training.compare import ComparisonRow
 
 # Longer names are cut in the middle of a picture's margin.
 _LONGEST_NAME = 40
 
 
-def draw(rows: Sequence[ComparisonRow], measure: Measure, path: Path, title: str) -> None:
-    """Mean on test images with its 95 % interval for each distiller, best on top, as a PNG. Rows without numbers are
-    left out."""
+def draw(rows: Sequence[Any], measure: Measure, path: Path, title: str) -> None:
+    """Mean on test images with its 95 % interval for each distiller, best on top, as a PNG. ``rows`` are those of a
+    comparison; those without numbers are left out."""
     from io import BytesIO
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg

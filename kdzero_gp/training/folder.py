@@ -95,7 +95,7 @@ def _known(folder: Path, kind: str) -> dict[str, Any] | None:
         found: dict[str, Any] = stored["settings"]
         held = stored["kind"]
     except (OSError, ValueError, KeyError, TypeError):
-        raise RunError(f"{path} is no settings file of kdzero-gp; choose another --out") from None
+        raise RunError(f"{path} is not a settings file of kdzero-gp; choose another --out") from None
     if held != kind:
         raise RunError(f"{folder} holds a {held} and no {kind}; choose another --out")
     return found

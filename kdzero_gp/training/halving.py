@@ -25,6 +25,7 @@ from kdzero_gp.training.api import Pair
 from kdzero_gp.training.compare import CROSS_ENTROPY, FACTORS, Comparing, ComparisonRow, comparing, table
 from kdzero_gp.training.distillers import Distiller, NamedDistiller
 from kdzero_gp.training.jobs import Job
+from kdzero_gp.training.pictures import gather
 from kdzero_gp.training.settings import TrainingResult
 from kdzero_gp.training.verdict import REFERENCE, Verdict, judge
 
@@ -122,7 +123,7 @@ class _Halving(Comparing):
         alone = self.pair.settings(self.seed)
         epochs = tune_epochs or max(1, round(alone.recipe.epochs * shares[0]))
         facts = self.pair.taught(self.seed).as_dict()
-        facts |= {"factors": list(factors), "tune_epochs": epochs, "shares": list(shares)}
+        facts |= {"factors": list(factors), "tune_epochs": epochs, "shares": list(shares), "shadow": self.pair.shadow}
         self.claim("halving", facts)
         self.lines: list[dict[str, Any]] = []
         tuned = self._tune(factors, epochs)
@@ -234,6 +235,7 @@ class _Halving(Comparing):
         source = self._job(winner, best, self.factors).folder
         for name in (files.STUDENT, files.DISTILLER):
             atomic_write(self.folder / name, (source / name).read_bytes())
+        gather(self.folder, self._job(None, best, self.factors).folder, source, winner.name)
         rows = [row.as_dict() for row in table(fresh, self.factors, deciding)]
         whole = {
             "settings": facts, "distillers": {d.name: d.source for d in self.distillers},

@@ -6,6 +6,7 @@ import copy
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from kdzero_gp import tasks
 from kdzero_gp.common import count_parameters
 from kdzero_gp.compiler import load_source
 from kdzero_gp.data.account import DataAccount
+from kdzero_gp.data.inputs import Inputs
 from kdzero_gp.data.resizing import resized
 from kdzero_gp.engine.batches import Batches
 from kdzero_gp.engine.checks import Answers, check_teacher
@@ -25,6 +27,7 @@ from kdzero_gp.engine.magnitudes import final_magnitudes
 from kdzero_gp.engine.networks import mended
 from kdzero_gp.engine.outputs import Precision
 from kdzero_gp.engine.precision import precision_for
+from kdzero_gp.engine.predictions import AFTER, BEFORE, FILE, TEACHER, Predictions, draws, pictured, said, some
 from kdzero_gp.engine.teacher import KeptTeacher, LiveTeacher, Teacher, ask, keep, kept
 from kdzero_gp.errors import KdzeroError, ModelError
 from kdzero_gp.families import TaskFamily
@@ -41,6 +44,7 @@ from kdzero_gp.training.distillers import head_of, with_magnitudes
 from kdzero_gp.training.opening import open_for, open_teacher
 from kdzero_gp.training.pair import LOOKING, tapped
 from kdzero_gp.training.settings import Settings, TrainingResult
+from kdzero_gp.training.shadow import shadow_head, shadowed
 
 # Images on which a teacher is checked before it teaches.
 CHECKED_IMAGES = 1000
@@ -117,6 +121,8 @@ def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machi
         network = load_teacher(settings, opened)
         _check_teacher(network, settings, opened, progress)
         wanted = set().union(*(load_source(source).KNOWLEDGE for source in sources))
+        head = shadow_head(settings, opened.family, opened.student, network, opened.batches.example, wanted)
+        wanted |= set(head.reads) if settings.shadow == "teacher" and head is not None else set()
         _keep(network, wanted, opened, path, progress)
     return str(opened.precision)
 
@@ -163,6 +169,21 @@ class Opened:
 
         return self.family.measure(computed() if answers is None else answers.of(computed()))
 
+    @cached_property
+    def first(self) -> tuple[Inputs, Predictions | None]:
+        """Some validation images, and their predictions before anybody said something (None: nothing is drawn)."""
+        if draws(self.family) and self.batches.validation:
+            images, targets = next(iter(self.batches.evaluation("validation")))
+            return some(images), pictured(self.family, some(images), some(targets), self.batches.contract)
+        return self.batches.example, None
+
+    def said(self, name: str, network: Any, measured: dict[str, float]) -> Predictions | None:
+        """What a tapped network in evaluation mode, or a function like one, says of these images."""
+        images, empty = self.first
+        if empty is None:
+            return None
+        return replace(empty, said={name: said(self.family, network, images)}, measured={name: measured})
+
 
 class _RunningTraining:
     def __init__(
@@ -179,8 +200,12 @@ class _RunningTraining:
         self.student, self.family = self.opened.student, self.opened.family
         for note in check_outputs(self.student.network, self.opened.batches.classes, self.opened.batches.example):
             progress.note(f"student {settings.student}: {note}")
+        self.predictions: list[Predictions | None] = []
         self.teacher_measures: dict[str, float] = {}
         self.teacher = self._teacher() if settings.source else None
+        if settings.student_weights is not None and self.opened.first[1] is not None:
+            before = self.opened.measure(self.student.eval(), "validation")
+            self.predictions.append(self.opened.said(BEFORE, self.student, before))
         self.trainer = Trainer(self.student, self.family, self.opened.batches, self.opened.precision, self.teacher)
         self.rows: list[dict[str, Any]] = []
         self.best: dict[str, Any] = {}
@@ -195,13 +220,23 @@ class _RunningTraining:
         torch.manual_seed(settings.seed)  # the adapters' first weights
         distiller = load_source(settings.source).to(opened.device).train()
         self.teacher_measures = _check_teacher(network, settings, opened, self.progress)
+        asked = lambda images: ask(network, images, opened.batches, opened.precision)  # noqa: E731
+        self.predictions.append(opened.said(TEACHER, asked, self.teacher_measures))
+        wanted = set(distiller.KNOWLEDGE)
+        head = shadow_head(settings, self.family, self.student, network, opened.batches.example, wanted)
+        if head is not None:
+            head.to(opened.device)
+            wanted |= set(head.reads) if settings.shadow == "teacher" else set()
         path = self.shared if self.shared and self.shared.exists() else self.folder / files.TEACHER
         # a single epoch asks a live teacher no more often
         repeated = path.exists() or self.recipe.epochs > 1
-        if repeated and _keep(network, distiller.KNOWLEDGE, opened, path, self.progress):
+        teacher: Teacher
+        if repeated and _keep(network, wanted, opened, path, self.progress):
             labels = torch.cat([labels for _, labels in opened.batches.evaluation("train")])
-            return KeptTeacher(distiller, self.family, kept(path, distiller.KNOWLEDGE, opened.device), labels)
-        return LiveTeacher(distiller, self.family, network, opened.batches, opened.precision)
+            teacher = KeptTeacher(distiller, self.family, kept(path, wanted, opened.device), labels)
+        else:
+            teacher = LiveTeacher(distiller, self.family, network, opened.batches, opened.precision)
+        return shadowed(teacher, head, settings.shadow)
 
     def run(self, tensorboard: bool, chosen: dict[str, Any]) -> TrainingResult:
         """The training as a list of verbs."""
@@ -304,6 +339,10 @@ class _RunningTraining:
         if self.best["weights"]:
             self.student.network.load_state_dict(self.best["weights"])
         test = self.opened.measure(self.student.eval(), "test")
+        self.predictions.append(self.opened.said(AFTER, self.student, self.best["measures"]))
+        found = [predictions for predictions in self.predictions if predictions is not None]
+        if found:
+            reduce(Predictions.beside, found).save(self.folder / FILE)
         parameters = count_parameters(self.student)
         save_weights(self.student.untap(), self.folder / files.STUDENT, self.opened.batches.contract)
         self._spend()

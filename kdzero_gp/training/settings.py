@@ -19,7 +19,8 @@ class Settings:
     """One training. Without ``source`` (the text of a distiller's module) it is by cross-entropy alone. Without
     ``validate`` it takes the validation images too, and its last weights are the final ones. ``channels`` of the images
     (None: as the data have them, and RGB for a student that needs it). ``backbone``: a file of weights that the part of
-    the student of this name starts with. ``teacher_mean`` and the like: see ``models.normalisation``."""
+    the student of this name starts with. ``teacher_mean`` and the like: see ``models.normalisation``. ``shadow``: on
+    whose maps a second class head is put."""
 
     task: str
     student: str
@@ -42,11 +43,14 @@ class Settings:
     teacher_std: str | None = None
     student_mean: str | None = None
     student_std: str | None = None
+    shadow: str | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingError for values that make no sense."""
         if self.magnitude not in MAGNITUDE_MODES:
             raise SettingError(f"--magnitude must be one of {', '.join(MAGNITUDE_MODES)}, got {self.magnitude!r}")
+        if self.shadow not in (None, "teacher", "student"):
+            raise SettingError(f"--shadow must be teacher or student, got {self.shadow!r}")
         if not 0 < self.factor < float("inf"):
             raise SettingError(f"the magnitude's factor must be above 0, got {self.factor:g}")
         self.statistics("teacher"), self.statistics("student")

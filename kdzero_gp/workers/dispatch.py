@@ -28,8 +28,9 @@ START_LOSSES = 3
 START_SECONDS = 300.0
 # A second copy of a request is asked for when the first takes so many times as long as such requests usually do, and so
 # many seconds: where a worker has nothing else to do, and later even where others wait, since the order of a search
-# waits for it. The median is of so many latest ones.
-BACKUP_FACTOR, URGENT_FACTOR, BACKUP_SECONDS, LATEST, LEAST_LATEST = 3.0, 6.0, 2.0, 50, 10
+# waits for it. Early copies keep more workers busy than late ones (experiments/scaling). The median is of so many
+# latest ones.
+BACKUP_FACTOR, URGENT_FACTOR, BACKUP_SECONDS, LATEST, LEAST_LATEST = 1.5, 2.5, 0.5, 50, 10
 
 
 @dataclass(frozen=True)

@@ -31,5 +31,4 @@ tiny = {"generations": 1, "pop": 4, "race_top": 1, "race_seeds": 1, "fresh_seeds
 run = kdzero_gp.evolve(teacher, lambda: Net(3), (X, y), **tiny, out="script")
 distilled = run.fit(epochs=2, out="script-student")
 table = kdzero_gp.compare(distillers=[run], run=run, epochs=1, seeds=1, factors=[1], workers=2, out="script-table")
-resumed = run.resume(workers=1)
 print(distilled)

@@ -35,4 +35,4 @@ run.best
 # %%
 distilled = run.fit(epochs=2)
 table = kdzero_gp.compare(distillers=[run], run=run, epochs=1, seeds=1, factors=[1], workers=1)
-run.resume(workers=1).race
+run.race

@@ -21,7 +21,7 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
     search, raced, deciding = snapshot.settings.search, snapshot.raced, snapshot.settings.family.deciding
     evolved = next((result for result in raced if result.entry.kind == "evolved"), None)
     return {
-        "snapshot": snapshot, "settings": snapshot.settings, "total": search.generations * search.population,
+        "snapshot": snapshot, "settings": snapshot.settings, "total": search.births,
         "evolved": evolved, "raced": sum(result.entry.kind == "evolved" for result in raced),
         "published": next((result for result in raced if result.entry.kind == "zoo"), None),
         "deciding": deciding, "to_kd": _to_kd(evolved, deciding) if evolved else None,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from kdzero_gp.common import ALONE_TEXT
 from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
+from kdzero_gp.engine.predictions import FILE, Predictions, draws
 from kdzero_gp.errors import KdzeroError
 from kdzero_gp.search.confirmation import FRESH, confirmation, verdict
+from kdzero_gp.search.final import FINAL
+from kdzero_gp.search.pictures import by_class, of_run, students
 from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
 from kdzero_gp.search.race import Competitor, RaceResult, standings
 from kdzero_gp.search.ranking import Sized, by_size, ranking
@@ -34,7 +37,9 @@ class Snapshot:
     """A run's rows and what follows from them. ``top``: the best evolved distillers, those of the race by its result,
     then by fitness; ``knowledge``: the types of the pair's knowledge, None before the pair was measured; ``fresh`` and
     ``verdict``: the finalists on fresh seeds and what they say; ``pruning``: what ablation left of the winner;
-    ``sizes``: the best distiller of each number of operations."""
+    ``sizes``: the best distiller of each number of operations; ``pictures`` and ``final``: what networks of the race
+    and of ``--final`` predict; ``by_class``: the measures of ``classes`` by the networks' names, mean and half-width on
+    validation images."""
 
     folder: Path
     settings: RunSettings
@@ -51,6 +56,10 @@ class Snapshot:
     verdict: Verdict | None = None
     pruning: Pruning | None = None
     sizes: Sequence[Sized] = ()
+    classes: Sequence[str] = ()
+    pictures: Predictions | None = None
+    final: Predictions | None = None
+    by_class: Mapping[str, Mapping[int, tuple[float, float]]] = field(default_factory=dict)
 
     @property
     def raced(self) -> list[RaceResult]:
@@ -76,12 +85,14 @@ def read_snapshot(folder: Path) -> Snapshot:
         births = database.births()  # before the evaluations, so that every birth is judged
         evaluations = [replace(row, metrics={}) for row in database.evaluations()]  # no panel needs them
         bench = database.fact("bench") or {}
+        shown = students(database, settings) if draws(settings.family) or settings.family.of_class else {}
         return Snapshot(
             folder, settings, database.fact("versions") or {}, bench, bool(database.fact("finished")), births,
             evaluations, table, [row.competitor for row in ranked[:TOP]],
             {kind: database.costs(kind) for kind in COST_KINDS},
             _knowledge(settings, bench), confirmation(database, settings), verdict(database, settings),
-            pruning(database, settings), by_size(ranked),
+            pruning(database, settings), by_size(ranked), (database.fact("data") or {}).get("classes", ()),
+            of_run(folder, shown), Predictions.load(folder / FINAL / FILE), by_class(database, settings, shown),
         )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The generated pages of the documentation, and the defaults that the help shows: ``python -m kdzero_gp.docs`` writes
+"""The generated pages of the documentation, and the defaults that the help shows: ``python docs/generate.py`` writes
 them, ``--check`` fails when they are stale. They come from the declarations alone."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kdzero_gp.compiler import zoo
 from primitives import BOXES, CATALOGUE, LEVEL, MAGNITUDES, TEMPERATURES, Operation, PairType
 from primitives.types import RANKS
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs"
+FOLDER = Path(__file__).resolve().parent
 _ROLES = {
     "transform": "Transforms: the same function on both sides of a pair",
     "distance": "Distances: (student, teacher) to losses",
@@ -109,7 +109,7 @@ def catalogue_page() -> str:
     lines = [
         "# Catalogue of operations",
         "",
-        "Written by `python -m kdzero_gp.docs` from the declarations in `primitives/`; do not edit.",
+        "Written by `python docs/generate.py` from the declarations in `primitives/`; do not edit.",
         "",
         f"Temperatures T: {listed[0]}. Magnitudes γ: {listed[1]}.",
     ]
@@ -129,9 +129,9 @@ def zoo_page() -> str:
     lines = [
         "# Zoo of published distillers",
         "",
-        "Written by `python -m kdzero_gp.docs`; do not edit. `kdzero_gp.zoo[name]` is the expression.",
+        "Written by `python docs/generate.py`; do not edit. `kdzero_gp.zoo[name]` is the expression.",
         "",
-        "Methods with networks of their own or memory banks (CRD, VID, FT, DML) are no functions of two tensors and",
+        "Methods with networks of their own or memory banks (CRD, VID, FT, DML) are not functions of two tensors and",
         "therefore not here.",
         "",
         "| name | expression | in words | reference |",
@@ -162,7 +162,7 @@ def main(arguments: list[str]) -> int:
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
     if "--check" in arguments and stale:
-        print(f"{', '.join(stale)} are stale; run: python -m kdzero_gp.docs")
+        print(f"{', '.join(stale)} are stale; run: python docs/generate.py")
         return 1
     print(f"wrote {', '.join(stale)}" if stale else "all pages are up to date")
     return 0

@@ -24,7 +24,7 @@ def verify(program: Program, labels: tuple[int, ...] = ()) -> None:
     student = _run(program.steps, context, targets, {"student", "self"})
     for name in program.results:
         if name not in student or student[name].shape != ():
-            raise ValueError(f"the term {name} is no scalar that a step gives")
+            raise ValueError(f"the term {name} is not a scalar that a step gives")
     if len(program.results) != len(program.magnitudes):
         raise ValueError(f"{len(program.results)} terms have {len(program.magnitudes)} magnitudes")
 

@@ -1,0 +1,196 @@
+"""What reads files and texts from strangers, with valid inputs of each and how they are damaged."""
+
+import contextlib
+import json
+import sqlite3
+import sys
+from pathlib import Path
+
+import torch
+from damage import HOSTILE, NAMES, changed, damaged, damaged_json, garbled
+
+from kdzero_gp.analysis.run import StoredRun
+from kdzero_gp.compiler import from_genotype, parse, zoo
+from kdzero_gp.data import images
+from kdzero_gp.data.annotations import find_annotations
+from kdzero_gp.engine.outputs import TensorSplit
+from kdzero_gp.engine.recipe import load_recipe, names
+from kdzero_gp.language_model.answers import read_answer
+from kdzero_gp.models.contract import SIDECAR, InputContract, read_contract
+from kdzero_gp.models.weights import load_weights, save_weights
+from kdzero_gp.proxy.task import ProxyTask
+from kdzero_gp.search.config import CONFIG, config_text, read_config
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import DATABASE
+from kdzero_gp.training import folder as training
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
+from synthetic import synthetic_run
+from test_evolution import grammar_of
+
+BOXES = {
+    "images": [{"id": 1, "file_name": "1.png", "width": 8, "height": 8}],
+    "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 1, 4, 4], "iscrowd": 0}],
+    "categories": [{"id": 2, "name": "cat", "supercategory": "animal"}],
+}
+TRANSFORMS = ("no", "pow2", "abs", "norm_C", "norm_HW", "satt", "local_s2", "scale_r2", "softmax_C", "mish")
+# Values of the paper's genotypes.
+FIELDS = {
+    "knowledge_input": ("feat", "emb", "emd", "logits"), "trans_func1": TRANSFORMS, "trans_func2": TRANSFORMS,
+    "trans_func3": TRANSFORMS, "distance_func": ("l1", "l2", "kl", "cos"), "weight": ("no", "entropy", "focal"),
+    "temperature": (1, 4, 16), "magnitude": (100, 1, 0.01),
+}  # fmt: skip
+
+
+def _texts(read, garble):
+    """Reads damaged texts, without a file."""
+    return lambda corpus, folder, chance: (read, garble(chance.choice(corpus), chance))
+
+
+def _genotype(corpus, folder, chance):
+    values = (*NAMES, "no", "emd", "multi_scale_r4", "", "x" * 9999, None, -1, 1e999, 4, 100, [], {})
+    given = {name: chance.choice(known) for name, known in FIELDS.items()}
+    for name in chance.sample(sorted(FIELDS), chance.choice((0, 1, 1, 2, len(FIELDS)))):
+        given[name] = chance.choice(values)
+    return lambda given: from_genotype(**given), given
+
+
+def _file(read, name, damage=damaged):
+    """Reads a damaged file with ``read``."""
+
+    def case(corpus, folder, chance):
+        path = folder / name
+        path.write_bytes(damage(chance.choice(corpus), corpus, chance))
+        return read, path
+
+    return case
+
+
+def look(folder, what=None):
+    """What ``show`` and Python read of a run; all of it, or one part."""
+    run = StoredRun(folder)
+    parts = {
+        "settings": lambda: run.settings, "counts": lambda: run.counts, "top": lambda: run.top(5),
+        "race": lambda: run.race, "screens": lambda: run.screens, "drawn": lambda: run.drawn,
+        "verdict": lambda: run.verdict,
+    }  # fmt: skip
+    return [part() for name, part in parts.items() if what in (None, name)]
+
+
+def _database(content, folder, chance):
+    for rest in ("-wal", "-shm", "-journal"):
+        (folder / (DATABASE + rest)).unlink(missing_ok=True)
+    (folder / DATABASE).write_bytes(content)
+    what = chance.choice(("settings", "counts", "top", "race", "screens", "drawn", "verdict"))
+    return lambda folder: look(folder, what), folder
+
+
+def _bytes_of_database(corpus, folder, chance):
+    return _database(damaged(chance.choice(corpus), corpus, chance), folder, chance)
+
+
+def _values_of_database(corpus, folder, chance):
+    """A sound database in which one value is hostile, or a JSON text holds other values."""
+    found = _database(chance.choice(corpus), folder, chance)
+    with sqlite3.connect(folder / DATABASE) as database:
+        database.execute("PRAGMA synchronous=OFF")
+        table = chance.choice(("facts", "births", "evaluations", "measurements"))
+        column = chance.choice([row[1] for row in database.execute(f"PRAGMA table_info({table})")])
+        count = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+        where = f"rowid = (SELECT rowid FROM {table} LIMIT 1 OFFSET {chance.randrange(max(1, count))})"
+        value = (database.execute(f"SELECT {column} FROM {table} WHERE {where}").fetchone() or [None])[0]
+        other = chance.choice(HOSTILE)
+        with contextlib.suppress(ValueError, TypeError):
+            other = json.dumps(changed(json.loads(value), chance)) if chance.random() < 0.6 else other
+        with contextlib.suppress(sqlite3.Error):
+            database.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (other,))
+    database.close()
+    return found
+
+
+def _run(folder, births, raced):
+    """The bytes of a small run's database."""
+    run = synthetic_run(folder, births=births, population=births // 2, raced=raced)
+    with sqlite3.connect(run / DATABASE) as database:
+        database.execute("PRAGMA journal_mode=DELETE")
+    database.close()
+    look(run)  # imports what is imported late
+    return (run / DATABASE).read_bytes()
+
+
+def _proxy_task(path):
+    """The bytes of a proxy task of four tiny images."""
+
+    def split(count):
+        outputs = {"logits": torch.randn(count, 3), "emb": torch.randn(count, 4)}
+        return TensorSplit(torch.randn(count, 1, 4, 4), torch.randint(3, (count,)), outputs)
+
+    student = {"task": "digits", "name": "digits_cnn_2", "classes": 3, "channels": 1, "taps": {}}
+    shapes, recipe = {"logits": (3,), "emb": (4,)}, load_recipe("short")
+    warm = {"weight": torch.randn(3, 4)}
+    recipes = dict.fromkeys(("warm", "proxy", "race"), recipe)
+    ProxyTask(split(4), split(2), split(2), student, shapes, shapes, recipes, warm).save(path)
+    ProxyTask.load(path)
+    return path.read_bytes()
+
+
+def _trained(folder):
+    """The bytes of a result and of a checkpoint."""
+    measured = {"accuracy": 0.9}
+    result = training.TrainingResult(measured, measured, measured, measured, 3, 4.0)
+    training.write_result(folder, result, {"seed": 0}, {"device": "cpu"})
+    training.save_checkpoint(folder, {"epoch": 1, "student": {"w": torch.randn(3, 3)}, "log": [{"epoch": 0}]})
+    return (folder / training.RESULT).read_bytes(), (folder / training.CHECKPOINT).read_bytes()
+
+
+def _in_folder(read):
+    return lambda path: read(path.parent)
+
+
+def readers(folder):
+    """Each reader's cases, its valid inputs, and which share of all inputs it is given."""
+    network = torch.nn.Sequential(torch.nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Linear(3, 4))
+    torch.save({"state_dict": network.state_dict()}, folder / "new.pt")
+    torch.save(network.state_dict(), folder / "old.pt", _use_new_zipfile_serialization=False)
+    save_weights(network, folder / "some.safetensors")
+    contract = InputContract(3, (8, 8), (0.5, 0.4, 0.3), (0.2, 0.2, 0.1), ("cat", "dog"))
+    save_weights(network, folder / "told.safetensors", contract)
+    saved = [(folder / name).read_bytes() for name in ("new.pt", "old.pt")]
+    tensors = [(folder / f"{name}.safetensors").read_bytes() for name in ("some", "told")]
+    beside = json.dumps(json.loads(next(iter(contract.as_metadata().values())))).encode()
+    base = Path(load_recipe.__code__.co_filename).parent / "recipes"
+    recipes = [(base / f"{name}.toml").read_bytes() for name in names()]
+    config = config_text(RunSettings(teacher="digits_cnn_32", student="digits_cnn_4")).replace("\n# ", "\n").encode()
+    databases = [_run(folder / "run", 8, True), _run(folder / "unraced", 24, False)]
+    result, checkpoint = _trained(folder)
+    (folder / "any.pt").write_bytes(b"")
+    expressions, grammar = [str(one) for one in zoo.values()], grammar_of()
+    said = ["1. " + "\n2. ".join(expressions[:5]), json.dumps(expressions[:5]), "Sure! ```" + expressions[0] + "```"]
+    read_beside = lambda path: read_contract(path.with_name("any.pt"))  # noqa: E731
+    read_result = _in_folder(training.read_result)
+    return {
+        "expressions": (_texts(parse, garbled), expressions, 0.2),
+        "genotypes": (_genotype, [], 0.15),
+        "answers of a language model": (_texts(lambda text: read_answer(text, grammar), garbled), said, 0.05),
+        "recipes": (_file(lambda path: load_recipe(str(path)), "given.toml"), recipes, 0.1),
+        "settings of runs": (_file(read_config, CONFIG), [config], 0.05),
+        "weights of torch": (_file(lambda path: load_weights(network, path), "given.pt"), saved, 0.1),
+        "weights, safetensors": (_file(lambda path: load_weights(network, path), "given.safetensors"), tensors, 0.1),
+        "contracts": (_file(read_contract, "given.safetensors"), tensors, 0.05),
+        "contracts beside weights": (_file(read_beside, "any.pt" + SIDECAR, damaged_json), [beside], 0.05),
+        "proxy tasks": (_file(ProxyTask.load, "given.pt"), [_proxy_task(folder / "task.pt")], 0.05),
+        "results of trainings": (_file(read_result, training.RESULT, damaged_json), [result], 0.02),
+        "boxes": (_file(_boxes, "train.json", damaged_json), [json.dumps(BOXES).encode()], 0.03),
+        "checkpoints": (_file(_in_folder(_checkpoint), training.CHECKPOINT), [checkpoint], 0.02),
+        "databases": (_bytes_of_database, databases, 0.015),
+        "values in databases": (_values_of_database, databases, 0.015),
+    }  # fmt: skip
+
+
+def _boxes(path):
+    with images.find(path.parent) as source:
+        return find_annotations(source)
+
+
+def _checkpoint(folder):
+    return training.load_checkpoint(folder, torch.device("cpu"))

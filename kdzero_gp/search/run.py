@@ -50,6 +50,7 @@ from kdzero_gp.search.race import (
     heat_seed,
     run_race,
     standings,
+    tuned_zoo,
     unraced,
     without_result,
 )
@@ -329,15 +330,17 @@ class Work:
         return [expression for expression in fitting.values() if self.grammar.contains(expression)]
 
     def _relative_zoo(self, methods: dict[str, Expression]) -> dict[str, str]:
-        """The published methods with relative magnitudes: each term's share of the gradient, snapped to the list.
-        Methods without a gradient on this pair are left out."""
-        texts = {}
+        """The published methods with relative magnitudes: each term's share of the gradient times the factor that the
+        method was tuned to, snapped to the list. Methods without a gradient on this pair are left out."""
+        texts, tuned = {}, tuned_zoo(self.database)
         for name, expression in methods.items():
             probed = self.zoo_probes[name]
             if probed.reason or not probed.total > 0:
                 continue
             parts = terms(expression)
-            shares = [float(t.arguments[1]) * n / probed.total for t, n in zip(parts, probed.terms, strict=True)]  # type: ignore[arg-type]
+            factor = tuned[name].magnitudes[0] / probed.magnitudes[0] if name in tuned and probed.magnitudes[0] else 1.0
+            given = [factor * float(t.arguments[1]) for t in parts]  # type: ignore[arg-type]
+            shares = [number * norm / probed.total for number, norm in zip(given, probed.terms, strict=True)]
             terms_now = [Expression("times", (t.arguments[0], nearest(s))) for t, s in zip(parts, shares, strict=True)]
             whole = terms_now[0]
             for term in terms_now[1:]:

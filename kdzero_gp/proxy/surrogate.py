@@ -56,17 +56,19 @@ def predict(fingerprint: Array, known: Array, fitness: Array, least: int = LEAST
 
 
 def smoothed(fingerprints: Array, fitness: Array) -> list[int]:
-    """The places of the fittest, best first, by what they and distillers with gradients like theirs reached.
+    """All places, best first, the fittest of them by what they and distillers with gradients like theirs reached.
 
     ``fingerprints``: n×width, ``fitness``: n measured numbers. One proxy training has luck; the posterior mean of the
-    process that predicts, with as much noise as signal, has less of it. The ``MOST_SMOOTHED`` fittest are listed.
+    process that predicts, with as much noise as signal, has less of it. The ``MOST_SMOOTHED`` fittest are ordered by
+    that, the others by their fitness.
     """
-    fittest = np.argsort(fitness, kind="stable")[:MOST_SMOOTHED].tolist()
+    order = np.argsort(fitness, kind="stable").tolist()
     if len(fitness) < LEAST_KNOWN:
-        return fittest
+        return order
+    fittest, rest = order[:MOST_SMOOTHED], order[MOST_SMOOTHED:]
     places, quantiles = _embedded(fingerprints), _quantiles(fitness)
     means = {one: _process(places, quantiles, places[one : one + 1], SMOOTHING)[0] for one in fittest}
-    return sorted(fittest, key=lambda one: means[one])
+    return [*sorted(fittest, key=lambda one: means[one]), *rest]
 
 
 def _quantiles(fitness: Array) -> Array:

@@ -84,7 +84,7 @@ _SMALL = SearchPlan(
 DIGITS = replace(
     _SMALL, teacher="digits_cnn_32", student="digits_cnn_4", loss_memory=3.0, teacher_recipe=annealed(45, 0.1),
     warm=annealed(2, 0.1, "constant"), proxy=annealed(6, 0.1, "linear"), race=annealed(12, 0.1),
-    weights={"calibrated": 1.0}, short_bound=math.inf, heat=30,
+    weights={"calibrated": 1.0}, short_bound=math.inf, surrogate_share=0.28, heat=30, prune=16,
 )  # fmt: skip
 # CIFAR-size images: a student of 15 epochs, whose last stage goes on for 250 annealed steps. That ranks published
 # methods better than the whole student does and costs a quarter; weaker warm students and fewer steps rank worse

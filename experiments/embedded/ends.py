@@ -43,7 +43,7 @@ def candidates(database: Database, fittest: int, spread: int) -> list[tuple[str,
     rest = [e for e in trained if e not in best]
     places = np.linspace(0, len(rest) - 1, min(spread, len(rest))).astype(int) if spread else []
     found = [("fittest", e) for e in best] + [("spread", rest[place]) for place in dict.fromkeys(places)]
-    listed = [(group, Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)) for group, e in found]
+    listed = [(group, Competitor.of(e)) for group, e in found]
     tuned = [("zoo", entry) for entry in tuned_zoo(database).values()]
     return [*listed, *tuned, ("alone", Competitor(ALONE, "baseline"))]
 

@@ -14,20 +14,16 @@ import argparse
 import importlib.util
 import itertools
 import json
-import shutil
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from guests import FittedGrammar, FreshTrees
 
-from kdzero_gp.engine.machine import Machine
 from kdzero_gp.language_model import ModelSettings
-from kdzero_gp.progress import Progress
 from kdzero_gp.search.options import settings_from
-from kdzero_gp.search.prepare import PROXY_TASK, TEACHER
-from kdzero_gp.search.run import Work
-from kdzero_gp.search.storage import DATABASE, Database
+from kdzero_gp.search.storage import Database
 
 HERE = Path(__file__).parent
 ARMS = ("evolution", "model", "fresh trees", "generator", "model without parents")
@@ -47,18 +43,12 @@ SEARCH_QUALITY = _module(HERE.parent / "search_quality" / "run.py")
 IN_PROCESS = _module(HERE.parent / "scaling" / "in_process.py")
 
 
-class Searched(Work):
-    """A search without published methods and race, with a guest by its arm."""
+class Searched(IN_PROCESS.SearchAlone):
+    """A search with a guest by its arm."""
 
-    arm = ""
-
-    def measure_zoo(self):
-        """Nothing."""
-
-    def _race(self):
-        """Nothing."""
-
-    _prune = _confirm = _race
+    def __init__(self, arm, *given):
+        super().__init__(*given)
+        self.arm = arm
 
     def guest(self):
         seed = self.settings.search.seed
@@ -98,23 +88,6 @@ def settings_of(arm, seed, births, epochs, llm):
     whole = settings_from({"task": "digits", "seed": seed, "pop": POPULATION, "generations": births // POPULATION,
                            "seed_zoo": False, "proxy_epochs": epochs})  # fmt: skip
     return replace(whole, llm=llm) if "model" in arm else whole
-
-
-def searched(folder, arm, settings, like, workers):
-    """Carry out one search, or go on with it, on the pair that is prepared in ``like``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / DATABASE).exists():
-        if like != folder:
-            for name in (TEACHER, PROXY_TASK):
-                shutil.copy(like / name, folder / name)
-        Database.create(folder, {"settings": settings.as_dict(), "versions": {}}).close()
-    with Database.open(folder) as database:
-        if not database.fact("finished"):
-            work = Searched(folder, database, settings, Machine("cpu", workers or 1), Progress())
-            work.arm = arm
-            if not workers:
-                work.engine = IN_PROCESS.InProcess
-            work.run()
 
 
 def measured(folder):
@@ -186,7 +159,8 @@ def main():
         llm = ModelSettings(given.url, given.model, given.key_env, SHARE, timeout=600.0)
         folder = given.work / f"{arm.replace(' ', '-')}-{seed}"
         like = given.work / f"{given.arms[0].replace(' ', '-')}-{seed}"
-        searched(folder, arm, settings_of(arm, seed, given.births, given.proxy_epochs, llm), like, given.workers)
+        settings = settings_of(arm, seed, given.births, given.proxy_epochs, llm)
+        IN_PROCESS.searched(folder, settings, like, partial(Searched, arm), given.workers)
         row = {
             "arm": arm,
             "seed": seed,

@@ -13,50 +13,18 @@ import argparse
 import itertools
 import json
 import math
-import shutil
 import statistics
 import time
 from pathlib import Path
 
-from in_process import InProcess
+from in_process import searched
 from scipy import stats
 
-from kdzero_gp.engine.machine import Machine
-from kdzero_gp.progress import Progress
 from kdzero_gp.search.options import settings_from
-from kdzero_gp.search.prepare import PROXY_TASK, TEACHER
-from kdzero_gp.search.run import Work
-from kdzero_gp.search.storage import DATABASE, Database
+from kdzero_gp.search.storage import Database
 
 HERE = Path(__file__).parent
 LANES, POPULATION = (1, 5, 20, 80), 20
-
-
-class Searched(Work):
-    """A search without published methods and race."""
-
-    def measure_zoo(self):
-        """Nothing."""
-
-    def _race(self):
-        """Nothing."""
-
-    _prune = _confirm = _race
-
-
-def searched(folder, settings, like):
-    """Carry out one search, or go on with it, on the pair that is prepared in ``like``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / DATABASE).exists():
-        if like != folder:
-            for name in (TEACHER, PROXY_TASK):
-                shutil.copy(like / name, folder / name)
-        Database.create(folder, {"settings": settings.as_dict(), "versions": {}}).close()
-    with Database.open(folder) as database:
-        if not database.fact("finished"):
-            work = Searched(folder, database, settings, Machine("cpu", 1), Progress())
-            work.engine = InProcess
-            work.run()
 
 
 def measured(folder):

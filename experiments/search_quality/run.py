@@ -67,7 +67,7 @@ def settings_of(arm, seed, births):
     births = births or (BIRTHS_WITH_SURROGATE if surrogate else BIRTHS)
     screens = tuple(name for name in SCREENS if surrogate or name != "surrogate")
     proxy = replace(plan.proxy, epochs=own.pop("epochs", plan.proxy.epochs))
-    plan = replace(plan, race_top=RACED, proxy=proxy, weights=own.pop("weights", plan.weights))
+    plan = replace(plan, heat=0, race_top=RACED, proxy=proxy, weights=own.pop("weights", plan.weights))
     search = SearchSettings(births // POPULATION, POPULATION, seed, **own)
     return RunSettings(
         teacher=plan.teacher, student=plan.student, space=space, seed_zoo=False, search=search, plan=plan,

@@ -8,12 +8,10 @@ raised, gave a number that is not finite, or moved a pixel without a label throu
 
 from __future__ import annotations
 
-import argparse
-import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,8 +19,10 @@ from torch import Tensor
 from kdzero_gp.compiler import Expression, compile_distiller, pair_shapes
 from kdzero_gp.evolution.grammar import Grammar, Slot
 from kdzero_gp.families.segmentation import SEGMENTATION
-from kdzero_gp.files import atomic_write
 from primitives import LOSS
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from random_trees import main
 
 Shapes = dict[str, tuple[int, ...]]
 CLASSES = 5
@@ -81,41 +81,5 @@ def outcome(expression: Expression, pair: int, seed: int) -> str:
     return "fine" if finite else "not finite"
 
 
-def counted(whole: int, seed: int, path: Path | None, part: int = 100) -> dict[str, Any]:
-    """The outcomes of ``whole`` trees with the first tree of each bad one, going on where ``path`` stopped, which is
-    written after every ``part`` trees."""
-    found: dict[str, Any] = {"seed": seed, "trees": 0, "outcomes": {}, "first": {}}
-    if path is not None and path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if found["seed"] != seed:
-            raise SystemExit(f"{path} was begun with --seed {found['seed']}; give that one, or another --out")
-    for index, (pair, expression) in enumerate(trees(whole, seed)):
-        if index < found["trees"]:
-            continue
-        result = outcome(expression, pair, index)
-        found["outcomes"][result] = found["outcomes"].get(result, 0) + 1
-        if result != "fine":
-            found["first"].setdefault(result, f"pair {pair}, tree {index}: {expression}")
-        found["trees"] = index + 1
-        if path is not None and (found["trees"] % part == 0 or found["trees"] == whole):
-            atomic_write(path, json.dumps(found, indent=1, ensure_ascii=False) + "\n")
-    return found
-
-
-def main() -> None:
-    """Count the outcomes and print the first tree of each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trees", type=int, default=5000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, help="a json of the counts; the same command goes on from it")
-    arguments = parser.parse_args()
-    torch.set_num_threads(1)
-    found = counted(arguments.trees, arguments.seed, arguments.out)
-    for result, first in found["first"].items():
-        print(f"{result}: {first}")
-    for result, count in sorted(found["outcomes"].items(), key=lambda pair: -pair[1]):
-        print(f"{count:6d} {result}")
-
-
 if __name__ == "__main__":
-    main()
+    main(__doc__, trees, outcome)

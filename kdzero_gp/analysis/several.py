@@ -82,9 +82,7 @@ class Runs:
         fitness = math.inf if one.fitness is None else one.fitness
         if one.standing is None:
             return True, 0.0, 0.0, fitness, one.digest
-        measures = [self.family.measure_of(name) for name in (self.family.decides, self.family.breaks_ties)]
-        raced = [measure.key(one.standing.value(measure.name)[0]) for measure in measures]
-        return False, *raced, fitness, one.digest
+        return False, *self.family.order(one.standing.means), fitness, one.digest
 
     def rows(self) -> list[dict[str, Any]]:
         """One row for each run: its ``folder``, ``seed``, whether it is ``finished``, its ``counts``, the ``best``

@@ -116,9 +116,9 @@ class Search:
             ),
         ]
         # sums of what was found term by term
-        self.adders = [Proposer("sum", 1.0, self._summed)]
+        self.adders = [Proposer("sum", SUMS, self._summed)]
         if self.settings.single_terms:
-            self.proposers.append(Proposer("sum", SUMS, self._summed))
+            self.proposers += self.adders
         # the first population, and random search, know no parents
         self.inventors = [Proposer("random", 1.0, self._invented)]
 

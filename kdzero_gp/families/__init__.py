@@ -118,6 +118,12 @@ class TaskFamily(ABC):
         """The measure that ranks."""
         return self.measure_of(self.decides)
 
+    def order(self, values: Mapping[str, float]) -> list[float]:
+        """What sorts the best first: by the measure that decides, and equals by the one that breaks ties. What was not
+        measured comes last."""
+        measures = (self.deciding, self.measure_of(self.breaks_ties))
+        return [measure.key(values.get(measure.name, math.nan)) for measure in measures]
+
     @abstractmethod
     def build(self, name: str, classes: int, channels: int) -> nn.Module:
         """A new network with random weights, by name. Raises ModelError."""

@@ -42,6 +42,12 @@ class Competitor:
     magnitudes: tuple[float, ...] = ()
     fitness: float | None = None
 
+    @classmethod
+    def of(cls, evaluation: StoredEvaluation) -> Competitor:
+        """A distiller of the search."""
+        e = evaluation
+        return cls(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
+
     @property
     def title(self) -> str:
         """What it is called in a table."""
@@ -63,6 +69,11 @@ class RaceResult:
     def value(self, name: str) -> tuple[float, float]:
         """Mean and half-width of a measure; NaN where it was not measured."""
         return self.values.get(name, UNKNOWN)
+
+    @property
+    def means(self) -> dict[str, float]:
+        """The mean of each measure."""
+        return {name: mean for name, (mean, _) in self.values.items()}
 
     def as_dict(self) -> dict[str, Any]:
         """Everything in one level, for files and data frames; what was not measured is None."""
@@ -111,26 +122,20 @@ def _fittest(database: Database, settings: RunSettings, by_neighbours: bool = Fa
         gradients = np.array([np.frombuffer(e.fingerprint, dtype=np.float32) for e in usable], dtype=np.float64)
         usable = [usable[place] for place in smoothed(gradients, np.array([e.fitness for e in usable]))]
     for e in diverse(usable):
-        yield Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
+        yield Competitor.of(e)
 
 
 def heat(database: Database, settings: RunSettings) -> list[Competitor]:
     """Who runs the heat: the fittest of the search, as many as the plan says; nobody where all of them race."""
-    plan = settings.plan
-    if plan.heat <= plan.race_top:
-        return []
-    return list(islice(_fittest(database, settings, by_neighbours=True), plan.heat))
+    count = settings.plan.in_heat
+    return list(islice(_fittest(database, settings, by_neighbours=True), count)) if count else []
 
 
 def _by_heat(database: Database, settings: RunSettings) -> list[Competitor]:
     """The distillers of the heat, the best first; those that failed are left out."""
-    family = settings.family
     ran = [row for row in database.measurements(HEAT) if not row.reason and settings.plan.heat]
-    names = [family.measure_of(name) for name in (family.decides, family.breaks_ties)]
-    ran.sort(key=lambda row: [measure.key(row.metrics[measure.name]) for measure in names])
-    stored = {row.name: database.evaluation(row.name) for row in ran}
-    found = [e for row in ran if (e := stored[row.name]) is not None]
-    return [Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness) for e in found]
+    ran.sort(key=lambda row: settings.family.order(row.metrics))
+    return [Competitor.of(e) for row in ran if (e := database.evaluation(row.name)) is not None]
 
 
 def diverse(evaluations: Iterable[StoredEvaluation]) -> Iterator[StoredEvaluation]:
@@ -210,8 +215,7 @@ def standings(database: Database, settings: RunSettings) -> list[RaceResult]:
     by_name, family = by_seed(database, "race"), settings.family
     kd = by_name.get("kd", {})
     table = [result_of(entry, by_name.get(entry.name, {}), kd, family) for entry in entries(database, settings)]
-    ranking = [family.measure_of(name) for name in (family.decides, family.breaks_ties)]
-    return sorted(table, key=lambda result: [measure.key(result.value(measure.name)[0]) for measure in ranking])
+    return sorted(table, key=lambda result: family.order(result.means))
 
 
 def by_seed(database: Database, kind: str) -> dict[str, dict[int, StoredMeasurement]]:

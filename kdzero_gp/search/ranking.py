@@ -21,8 +21,7 @@ class Ranked:
     @property
     def competitor(self) -> Competitor:
         """It as an entry of a race."""
-        e = self.evaluation
-        return Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
+        return Competitor.of(self.evaluation)
 
 
 def ranking(database: Database, settings: RunSettings) -> list[Ranked]:

@@ -473,7 +473,7 @@ class Work:
             exported = self.folder / WINNER
             export_entry(self.folder, self.database, won, exported)
         for number, e in enumerate(front(self.database.evaluations(), self.settings.search.objectives), 1):
-            entry = Competitor(e.digest, "evolved", e.expression, e.magnitudes, e.fitness)
+            entry = Competitor.of(e)
             (self.folder / FRONT).mkdir(exist_ok=True)
             export_entry(self.folder, self.database, entry, self.folder / FRONT / f"distiller_{number}.py")
         self.database.set_fact("finished", True)

@@ -65,6 +65,11 @@ class SearchPlan:
     baseline_seeds: int = 5
     crop: int | None = None
 
+    @property
+    def in_heat(self) -> int:
+        """How many distillers run a heat: none where all of them race."""
+        return self.heat if self.heat > self.race_top else 0
+
 
 # Small inputs: 6 epochs of some 900 samples bring a small student to about 70 %, 5 annealed ones score a distiller, 25
 # from scratch race it. No other weights of the three metrics were clearly better (experiments/proxy_fidelity).

@@ -300,14 +300,8 @@ def _slug(distiller: Distiller) -> str:
 
 def _best(found: dict[float, TrainingResult], family: TaskFamily) -> float | None:
     """The factor that did best on validation images after the last epoch; None when all failed."""
-
-    def rank(factor: float) -> list[float]:
-        values = found[factor].last_validation
-        order = (family.decides, family.breaks_ties)
-        return [family.measure_of(name).key(values.get(name, math.nan)) for name in order]
-
     usable = [factor for factor in sorted(found) if not found[factor].reason]
-    return min(usable, key=rank) if usable else None
+    return min(usable, key=lambda factor: family.order(found[factor].last_validation)) if usable else None
 
 
 def table(

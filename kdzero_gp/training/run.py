@@ -322,11 +322,8 @@ class _RunningTraining:
         files.write_log(self.folder, self.rows)
 
     def _is_best(self, measures: dict[str, float]) -> bool:
-        def rank(values: dict[str, float]) -> list[float]:
-            order = (self.family.decides, self.family.breaks_ties)
-            return [self.family.measure_of(name).key(values[name]) for name in order]
-
-        return not self.best or rank(measures) < rank(self.best["measures"])
+        order = self.family.order
+        return not self.best or order(measures) < order(self.best["measures"])
 
     def _spend(self) -> None:
         now = time.perf_counter()

@@ -4,6 +4,8 @@ import contextlib
 import json
 import sqlite3
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -42,9 +44,18 @@ FIELDS = {
 }  # fmt: skip
 
 
-def _texts(read, garble):
+@dataclass
+class _Text:
     """Reads damaged texts, without a file."""
-    return lambda corpus, folder, chance: (read, garble(chance.choice(corpus), chance))
+
+    read: Callable
+
+    def __call__(self, corpus, folder, chance):
+        return self.read, garbled(chance.choice(corpus), chance)
+
+    def of(self, content, folder):
+        """What to read, and how, of these bytes."""
+        return self.read, content.decode("utf-8", "replace")
 
 
 def _genotype(corpus, folder, chance):
@@ -55,15 +66,21 @@ def _genotype(corpus, folder, chance):
     return lambda given: from_genotype(**given), given
 
 
-def _file(read, name, damage=damaged):
-    """Reads a damaged file with ``read``."""
+@dataclass
+class _File:
+    """Reads a damaged file of this name."""
 
-    def case(corpus, folder, chance):
-        path = folder / name
-        path.write_bytes(damage(chance.choice(corpus), corpus, chance))
-        return read, path
+    read: Callable
+    name: str
+    damage: Callable = damaged
 
-    return case
+    def __call__(self, corpus, folder, chance):
+        return self.of(self.damage(chance.choice(corpus), corpus, chance), folder)
+
+    def of(self, content, folder):
+        """What to read, and how, of these bytes."""
+        (folder / self.name).write_bytes(content)
+        return self.read, folder / self.name
 
 
 def look(folder, what=None):
@@ -169,19 +186,19 @@ def readers(folder):
     read_beside = lambda path: read_contract(path.with_name("any.pt"))  # noqa: E731
     read_result = _in_folder(training.read_result)
     return {
-        "expressions": (_texts(parse, garbled), expressions, 0.2),
+        "expressions": (_Text(parse), expressions, 0.2),
         "genotypes": (_genotype, [], 0.15),
-        "answers of a language model": (_texts(lambda text: read_answer(text, grammar), garbled), said, 0.05),
-        "recipes": (_file(lambda path: load_recipe(str(path)), "given.toml"), recipes, 0.1),
-        "settings of runs": (_file(read_config, CONFIG), [config], 0.05),
-        "weights of torch": (_file(lambda path: load_weights(network, path), "given.pt"), saved, 0.1),
-        "weights, safetensors": (_file(lambda path: load_weights(network, path), "given.safetensors"), tensors, 0.1),
-        "contracts": (_file(read_contract, "given.safetensors"), tensors, 0.05),
-        "contracts beside weights": (_file(read_beside, "any.pt" + SIDECAR, damaged_json), [beside], 0.05),
-        "proxy tasks": (_file(ProxyTask.load, "given.pt"), [_proxy_task(folder / "task.pt")], 0.05),
-        "results of trainings": (_file(read_result, training.RESULT, damaged_json), [result], 0.02),
-        "boxes": (_file(_boxes, "train.json", damaged_json), [json.dumps(BOXES).encode()], 0.03),
-        "checkpoints": (_file(_in_folder(_checkpoint), training.CHECKPOINT), [checkpoint], 0.02),
+        "answers of a language model": (_Text(lambda text: read_answer(text, grammar)), said, 0.05),
+        "recipes": (_File(lambda path: load_recipe(str(path)), "given.toml"), recipes, 0.1),
+        "settings of runs": (_File(read_config, CONFIG), [config], 0.05),
+        "weights of torch": (_File(lambda path: load_weights(network, path), "given.pt"), saved, 0.1),
+        "weights, safetensors": (_File(lambda path: load_weights(network, path), "given.safetensors"), tensors, 0.1),
+        "contracts": (_File(read_contract, "given.safetensors"), tensors, 0.05),
+        "contracts beside weights": (_File(read_beside, "any.pt" + SIDECAR, damaged_json), [beside], 0.05),
+        "proxy tasks": (_File(ProxyTask.load, "given.pt"), [_proxy_task(folder / "task.pt")], 0.05),
+        "results of trainings": (_File(read_result, training.RESULT, damaged_json), [result], 0.02),
+        "boxes": (_File(_boxes, "train.json", damaged_json), [json.dumps(BOXES).encode()], 0.03),
+        "checkpoints": (_File(_in_folder(_checkpoint), training.CHECKPOINT), [checkpoint], 0.02),
         "databases": (_bytes_of_database, databases, 0.015),
         "values in databases": (_values_of_database, databases, 0.015),
     }  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdzero_gp.errors import ExpressionError
 
@@ -12,16 +12,22 @@ from kdzero_gp.errors import ExpressionError
 class Expression:
     """One call (an operation with its arguments) or one knowledge leaf (no arguments).
 
-    Immutable and hashable; equal trees are equal values. ``str`` gives the text that ``parse`` reads back.
+    Immutable and hashable; equal trees are equal values. ``str`` gives the text that ``parse`` reads back. ``size`` is
+    the number of nodes and ``depth`` the number of edges on the longest way down (0 for a leaf), constants included.
     """
 
     name: str
     arguments: tuple[Expression | float, ...] = ()
+    size: int = field(init=False, repr=False, compare=False)
+    depth: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if any(isinstance(argument, int) for argument in self.arguments):
             numbers = tuple(float(a) if isinstance(a, int) else a for a in self.arguments)
             object.__setattr__(self, "arguments", numbers)
+        extents = [(a.size, a.depth) if isinstance(a, Expression) else (1, 0) for a in self.arguments]
+        object.__setattr__(self, "size", 1 + sum(size for size, _ in extents))
+        object.__setattr__(self, "depth", max((1 + depth for _, depth in extents), default=0))
 
     def __str__(self) -> str:
         if not self.arguments:
@@ -47,16 +53,6 @@ class Expression:
             return to_svg(self)
         except ExpressionError:
             return None
-
-    @property
-    def size(self) -> int:
-        """The number of nodes, constants included."""
-        return 1 + sum(a.size if isinstance(a, Expression) else 1 for a in self.arguments)
-
-    @property
-    def depth(self) -> int:
-        """The number of edges on the longest way down, constants included; 0 for a leaf."""
-        return max((1 + (a.depth if isinstance(a, Expression) else 0) for a in self.arguments), default=0)
 
 
 def format_argument(argument: Expression | float) -> str:

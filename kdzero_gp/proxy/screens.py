@@ -23,8 +23,6 @@ SCREENS = ("duplicate", "finite", "equivalence", "rejection", "surrogate", "shor
 PROBES = 2
 # Two distillers are one when their fingerprints differ by less than this share of their length.
 SAME_GRADIENT = 1e-2
-# So many numbers of two fingerprints are compared before the whole.
-FIRSTS = 4
 # Loss rejection: steps of descent on the outputs, each as long as this share of the outputs' deviation.
 REJECTION_STEPS = 3
 REJECTION_RATE = 0.1
@@ -96,40 +94,39 @@ class Fingerprints:
     """The gradients of a run's distillers, folded, and their fitness, in the order in which they were judged."""
 
     def __init__(self) -> None:
-        self._gradients = np.zeros((0, SKETCH * PROBES), dtype=np.float32)
+        # a column for each distiller, so that one number of all of them lies side by side
+        self._gradients = np.zeros((SKETCH * PROBES, 0), dtype=np.float32)
         self._fitness = np.zeros(0, dtype=np.float32)
-        # of each gradient the first numbers, each in a row of its own: most others differ in them already
-        self._firsts = np.zeros((FIRSTS, 0), dtype=np.float32)
         self._count = 0
 
     def __len__(self) -> int:
         return self._count
 
     def append(self, fingerprint: Array, fitness: float | None) -> None:
-        """Add one row: a distiller's gradient and its fitness (None: rejected)."""
-        if len(self) == len(self._gradients):  # twice the room, so that appending takes the same time on average
+        """Add a distiller's gradient and its fitness (None: rejected)."""
+        if len(self) == len(self._fitness):  # twice the room, so that appending takes the same time on average
             room = max(64, len(self))
-            self._gradients = np.pad(self._gradients, ((0, room), (0, 0)))
-            self._fitness, self._firsts = np.pad(self._fitness, (0, room)), np.pad(self._firsts, ((0, 0), (0, room)))
-        self._gradients[len(self)] = fingerprint
-        self._firsts[:, len(self)] = fingerprint[:FIRSTS]
+            self._gradients = np.pad(self._gradients, ((0, 0), (0, room)))
+            self._fitness = np.pad(self._fitness, (0, room))
+        self._gradients[:, len(self)] = fingerprint
         self._fitness[len(self)] = math.nan if fitness is None else fitness
         self._count += 1
 
     def first(self, count: int) -> tuple[Array, Array]:
-        """The first ``count`` rows: gradients (count × width), and fitness (NaN: rejected)."""
+        """The first ``count`` distillers: gradients (count × width), and fitness (NaN: rejected)."""
         count = min(count, len(self))
-        return self._gradients[:count], self._fitness[:count]
+        return self._gradients[:, :count].T, self._fitness[:count]
 
     def find(self, fingerprint: Array, count: int) -> int | None:
-        """The first of the first ``count`` rows that is the same gradient: ‖f − g‖ ≤ ``SAME_GRADIENT`` · ‖f‖."""
+        """The first of the first ``count`` distillers with the same gradient: ‖f − g‖ ≤ ``SAME_GRADIENT`` · ‖f‖."""
         length = float(np.linalg.norm(fingerprint))
         if not count or not math.isfinite(length) or length == 0:
             return None
         bound = SAME_GRADIENT * length
-        # no number of two vectors differs by more than the vectors do; the margin is for rounding
-        rows = np.flatnonzero(np.abs(self._firsts[0, :count] - fingerprint[0]) <= 1.01 * bound)
-        for place in range(1, FIRSTS):
-            rows = rows[np.abs(self._firsts[place, rows] - fingerprint[place]) <= 1.01 * bound]
-        close = rows[np.linalg.norm(self._gradients[rows] - fingerprint, axis=1) <= bound]
+        # no number of two vectors differs by more than the vectors do (the margin is for rounding), and few have a number
+        # as large as this one's largest
+        most = int(np.abs(fingerprint).argmax())
+        found = np.flatnonzero(np.abs(self._gradients[most, :count] - fingerprint[most]) <= 1.01 * bound)
+        apart = np.linalg.norm(self._gradients[:, found] - fingerprint[:, None], axis=0)
+        close = found[apart <= bound]
         return int(close[0]) if len(close) else None

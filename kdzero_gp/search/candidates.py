@@ -162,7 +162,7 @@ class CandidateQueue:
         if "surrogate" in self.screens:
             with candidate.stage("surrogate"):
                 gradients, values = (
-                    part[-LATEST:].astype(np.float64) for part in self.fingerprints.first(candidate.known)
+                    part[-LATEST:].astype(np.float64, order="C") for part in self.fingerprints.first(candidate.known)
                 )
                 asked = fingerprint.astype(np.float64), gradients, values
                 candidate.prediction = predict(*asked)

@@ -123,8 +123,8 @@ class Fingerprints:
         if not count or not math.isfinite(length) or length == 0:
             return None
         bound = SAME_GRADIENT * length
-        # no number of two vectors differs by more than the vectors do (the margin is for rounding), and few vectors have
-        # a number as large as this one's largest
+        # no number of two vectors differs by more than the vectors do (the margin is for rounding), and few vectors
+        # have a number as large as this one's largest
         most = int(np.abs(fingerprint).argmax())
         found = np.flatnonzero(np.abs(self._gradients[most, :count] - fingerprint[most]) <= 1.01 * bound)
         apart = np.linalg.norm(self._gradients[:, found] - fingerprint[:, None], axis=0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 from kdzero_gp.errors import ExpressionError
 
@@ -69,3 +70,12 @@ def terms(root: Expression) -> list[Expression]:
     if root.name != "add":
         return [root]
     return [term for argument in root.children for term in terms(argument)]
+
+
+def summed(parts: Iterable[Expression]) -> Expression:
+    """The sum of some weighted losses, leaning to the left.
+
+    >>> str(summed(map(Expression, "abc")))
+    'add(add(a, b), c)'
+    """
+    return reduce(lambda total, term: Expression("add", (total, term)), parts)

@@ -115,9 +115,9 @@ class Folder:
         """What Pillow opens to read the image of this path."""
         return self.path / name
 
-    def names(self) -> list[str]:
-        """The paths of all images, sorted."""
-        return [file.name for file in self.files if file.is_image]
+    def content(self, name: str) -> bytes:
+        """The bytes of a file."""
+        return (self.path / name).read_bytes()
 
 
 class Zip:
@@ -182,9 +182,11 @@ class Zip:
 
     def read(self, name: str) -> BytesIO:
         """What Pillow opens to read the image of this path."""
-        return BytesIO(self._archive.read(name))
+        return BytesIO(self.content(name))
 
-    names = Folder.names
+    def content(self, name: str) -> bytes:
+        """The bytes of a file."""
+        return self._archive.read(name)
 
 
 Source = Folder | Zip

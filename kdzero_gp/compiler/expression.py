@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import reduce
 
 from kdzero_gp.errors import ExpressionError
 
@@ -72,10 +71,13 @@ def terms(root: Expression) -> list[Expression]:
     return [term for argument in root.children for term in terms(argument)]
 
 
-def summed(parts: Iterable[Expression]) -> Expression:
+def summed(parts: list[Expression]) -> Expression:
     """The sum of some weighted losses, leaning to the left.
 
-    >>> str(summed(map(Expression, "abc")))
+    >>> str(summed([Expression(name) for name in "abc"]))
     'add(add(a, b), c)'
     """
-    return reduce(lambda total, term: Expression("add", (total, term)), parts)
+    total, *others = parts
+    for term in others:
+        total = Expression("add", (total, term))
+    return total

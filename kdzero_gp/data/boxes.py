@@ -64,7 +64,7 @@ def load(data: str | Path | None, image_size: Size | None = None, seed: int = SP
         with source:
             return _BoxReader(source, image_size, seed).dataset(path.resolve().stem)
 
-    key = fingerprint(path, source.facts, task="detection", seed=seed, image_size=image_size)
+    key = fingerprint(path, source.stamps, task="detection", seed=seed, image_size=image_size)
     return cached("detection", key, make)
 
 

@@ -109,7 +109,7 @@ def load(data: str | None, seed: int = SPLIT_SEED) -> Dataset:
             return _MapReader(source, settings, seed).dataset(path.resolve().stem)
 
     options = {"ignore": list(settings.ignore), "classes": list(settings.classes)}
-    return cached("segmentation", fingerprint(path, source.facts, task="segmentation", seed=seed, **options), make)
+    return cached("segmentation", fingerprint(path, source.stamps, task="segmentation", seed=seed, **options), make)
 
 
 class _MapReader:

@@ -101,7 +101,7 @@ def _cifar(task: str, data: str | Path | None, seed: int) -> Dataset:
     found = archive.find(path, task)
     if found is None:
         source = images.find(path)
-        key = fingerprint(path, source.facts, task=task, seed=seed)
+        key = fingerprint(path, source.stamps, task=task, seed=seed)
         return cached(task, key, _cifar_from_images(task, source, seed))
 
     def make() -> Dataset:
@@ -110,7 +110,7 @@ def _cifar(task: str, data: str | Path | None, seed: int) -> Dataset:
         account = DataAccount(origins={"train": "the archive's training part", "test": "the archive's test part"})
         return assemble(task, classes, train, test, CIFAR_STATISTICS[task], seed, account=account)
 
-    return cached(task, fingerprint(path, found.facts, task=task, seed=seed), make)
+    return cached(task, fingerprint(path, found.stamps, task=task, seed=seed), make)
 
 
 def _cifar_from_images(task: str, source: images.Source, seed: int) -> Callable[[], Dataset]:
@@ -170,5 +170,5 @@ def folder(data: str | Path | None, size: Size | None = None, seed: int = SPLIT_
             looked = survey(source, [name for name, _ in tree.train], size)
             return _decoded(path.resolve().stem, source, tree, looked, None, seed)
 
-    key = fingerprint(path, source.facts, task="folder", seed=seed, image_size=size)
+    key = fingerprint(path, source.stamps, task="folder", seed=seed, image_size=size)
     return cached("folder", key, make)

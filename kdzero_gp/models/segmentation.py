@@ -283,9 +283,9 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     wanted = rest if colon else name
     known = _torchvision_names()
     if wanted not in known:
-        hint = meant(wanted, [*NETWORKS, *known], f"built in are {', '.join(NETWORKS)}")
+        hint = meant(wanted, [*NETWORKS, *known], f"built in are {', '.join(NETWORKS)};")
         raise ModelError(
-            f"there is no segmentation network {name!r}: {hint}; torchvision's deeplabv3_…, fcn_… and lraspp_… and "
+            f"there is no segmentation network {name!r}: {hint} torchvision's deeplabv3_…, fcn_… and lraspp_… and "
             "module:callable work too"
         )
     must_be_colour(wanted, channels)

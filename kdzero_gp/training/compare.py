@@ -149,24 +149,24 @@ class Comparing:
         """The comparison as a list of verbs."""
         alone = self.pair.settings(self.seed)
         epochs = max(1, round(alone.recipe.epochs * TUNING_SHARE)) if tune_epochs is None else tune_epochs
-        facts = self.pair.taught(self.seed).as_dict()
-        facts |= {"factors": list(factors), "tune_epochs": epochs, "shadow": self.pair.shadow}
-        self.claim("comparison", facts)
+        asked = self.pair.taught(self.seed).as_dict()
+        asked |= {"factors": list(factors), "tune_epochs": epochs, "shadow": self.pair.shadow}
+        self.claim("comparison", asked)
         # one magnitude needs no choice
         tuned = self._tune(factors, epochs) if len(factors) > 1 else {}
         best: dict[str, float | None] = dict.fromkeys((distiller.name for distiller in self.distillers), factors[0])
         best = self.best_of(tuned) if tuned else best
         trained = self._train(seeds, best)
         rows = table(trained, best, self.family.deciding)
-        self._write(facts, tuned, trained, rows)
+        self._write(asked, tuned, trained, rows)
         self._show(rows, best)
         (self.folder / files.TEACHER).unlink(missing_ok=True)
         return Comparison(self.folder, tuple(rows), self.family.deciding)
 
-    def claim(self, kind: str, facts: dict[str, Any]) -> None:
+    def claim(self, kind: str, asked: dict[str, Any]) -> None:
         """Take the folder for this comparison; data and weights must be those that it was begun with. Raises
         KdzeroError."""
-        files.claim(self.folder, kind, facts)
+        files.claim(self.folder, kind, asked)
         self.account = open_for(self.pair.settings(self.seed), torch.device("cpu")).account
         for line in self.account.lines():
             self.progress.note(line)
@@ -257,7 +257,7 @@ class Comparing:
 
     def _write(
         self,
-        facts: dict[str, Any],
+        asked: dict[str, Any],
         tuned: dict[str, dict[float, TrainingResult]],
         trained: dict[str, dict[int, TrainingResult]],
         rows: list[ComparisonRow],
@@ -265,7 +265,7 @@ class Comparing:
         from kdzero_gp.training.figure import draw
 
         content = {
-            "settings": facts,
+            "settings": asked,
             "distillers": {d.name: d.source for d in self.distillers},
             "tuning": {name: {f"{f:g}": r.as_dict() for f, r in found.items()} for name, found in tuned.items()},
             "trainings": {name: {str(s): r.as_dict() for s, r in found.items()} for name, found in trained.items()},

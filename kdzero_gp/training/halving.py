@@ -122,9 +122,9 @@ class _Halving(Comparing):
         """The whole as a list of verbs."""
         alone = self.pair.settings(self.seed)
         epochs = tune_epochs or max(1, round(alone.recipe.epochs * shares[0]))
-        facts = self.pair.taught(self.seed).as_dict()
-        facts |= {"factors": list(factors), "tune_epochs": epochs, "shares": list(shares), "shadow": self.pair.shadow}
-        self.claim("halving", facts)
+        asked = self.pair.taught(self.seed).as_dict()
+        asked |= {"factors": list(factors), "tune_epochs": epochs, "shares": list(shares), "shadow": self.pair.shadow}
+        self.claim("halving", asked)
         self.lines: list[dict[str, Any]] = []
         tuned = self._tune(factors, epochs)
         self._note_rows("tuning", float(epochs), tuned)
@@ -137,7 +137,7 @@ class _Halving(Comparing):
             rungs.append(self._described(trained, before, seeds, share, share == shares[-1], fitness))
             alive, before = [d for d in alive if d.name in rungs[-1].kept], trained
         fresh, verdict = self._confirm(alive, before, seeds, fresh_seeds)
-        self._finish(facts, rungs, fresh, verdict)
+        self._finish(asked, rungs, fresh, verdict)
         rows = tuple(table(fresh, self.factors, self.family.deciding))
         student = self.folder / files.STUDENT
         return Halving(self.folder, tuple(rungs), rows, verdict, student, self.family.deciding)
@@ -215,7 +215,7 @@ class _Halving(Comparing):
             for key, result in results.items()
         ]
 
-    def _finish(self, facts: dict[str, Any], rungs: list[RungResult], fresh: Trained, verdict: Verdict) -> None:
+    def _finish(self, asked: dict[str, Any], rungs: list[RungResult], fresh: Trained, verdict: Verdict) -> None:
         """The files; the winner's weights and distiller."""
         deciding = self.family.deciding
         done = {seed: r for seed, r in fresh[verdict.winner].items() if not r.reason}
@@ -227,7 +227,7 @@ class _Halving(Comparing):
         gather(self.folder, self._job(None, best, self.factors).folder, source, winner.name)
         rows = [row.as_dict() for row in table(fresh, self.factors, deciding)]
         whole = {
-            "settings": facts, "distillers": {d.name: d.source for d in self.distillers},
+            "settings": asked, "distillers": {d.name: d.source for d in self.distillers},
             "rungs": [
                 {name: value for name, value in vars(rung).items() if name != "rows" and value == value}
                 | {"rows": [row.as_dict() for row in rung.rows], "said": rung.sentences}

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzero_gp.analysis import markup
-from kdzero_gp.analysis import statistics as facts
 from kdzero_gp.analysis.comparison import TreeComparison
 from kdzero_gp.analysis.comparison import compare as compare_trees
 from kdzero_gp.analysis.results import HallOfFame, Race, RankedDistiller
+from kdzero_gp.analysis.statistics import fitness_over_generations, operation_success, pair_success
 from kdzero_gp.common import ALONE, ALONE_TEXT
 from kdzero_gp.compiler import Expression, digest, parse, source_of, zoo
 from kdzero_gp.compiler.checking import KnowledgeTypes
@@ -147,17 +147,17 @@ class StoredRun:
     @property
     def generations(self) -> pandas.DataFrame:
         """One row for each generation: best fitness so far, quantiles, counts."""
-        return self._frame(facts.fitness_over_generations)
+        return self._frame(fitness_over_generations)
 
     @property
     def operations(self) -> pandas.DataFrame:
         """How operations did: births with each, mean percentile, share among the best tenth against share of all."""
-        return self._frame(facts.operation_success)
+        return self._frame(operation_success)
 
     @property
     def pairs(self) -> pandas.DataFrame:
         """The same for pairs of operations in one term."""
-        return self._frame(facts.pair_success)
+        return self._frame(pair_success)
 
     def _history(self) -> tuple[list[StoredBirth], list[StoredEvaluation]]:
         return self._read(lambda database: (database.births(), database.evaluations()))  # type: ignore[no-any-return]

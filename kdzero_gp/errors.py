@@ -1,5 +1,8 @@
 """Every error that a user can meet: one sentence that names what was expected, what came, and the remedy."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class KdzeroError(Exception):
     """Base of all errors of kdzero-gp. The command line prints it as one sentence and exits with code 2."""
@@ -46,8 +49,14 @@ class SettingError(KdzeroError):
     """A setting whose value makes no sense."""
 
 
-class DataWarning(UserWarning):
-    """Something about usable data that the user ought to look at; ``Dataset.account`` has it too."""
+def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Which of the ``known`` names may have been meant by one that is not, as a question; or what to say ``otherwise``.
+
+    >>> meant("resnet2", ("resnet20", "vgg8")), meant("x", ("y",), "there is y")
+    ('did you mean resnet20?', 'there is y')
+    """
+    close = get_close_matches(name, list(known), n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else otherwise
 
 
 def install(extra: str) -> str:

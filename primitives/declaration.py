@@ -72,6 +72,9 @@ class Operation:
     ``non_negative``: no result is negative; ``keeps_non_negative``: no effect where nothing is. ``layout``: changes
     only where a number stands; ``flattening``: does not see that. ``written_as``: the operation that it is written
     as. ``log_form``: the operation that gives the logarithm. ``division``: divides by its constant.
+
+    Of a distance, whose values are distances from 0 on otherwise: ``signed``: its value may be negative;
+    ``signed_over``: the axes of distributions over which the value of a sample may be, though not the mean of all.
     """
 
     name: str
@@ -100,6 +103,8 @@ class Operation:
     written_as: str = ""
     log_form: str = ""
     division: bool = False
+    signed: bool = False
+    signed_over: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         allowed = {"calibration": NEEDS, "transform": ("labels",), "weight": ("labels",)}.get(self.role, ())

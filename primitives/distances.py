@@ -137,17 +137,24 @@ _SUMS = {"N": sum_over_N, "C": sum_over_C, "HW": sum_over_HW}
 _DISTRIBUTIONS = pairs(*_RANKS, kinds=DISTRIBUTIONS)
 
 
-def _specialise_kl(given: PairType) -> tuple[Callable[..., Tensor], ...]:
-    return (log_kl_terms if given.kind == "log_probability" else kl_terms, _SUMS[given.axis])
+Terms = Callable[[Tensor, Tensor], Tensor]
+Reduce = Callable[[Tensor], Tensor]
 
 
-def _specialise_kl_mean(given: PairType) -> tuple[Callable[..., Tensor], ...]:
-    return (log_kl_terms if given.kind == "log_probability" else kl_terms, mean_over_rest)
+def of_kind(
+    plain: Terms, logarithms: Terms, reduce: Reduce | None = None
+) -> Callable[[PairType], tuple[Terms, Reduce]]:
+    """What a distance of distributions is composed of for a type: the terms of probabilities or of log-probabilities,
+    and ``reduce``, unless they are summed over the distributions' axis."""
+
+    def specialise(given: PairType) -> tuple[Terms, Reduce]:
+        return (logarithms if given.kind == "log_probability" else plain), reduce or _SUMS[given.axis]
+
+    return specialise
 
 
-def _specialise_cross_entropy(given: PairType) -> tuple[Callable[..., Tensor], ...]:
-    terms = log_cross_entropy_terms if given.kind == "log_probability" else cross_entropy_terms
-    return (terms, _SUMS[given.axis])
+_kl, _kl_mean = of_kind(kl_terms, log_kl_terms), of_kind(kl_terms, log_kl_terms, mean_over_rest)
+_cross_entropy = of_kind(cross_entropy_terms, log_cross_entropy_terms)
 
 
 @_listed(
@@ -155,14 +162,15 @@ def _specialise_cross_entropy(given: PairType) -> tuple[Callable[..., Tensor], .
     latex=r"\mathrm{KL}\left(<t>\,\|\,<s>\right)",
     words="by KL divergence",
     source=_SUPPLEMENT + ", eqs 5 and 7; Hinton et al. 2015, arXiv:1503.02531",
-    specialise=_specialise_kl,
+    specialise=_kl,
+    signed_over=("N",),
 )
 def kl(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
     """Σ t (log t − log s) over the distributions' axis, mean over the rest.
 
     Two distributions of the type ``given`` (over one axis, as probabilities or log-probabilities) to N.
     """
-    terms, reduce = _specialise_kl(given)
+    terms, reduce = _kl(given)
     return reduce(terms(student, teacher))
 
 
@@ -171,14 +179,15 @@ def kl(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
     latex=r"\frac{1}{d}\,\mathrm{KL}\left(<t>\,\|\,<s>\right)",
     words="by mean elementwise KL divergence",
     source="Passalis & Tefas 2018, arXiv:1803.10837 (PKT), reference implementation",
-    specialise=_specialise_kl_mean,
+    specialise=_kl_mean,
+    signed_over=("N",),
 )
 def kl_mean(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
     """mean of t (log t − log s) over everything but the batch.
 
     Two distributions of the type ``given`` (over one axis, as probabilities or log-probabilities) to N.
     """
-    terms, reduce = _specialise_kl_mean(given)
+    terms, reduce = _kl_mean(given)
     return reduce(terms(student, teacher))
 
 
@@ -188,7 +197,7 @@ def kl_mean(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
     latex=r"\mathrm{CE}\left(<t>,\,<s>\right)",
     words="by cross-entropy",
     source="Zhou et al. 2021, arXiv:2102.00650 (WSLD), reference implementation",
-    specialise=_specialise_cross_entropy,
+    specialise=_cross_entropy,
     searchable=False,
 )
 def soft_cross_entropy(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
@@ -196,7 +205,7 @@ def soft_cross_entropy(student: Tensor, teacher: Tensor, given: PairType) -> Ten
 
     Two distributions of the type ``given`` (over one axis, as probabilities or log-probabilities) to N.
     """
-    terms, reduce = _specialise_cross_entropy(given)
+    terms, reduce = _cross_entropy(given)
     return reduce(terms(student, teacher))
 
 
@@ -220,6 +229,7 @@ def hard(student: Tensor, teacher: Tensor) -> Tensor:
     latex=r"\log_2 \sum_{j} \left|\rho_{j}\left(<t>,\,<s>\right)-1\right|^{2.02}",
     words="by the logarithm, often negative, of each feature's lack of correlation over the batch",
     source=_SUPPLEMENT + ", eq. 12; Miles et al. 2022, arXiv:2112.00459 (ITRD)",
+    signed=True,
 )
 def cor(student: Tensor, teacher: Tensor) -> Tensor:
     """log₂ Σ |v − 1|^2.02, v the correlation of each feature over the batch.

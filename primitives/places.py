@@ -4,13 +4,13 @@ Labels N×H×W may be finer than a map; a place has the label at its centre. A n
 """
 
 import math
-from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from primitives.declaration import BOXES, MAPS, distance, operator, transform, weighing, weight
+from primitives.distances import kl_terms, log_kl_terms, of_kind
 from primitives.relations import at_places
 from primitives.types import PairType, pairs
 
@@ -134,18 +134,12 @@ def cos_at(student: Tensor, teacher: Tensor) -> Tensor:
     return 1.0 - (student * teacher).sum(dim=1) / (student.norm(dim=1) * teacher.norm(dim=1) + 1e-8)
 
 
-def kl_at_places(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ t (log t − log s) over channels of probabilities, each with 10⁻⁷ added in the logarithm."""
-    return (teacher * ((teacher + 1e-7).log() - (student + 1e-7).log())).sum(dim=1)
+def sum_at_places(terms: Tensor) -> Tensor:
+    """Sum over channels: N×C×H×W to N×H×W."""
+    return terms.sum(dim=1)
 
 
-def log_kl_at_places(student: Tensor, teacher: Tensor) -> Tensor:
-    """Σ t (log t − log s) over channels of log-probabilities."""
-    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1)
-
-
-def _specialise_kl(given: PairType) -> tuple[Callable[..., Tensor], ...]:
-    return (log_kl_at_places if given.kind == "log_probability" else kl_at_places,)
+_kl = of_kind(kl_terms, log_kl_terms, sum_at_places)
 
 
 @distance(
@@ -154,7 +148,7 @@ def _specialise_kl(given: PairType) -> tuple[Callable[..., Tensor], ...]:
     dense=MAPS + BOXES,
     latex=r"\mathrm{KL}\left(<t>\,\|\,<s>\right)",
     words="by KL divergence at each place",
-    specialise=_specialise_kl,
+    specialise=_kl,
     source="Liu et al. 2019, arXiv:1903.04197 (SKD, pixel-wise)",
 )
 def kl_at(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
@@ -162,7 +156,8 @@ def kl_at(student: Tensor, teacher: Tensor, given: PairType) -> Tensor:
 
     Two distributions over C of the type ``given``, N×C×H×W, to N×H×W.
     """
-    return _specialise_kl(given)[0](student, teacher)
+    terms, reduce = _kl(given)
+    return reduce(terms(student, teacher))
 
 
 # --- weights ------------------------------------------------------------------------------------------------

@@ -5,44 +5,28 @@ test_workers and test_users.
 """
 
 import contextlib
+import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from kdzero_gp import objects
 from kdzero_gp.engine.machine import computing_as
-from kdzero_gp.workers.engine import Event, News, answered
+
+sys.path.append(str(Path(__file__).parent.parent / "experiments" / "scaling"))
+from in_process import InProcess
 
 
-class InlineEngine:
-    """The workers' interface, in this process; objects take the way that they take to processes."""
+class InlineEngine(InProcess):
+    """The studies' engine in this process; objects take the way that they take to processes."""
 
     def __init__(self, setup, arguments=()):
-        self.setup, self.arguments, self.news = setup, arguments, []
+        super().__init__(setup, arguments)
         path = objects.packed()
         if path is not None:
             objects.unpack(path)
             path.unlink()
-
-    def start(self, worker):
-        self.answer = self.setup(*self.arguments, worker=worker)
-        self.news.append(Event(worker, News.READY))
-
-    def send(self, worker, request):
-        self.news.append(Event(worker, *answered(self.answer, request)))
-
-    def events(self, seconds):
-        news, self.news = self.news, []
-        return news
-
-    def silent(self, worker):
-        return False
-
-    def place(self, worker):
-        return "here"
-
-    def close(self):
-        pass
 
 
 @contextlib.contextmanager

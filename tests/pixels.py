@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from kdzero_gp.compiler.knowledge import KnowledgeSpec
-from kdzero_gp.data import load
+from kdzero_gp.data import sources
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import Dataset, Split
 from kdzero_gp.families import Measure, TaskFamily
@@ -106,7 +106,7 @@ class Pixels(TaskFamily):
 
 def read(data: str | None) -> Dataset:
     """Noisy digits, and whether each pixel of the clean ones is dark, grey or bright."""
-    digits = load("digits")
+    digits = sources.digits()
     generator = torch.Generator().manual_seed(0)
 
     def pixels(split: Split) -> Split:

@@ -112,7 +112,8 @@ def test_student_weights_are_the_start_everywhere(tmp_path):
     start = build("digits_cnn_4", 10, 1)
     save_weights(start, tmp_path / "start.safetensors")
     weights = str(tmp_path / "start.safetensors")
-    settings = Settings("digits", "digits_cnn_4", load_recipe("short", "digits"), student_weights=weights)
+    recipe = load_recipe("short", "digits")
+    settings = Settings(task="digits", student="digits_cnn_4", recipe=recipe, student_weights=weights)
     opened = Opened(settings, Machine(device="cpu", precision="float32"))
     spec = {"task": "digits", "name": "digits_cnn_4", "classes": 10, "channels": 1, "weights": weights}
     built = student_builder(spec, torch.zeros(2, 1, 8, 8))()

@@ -3,6 +3,7 @@
 import ast
 import copy
 import dataclasses
+import itertools
 import json
 import linecache
 import os
@@ -557,6 +558,30 @@ def test_export_that_cannot_be_written_says_so_and_leaves_nothing(tmp_path):
     with pytest.raises(RunError):
         kdzero_gp.export(tmp_path / "taken", kdzero_gp.zoo["kd"], *EQUAL)
     assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+@pytest.mark.parametrize(
+    ("text", "signed"),
+    [
+        ("times(no(cor(logits)), 1)", True),
+        ("add(times(no(l2(emb)), 0.01), times(no(cor(logits)), 100))", True),
+        ("times(conf(kl(softmax_N(logits, 4))), 1)", True),
+        ("times(no(kl(softmax_N(logits, 4))), 1)", False),
+        ("times(conf(kl(softmax_C(logits, 4))), 1)", False),
+        (str(kdzero_gp.zoo["nst"]), False),
+    ],
+)
+def test_a_file_says_where_its_value_may_be_negative(text, signed):
+    """And there it can be, by random tensors, of sides that are near each other too; elsewhere it never was."""
+    source = kdzero_gp.source_of(text, *SMALL_EQUAL, provenance={})
+    assert ("value: may be negative; only its gradient counts" in source) is signed
+    distiller = kdzero_gp.compile(text, *SMALL_EQUAL).double()
+    least = 0.0
+    for seed, near in itertools.product(range(30), (0.0, 0.9, 0.999)):
+        student, teacher, labels = batch_of(SMALL_EQUAL, 4, seed)
+        student = {name: (1 - near) * own + near * teacher[name] for name, own in student.items()}
+        least = min(least, distiller(student, teacher, labels).item())
+    assert (least < -1e-6) is signed
 
 
 @pytest.mark.parametrize("fact", ['"""', "\\", "\\N{DIGIT ONE}", 'ends with "', "two\nlines", "'''", "\x00", "é×‖"])

@@ -8,8 +8,9 @@ from click.testing import CliRunner
 
 from kdzero_gp import Run
 from kdzero_gp.cli import main
-from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seed, verdict
-from kdzero_gp.search.race import HEAT, diverse, entries, heat, heat_seed, race_seed, standings
+from kdzero_gp.search.confirmation import confirmation, finalists, verdict
+from kdzero_gp.search.race import diverse, entries, heat, standings
+from kdzero_gp.search.seeds import FRESH, HEAT, RACE, seeds_of
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredEvaluation, StoredMeasurement
 from synthetic import synthetic_run
@@ -37,12 +38,11 @@ def confirm(folder, settings, evolved, published, kd, seeds=SEEDS, test=True):
         found = {entry.name: entry for entry in finalists(standings(database, settings))}
         for entry in found.values():
             mean = kd if entry.name == "kd" else {"evolved": evolved, "zoo": published, "baseline": 0.8}[entry.kind]
-            for index in range(seeds):
+            for index, seed in enumerate(seeds_of(FRESH, settings.search.seed, seeds)):
                 accuracy = mean + (0.001 if (index + len(entry.name)) % 2 else -0.001)
                 # what the validation images say is the opposite
                 metrics = {"accuracy": 1 - accuracy if test else accuracy, "cross_entropy": 1.0}
                 metrics |= {"test_accuracy": accuracy} if test else {}
-                seed = fresh_seed(settings.search.seed, index)
                 row = StoredMeasurement(FRESH, entry.name, seed, 1.0, "", metrics, entry.magnitudes)
                 database.add_measurement(row, 1.0, 1.0)
         return verdict(database, settings), [result.entry.kind for result in confirmation(database, settings)]
@@ -84,9 +84,8 @@ def test_two_seeds_make_no_interval(raced):
 
 
 def test_no_seed_of_the_confirmation_is_one_of_the_race():
-    runs = range(50)
-    race = {race_seed(run, index) for run in runs for index in range(1000)}
-    assert race.isdisjoint(fresh_seed(run, index) for run in runs for index in range(1000))
+    race, fresh = ({seed for run in range(50) for seed in seeds_of(kind, run, 1000)} for kind in (RACE, FRESH))
+    assert race.isdisjoint(fresh)
 
 
 def evaluation(name, gradient):
@@ -122,6 +121,6 @@ def test_the_heat_decides_who_races(raced):
         for place, name in enumerate(names):
             metrics = {"accuracy": 0.5 + place / 100, "cross_entropy": 1.0}
             reason = "no loss any more" if place == 4 else ""
-            seed = heat_seed(settings.search.seed)
+            (seed,) = seeds_of(HEAT, settings.search.seed, 1)
             database.add_measurement(StoredMeasurement(HEAT, name, seed, 1.0, reason, metrics, ()), 1.0, 1.0)
         assert [e.name for e in entries(database, settings) if e.kind == "evolved"][:2] == [names[3], names[2]]

@@ -96,6 +96,13 @@ def test_a_canonical_form_stays_in_the_space_and_few_new_trees_break_the_limits(
     assert len(kept) >= 0.97 * TREES
 
 
+def test_no_loss_is_born_twice_in_a_sum():
+    grammar, term = grammar_of(), "times(no(l2(feat)), {})"
+    one, two, tenth = (term.format(number) for number in (1, 2, 0.1))
+    assert within_limits(parse(f"add({one}, {one})"), grammar) == parse(two)
+    assert within_limits(parse(f"add({one}, {tenth})"), grammar) is None, "its magnitudes add up to none that is listed"
+
+
 @every_space
 @every_pair
 def test_every_operation_of_a_space_is_grown_sooner_or_later(space, pair):
@@ -252,7 +259,8 @@ def test_every_mutation_is_drawn():
     drawn = collections.Counter(birth.operator for birth in births if birth.generation)
     assert set(drawn) == {"crossover", *MUTATIONS}
     assert sum(weight for _, weight in MUTATIONS.values()) == pytest.approx(1)
-    assert drawn["crossover"] / len(births) == pytest.approx(0.3, abs=0.1)
+    # drawn for 0.3; of its children more are known already than of mutations
+    assert 0.15 < drawn["crossover"] / len(births) < 0.4
 
 
 @every_space

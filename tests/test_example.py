@@ -48,3 +48,10 @@ def test_every_way_to_look_at_a_run_shows_it(example, tmp_path):
     texts = (tmp_path / "distiller.py").read_text(encoding="utf-8"), before["distiller.py"].decode()
     assert len({next(line for line in text.splitlines() if line.startswith("expression: ")) for text in texts}) == 1
     assert {path.name: path.read_bytes() for path in example.iterdir()} == before
+
+
+def test_show_says_whose_value_may_be_negative(example, monkeypatch):
+    assert "may be negative" not in said("show", example), "all of its distances are at least 0"
+    best = kdzero_gp.Run(example).best.expression
+    monkeypatch.setattr("kdzero_gp.compiler.may_be_negative", lambda expression, knowledge: expression == best)
+    assert "the value of evolved 1 may be negative; only its gradient counts" in said("show", example)

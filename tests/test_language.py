@@ -19,10 +19,13 @@ from kdzero_gp.compiler import (
     from_genotype,
     is_knowledge,
     parse,
+    summed,
     terms,
     type_of,
 )
+from kdzero_gp.compiler.canonical import repeats_a_loss
 from kdzero_gp.compiler.parsing import MAX_CHARACTERS, MAX_DEPTH, MAX_NODES
+from kdzero_gp.engine.gradients import MAGNITUDE_MODES, Gradients, scaled
 from kdzero_gp.errors import ExpressionError, ExpressionTypeError, GenotypeError, KdzeroError
 from primitives import CATALOGUE, CONSTANTS, PairType
 from strategies import (
@@ -453,6 +456,11 @@ SAME = {
     "rows of a relation": (in_distiller("mm(batch(feat))"), in_distiller("mm(feat)")),
     "patches of one pixel": ("times(no(cor(local_s1(feat))), 1)", "times(no(cor(batch(feat))), 1)"),
     "no-ops in a row": (in_distiller("scale_r1(scale_r1(abs(abs(feat))))"), in_distiller("abs(feat)")),
+    "one loss at two magnitudes": (f"add({KD}, {KD.replace(', 1)', ', 4)')})", KD.replace(", 1)", ", 5)")),
+    "one loss in two spellings": (
+        f"add(add(times(no(l2(emb)), 0.25), {KD}), times(no(l2(over(emb, 1))), 0.25))",
+        f"add({KD}, times(no(l2(emb)), 0.5))",
+    ),
 }
 
 
@@ -463,6 +471,47 @@ def test_variants_without_effect_share_one_digest_and_mean_the_same(what):
     assert canonical(one) == canonical(other)
     assert digest(one) == digest(other)
     assert means_the_same(one, other, SMALL_EQUAL)
+
+
+@pytest.mark.parametrize("mode", MAGNITUDE_MODES)
+def test_equal_losses_that_are_put_together_have_the_same_gradient_whatever_magnitudes_mean(mode):
+    """A magnitude in units of its own gradient, of the whole's, or as it is."""
+    choose, changed = random.Random(0).choice, 0
+    # the sum of the last two is none that may be written
+    magnitudes = [(0.25, 0.25), (1.0, 4.0), (5.0, 5.0), (25.0, 25.0), (0.1, 1.0)]
+    for tree in random_trees(40, seed=8, most=2, searchable_only=False, without=STOCHASTIC):
+        losses = {term.arguments[0]: choose(magnitudes) for term in terms(tree)}
+        whole = summed([Expression("times", (loss, one)) for loss, two in losses.items() for one in two])
+        forms = [total_gradient(form, mode) for form in (whole, canonical(whole))]
+        if forms[0] is not None and forms[1] is not None:
+            changed += len(terms(canonical(whole))) < len(terms(whole))
+            torch.testing.assert_close(forms[1], forms[0], rtol=2e-3, atol=2e-3 * forms[0].abs().max().item())
+    assert changed > 5, "nothing was put together"
+
+
+def total_gradient(tree, mode):
+    """The gradient of a distiller with the magnitudes that an engine gives it in this mode; None without one."""
+    student, teacher, labels = batch_of(SMALL_EQUAL)
+    torch.manual_seed(0)
+    distiller = kdzero_gp.compile(tree, *SMALL_EQUAL).double()
+    found = distiller.terms(student, distiller.prepare(teacher, labels), labels)
+    inputs = list(student.values())
+    rows = [
+        torch.cat([g.flatten() for g in torch.autograd.grad(term, inputs, retain_graph=True, materialize_grads=True)])
+        for term in found
+    ]
+    stacked = torch.stack(rows)
+    own = torch.tensor(distiller.magnitudes, dtype=torch.float64)
+    norms = tuple(stacked.norm(dim=1).tolist())
+    gradients = Gradients(norms, (own @ stacked).norm().item(), stacked, 0.0)
+    if not gradients.usable:
+        return None
+    return torch.tensor(scaled(mode, 1.0, own.tolist(), gradients), dtype=torch.float64) @ stacked
+
+
+def test_equal_losses_whose_magnitudes_add_up_to_no_listed_one_stay_apart():
+    text = f"add({KD}, {KD.replace(', 1)', ', 0.1)')})"
+    assert len(terms(canonical(parse(text)))) == 2 and repeats_a_loss(parse(text)) and not repeats_a_loss(parse(KD))
 
 
 DIFFERENT = [

@@ -8,17 +8,10 @@ from click.testing import CliRunner
 from kdzero_gp import Run, zoo
 from kdzero_gp.cli import main
 from kdzero_gp.compiler import check, digest, pair_shapes, parse, terms
-from kdzero_gp.search.confirmation import finalists, fresh_seed, winner
-from kdzero_gp.search.prepare import baseline_seed
-from kdzero_gp.search.pruning import (
-    CHECKED,
-    PRUNING,
-    pruning,
-    pruning_seed,
-    without_a_term,
-    without_an_operation,
-)
-from kdzero_gp.search.race import race_seed, standings
+from kdzero_gp.search.confirmation import finalists, winner
+from kdzero_gp.search.pruning import CHECKED, pruning, without_a_term, without_an_operation
+from kdzero_gp.search.race import standings
+from kdzero_gp.search.seeds import BASELINE, FRESH, HEAT, PRUNING, RACE, seeds_of
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredMeasurement
 from strategies import IMAGE_ZOO
@@ -52,8 +45,7 @@ def raced(tmp_path_factory):
         winner_row = dataclasses.replace(row, digest=digest(parse(WINNER)), expression=WINNER, fitness=best / 2,
                                          status=Status.TRAINED, reason="", magnitudes=(1.0, 1.0, 1.0))  # fmt: skip
         database.add_evaluation(winner_row, 1.0, 1.0, {})
-        for index in range(settings.plan.race_seeds):
-            seed = race_seed(settings.search.seed, index)
+        for seed in seeds_of(RACE, settings.search.seed, settings.plan.race_seeds):
             metrics = {"accuracy": 0.999, "cross_entropy": 0.1, "test_accuracy": 0.99}
             row = StoredMeasurement("race", winner_row.digest, seed, 1.0, "", metrics, winner_row.magnitudes)
             database.add_measurement(row, 1.0, 1.0)
@@ -63,7 +55,7 @@ def raced(tmp_path_factory):
 def ablate(folder, settings, fails=(), luck=0.0):
     """Answer what pruning asks until it asks no more; gives it with the number of distillers that were trained to find
     cuts. ``luck``: how much better what is smaller is on the seeds that choose the cuts."""
-    trained, chosen_on = 0, pruning_seed(settings.search.seed, settings.plan.race_seeds)
+    trained, (chosen_on,) = 0, seeds_of(PRUNING, settings.search.seed, 1, first=settings.plan.race_seeds)
     with Database.open(folder) as database:
         while (found := pruning(database, settings)).todo:
             trained += len(found.todo) * (found.seeds[0] < chosen_on)
@@ -182,6 +174,6 @@ def test_operations_that_can_go():
 
 
 def test_seeds_of_all_parts_are_apart():
-    kinds = (race_seed, fresh_seed, pruning_seed, baseline_seed)
-    every = [kind(run, index) for kind in kinds for run in range(20) for index in range(100)]
+    kinds = (RACE, FRESH, PRUNING, BASELINE, HEAT)
+    every = [seed for kind in kinds for run in range(20) for seed in seeds_of(kind, run, 100)]
     assert len(set(every)) == len(every)

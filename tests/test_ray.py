@@ -91,7 +91,7 @@ def test_actors_on_both_nodes_get_the_file_and_what_ends_two_of_them_is_to_blame
 
 
 def test_another_version_is_refused_in_one_sentence(nodes, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "facts", partial(dict, {**cluster.facts(), "torch": "1.0"}))
+    monkeypatch.setattr(cluster, "versions", partial(dict, {**cluster.versions(), "torch": "1.0"}))
     engine = cluster.RayEngine(answering, (), "cpu", started=False)
     with (
         contextlib.closing(Dispatcher(engine, 1)) as dispatcher,

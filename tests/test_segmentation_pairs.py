@@ -12,9 +12,9 @@ from kdzero_gp.engine.predictions import FILE, NO_LABEL, Predictions, packed
 from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.families.segmentation import SEGMENTATION
 from kdzero_gp.models.contract import InputContract
-from kdzero_gp.search.confirmation import fresh_seed
 from kdzero_gp.search.pictures import Pictures, begin, of_run
-from kdzero_gp.search.race import Competitor, race_seed
+from kdzero_gp.search.race import Competitor
+from kdzero_gp.search.seeds import FRESH, RACE, seeds_of
 from label_maps import write
 
 FEW = ("--precision", "float32", "--threads", "1", "--batch-size", "6", "--epochs", "1")
@@ -97,8 +97,10 @@ def test_a_run_keeps_what_students_of_its_first_seeds_say_and_a_damaged_file_is_
     tapped = SEGMENTATION.tap(network, images, None, 3)
     begin(tmp_path, SEGMENTATION, images, labels, contract, tapped, tapped)
     pictures = Pictures(tmp_path, SEGMENTATION, 7)
-    assert pictures.wanted("race", race_seed(7, 0)) and not pictures.wanted("race", race_seed(7, 1))
-    assert pictures.wanted("fresh", fresh_seed(7, 0)) and not Pictures(tmp_path, CLASSIFICATION, 7).wanted("race", 0)
+    first, second = seeds_of(RACE, 7, 2)
+    assert pictures.wanted("race", first) and not pictures.wanted("race", second)
+    assert pictures.wanted("fresh", *seeds_of(FRESH, 7, 1))
+    assert not Pictures(tmp_path, CLASSIFICATION, 7).wanted("race", 0)
     alone = {"cross-entropy alone": Competitor("alone", "baseline")}
     assert list(of_run(tmp_path, alone).said) == ["teacher", "warm student"], "nothing was raced yet"
     maps = torch.ones(4, 8, 8).byte()

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 import kdzero_gp
 from commands import command
 from kdzero_gp import models, training
+from kdzero_gp.common import interval
 from kdzero_gp.engine import teacher as teachers
 from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.machine import Machine
@@ -36,7 +37,7 @@ from kdzero_gp.models.weights import save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.training import run as running
 from kdzero_gp.training.api import Pair
-from kdzero_gp.training.compare import ComparisonRow, interval, table
+from kdzero_gp.training.compare import ComparisonRow, table
 from kdzero_gp.training.distillers import with_magnitudes
 from kdzero_gp.training.folder import load_checkpoint
 from kdzero_gp.training.opening import open_batches

@@ -7,7 +7,7 @@ import torch
 
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import SettingError
-from kdzero_gp.workers.devices import device_of
+from kdzero_gp.proxy.executor import device_of
 
 
 @pytest.mark.parametrize(("workers", "devices"), [(1, 1), (4, 1), (8, 4), (7, 3)])

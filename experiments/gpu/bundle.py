@@ -37,9 +37,9 @@ def tiles(picture):
 
 def pack(data, teacher, out, counts):
     """Write the folder anew and read it back. Fails where it is too large or an image came back changed."""
-    from kdzero_gp.data import load
+    from kdzero_gp.data.sources import cifar100
 
-    dataset = load("cifar100", data)
+    dataset = cifar100(data)
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     facts = {"classes": dataset.classes, "labels": {}}

@@ -26,8 +26,8 @@ from proxies import GROUPS, PROXIES, PUBLISHED_WEIGHTS, TRUTH, Proxy
 from torch import Tensor, nn
 
 import kdzero_gp
-from kdzero_gp.data import load
 from kdzero_gp.data.cache import cache_folder
+from kdzero_gp.data.sources import cifar100
 from kdzero_gp.engine.batches import Kept
 from kdzero_gp.engine.loop import Trainer
 from kdzero_gp.engine.outputs import Precision, TensorSplit, outputs
@@ -69,7 +69,7 @@ def make_pool(data: Path, weights: Path, folder: Path) -> Pool:
     """The images, and what the teacher says of them; computed once."""
     path = folder / f"pool-{POOL}.pt"
     if not path.exists():
-        dataset = load("cifar100", data)
+        dataset = cifar100(data)
         teacher = build("resnet56", 100)
         load_weights(teacher, weights)
         parts = {}

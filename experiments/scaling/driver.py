@@ -92,7 +92,7 @@ def timed(ask):
 def bare(ray, cluster):
     """The same with nothing but Ray."""
     actor = ray.remote(cluster._Actor).options(num_cpus=1).remote()
-    facts = cluster.facts()
+    facts = cluster.versions()
     ray.get(actor.begin.remote(facts, None, driver.echo, (), 0))
     return timed(lambda number: ray.get(actor.answer.remote("x" * 4000)))
 

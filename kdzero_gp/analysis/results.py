@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from torch import nn
 
@@ -23,7 +23,11 @@ from kdzero_gp.search.race import TEST, Competitor, RaceResult
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 _THUMBNAIL = 340
+Member = TypeVar("Member")
 
 
 def race_headers(family: TaskFamily) -> list[str]:
@@ -89,6 +93,12 @@ class RankedDistiller:
     def _entry(self) -> Competitor:
         return Competitor(self.digest, "evolved", str(self.expression), self.magnitudes, self.fitness)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Its numbers, for files."""
+        race = None if self.standing is None else self.standing.as_dict()
+        own = {name: getattr(self, name) for name in ("rank", "digest", "fitness", "metrics", "magnitudes", "birth")}
+        return own | {"expression": str(self.expression), "race": race}
+
     def source(self) -> str:
         """The text of the file that ``kdzero-gp export`` writes: a class ``Distiller`` that needs only torch."""
         with tempfile.TemporaryDirectory() as folder:
@@ -145,33 +155,34 @@ class RankedDistiller:
         return markup.plain(head, drawn, markup.table(["", ""], list(self.numbers.items())))
 
 
-class HallOfFame(Sequence[RankedDistiller]):
-    """The best distillers of a run, best first."""
+class _Listed(Sequence[Member]):
+    """Members in order; a part of them is shown as the whole is."""
 
-    def __init__(self, members: Sequence[RankedDistiller], family: TaskFamily):
-        self._members, self._family = tuple(members), family
-
-    @overload
-    def __getitem__(self, index: int) -> RankedDistiller: ...
+    def __init__(self, members: Sequence[Member], family: TaskFamily):
+        self.members, self.family = tuple(members), family
 
     @overload
-    def __getitem__(self, index: slice) -> HallOfFame: ...
+    def __getitem__(self, index: int) -> Member: ...
 
-    def __getitem__(self, index: int | slice) -> RankedDistiller | HallOfFame:
-        return HallOfFame(self._members[index], self._family) if isinstance(index, slice) else self._members[index]
+    @overload
+    def __getitem__(self, index: slice) -> Self: ...
+
+    def __getitem__(self, index: int | slice) -> Member | Self:
+        return type(self)(self.members[index], self.family) if isinstance(index, slice) else self.members[index]
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self.members)
 
-    def __iter__(self) -> Iterator[RankedDistiller]:
-        return iter(self._members)
+
+class HallOfFame(_Listed[RankedDistiller]):
+    """The best distillers of a run, best first."""
 
     def __repr__(self) -> str:
-        return "\n".join(map(str, self._members)) or "no distiller yet"
+        return "\n".join(map(str, self.members)) or "no distiller yet"
 
     def _repr_html_(self) -> str:
-        rows = [_row(member, self._family.deciding) for member in self._members]
-        heading = self._family.deciding.heading
+        rows = [_row(member, self.family.deciding) for member in self.members]
+        heading = self.family.deciding.heading
         headers = ["", "distiller", "proxy fitness", f"proxy {heading}", f"race {heading}", "birth"]
         return markup.plain(markup.table(headers, rows, (1,))) if rows else "<p>no distiller yet</p>"
 
@@ -189,46 +200,31 @@ def _row(member: RankedDistiller, deciding: Measure) -> list[object]:
     ]
 
 
-class Race(Sequence[RaceResult]):
-    """The race's table, best first, those without a result last: its standings in order."""
-
-    def __init__(self, standings: Sequence[RaceResult], family: TaskFamily):
-        self.standings, self.family = tuple(standings), family
-
-    @overload
-    def __getitem__(self, index: int) -> RaceResult: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Race: ...
-
-    def __getitem__(self, index: int | slice) -> RaceResult | Race:
-        return Race(self.standings[index], self.family) if isinstance(index, slice) else self.standings[index]
-
-    def __len__(self) -> int:
-        return len(self.standings)
+class Race(_Listed[RaceResult]):
+    """The race's table, best first, those without a result last."""
 
     @property
     def frame(self) -> Any:
         """The same as a pandas data frame."""
         from kdzero_gp.analysis.dataframes import standings_frame
 
-        return standings_frame(self.standings, self.family)
+        return standings_frame(self.members, self.family)
 
     def _cells(self) -> list[list[str]]:
-        return [race_cells(result, rank, self.family) for rank, result in enumerate(self.standings, 1)]
+        return [race_cells(result, rank, self.family) for rank, result in enumerate(self.members, 1)]
 
     def __repr__(self) -> str:
         rows = [race_headers(self.family), *self._cells()]
         return "\n".join("  ".join(f"{cell:>14}" for cell in [*row[:1], *row[2:], row[1]]) for row in rows)
 
     def _repr_html_(self) -> str:
-        if not self.standings:
+        if not self.members:
             return "<p>no race yet</p>"
         rows = []
-        for result, cells in zip(self.standings, self._cells(), strict=True):
+        for result, cells in zip(self.members, self._cells(), strict=True):
             evolved = result.entry.kind == "evolved"
             whole = [cells[0], markup.code(cells[1]) if evolved else cells[1], *cells[2:]]
             rows.append([markup.tag("b", cell) if evolved and cell else cell for cell in whole])
-        seeds = max(result.seeds for result in self.standings)
+        seeds = max(result.seeds for result in self.members)
         words = f"Race over {seeds} fresh seeds, mean ± 95 % interval; evolved distillers in bold."
         return markup.plain(markup.tag("p", words), markup.table(race_headers(self.family), rows, (1,)))

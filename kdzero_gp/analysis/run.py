@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kdzero_gp.analysis import markup
-from kdzero_gp.analysis import statistics as facts
 from kdzero_gp.analysis.comparison import TreeComparison
 from kdzero_gp.analysis.comparison import compare as compare_trees
 from kdzero_gp.analysis.results import HallOfFame, Race, RankedDistiller
+from kdzero_gp.analysis.statistics import fitness_over_generations, operation_success, pair_success
 from kdzero_gp.common import ALONE, ALONE_TEXT
-from kdzero_gp.compiler import Expression, digest, pair_shapes, parse, zoo
+from kdzero_gp.compiler import Expression, digest, parse, source_of, zoo
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.language_model.proposer import ModelProposer
@@ -25,6 +25,7 @@ from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.search.candidates import counts_of, front, screen_rows
 from kdzero_gp.search.confirmation import confirmation, verdict, winner
 from kdzero_gp.search.connection import undamaged
+from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.model import ACCOUNT
 from kdzero_gp.search.pruning import Pruning, pruning
 from kdzero_gp.search.race import RaceResult, standings, tuned_zoo
@@ -60,10 +61,7 @@ class _Rows:
     @property
     def knowledge(self) -> dict[str, PairType] | None:
         """The knowledge of the run's pair, once it is known."""
-        if self.bench is None:
-            return None
-        table = self.settings.family.knowledge
-        return pair_shapes(self.bench["student_shapes"], self.bench["teacher_shapes"], table).types
+        return None if self.bench is None else self.settings.shapes(self.bench).types
 
     def parse(self, text: str) -> Expression:
         """Read an expression with the pair's own knowledge."""
@@ -84,6 +82,10 @@ class StoredRun:
     def _read(self, read: Any) -> Any:
         with Database.read(self.folder) as database, undamaged(database.path):
             return read(database)
+
+    def _ask(self, question: Any) -> Any:
+        """What follows from the database and the settings."""
+        return self._read(lambda database: question(database, _settings(database)))
 
     def _rows(self) -> _Rows:
         with Database.read(self.folder) as database, undamaged(database.path):
@@ -145,17 +147,17 @@ class StoredRun:
     @property
     def generations(self) -> pandas.DataFrame:
         """One row for each generation: best fitness so far, quantiles, counts."""
-        return self._frame(facts.fitness_over_generations)
+        return self._frame(fitness_over_generations)
 
     @property
     def operations(self) -> pandas.DataFrame:
         """How operations did: births with each, mean percentile, share among the best tenth against share of all."""
-        return self._frame(facts.operation_success)
+        return self._frame(operation_success)
 
     @property
     def pairs(self) -> pandas.DataFrame:
         """The same for pairs of operations in one term."""
-        return self._frame(facts.pair_success)
+        return self._frame(pair_success)
 
     def _history(self) -> tuple[list[StoredBirth], list[StoredEvaluation]]:
         return self._read(lambda database: (database.births(), database.evaluations()))  # type: ignore[no-any-return]
@@ -177,8 +179,7 @@ class StoredRun:
     def winner(self) -> tuple[Expression, KnowledgeTypes | None, tuple[float, ...]]:
         """What the run exports, whom the fresh seeds named and pruned, or the best so far: its expression, the
         knowledge that it is made of and its final magnitudes. Raises ``RunError`` where nothing has a fitness yet."""
-        settings = self.settings
-        entry, rows = self._read(lambda database: winner(database, settings)), self._rows()
+        entry, rows = self._ask(winner), self._rows()
         if entry is None:
             return self.best.expression, rows.knowledge, self.best.magnitudes
         return rows.parse(entry.expression), rows.knowledge, entry.magnitudes
@@ -200,28 +201,23 @@ class StoredRun:
     @property
     def confirmation(self) -> Race:
         """The finalists on seeds that chose nothing; empty without such seeds, and before these trainings."""
-        settings = self.settings
-        return Race(self._read(lambda database: confirmation(database, settings)), settings.family)
+        return Race(self._ask(confirmation), self.settings.family)
 
     @property
     def verdict(self) -> Verdict | None:
         """What the fresh seeds say: its ``lines`` are the words; None without them."""
-        settings = self.settings
-        return self._read(lambda database: verdict(database, settings))  # type: ignore[no-any-return]
+        return self._ask(verdict)  # type: ignore[no-any-return]
 
     @property
     def pruning(self) -> Pruning | None:
         """What ablation left of the race's best evolved distiller, and what each of its terms contributes; None before
         the race, and with ``prune=0``."""
-        settings = self.settings
-        return self._read(lambda database: pruning(database, settings))  # type: ignore[no-any-return]
+        return self._ask(pruning)  # type: ignore[no-any-return]
 
     def export(self, path: Path | str, hooks: bool = False, method: str | None = None) -> Path:
         """Write the run's winner, a published method perhaps, as a file that needs only torch, and return its path.
         With ``hooks`` the file reads both networks' tensors, too. ``method``: a published one, as the run tuned it.
         Raises ``RunError`` before the race, and for a method that was not tuned."""
-        from kdzero_gp.search.export import export_entry
-
         path = Path(path)
         with Database.read(self.folder) as database:
             tuned = tuned_zoo(database)
@@ -374,8 +370,6 @@ class StoredRun:
         return Train(self._source(zoo[name]), best.seed, best.magnitudes), best.metrics
 
     def _source(self, expression: Expression) -> str:
-        from kdzero_gp.compiler import source_of
-
         bench = self._read(lambda database: database.fact("bench"))
         table = self.settings.family.knowledge
         return source_of(expression, bench["student_shapes"], bench["teacher_shapes"], knowledge=table)

@@ -16,9 +16,8 @@ from kdzero_gp.errors import SettingError
 from kdzero_gp.models import discovery
 from kdzero_gp.models.outputs import as_logits, columns
 from kdzero_gp.models.own import OwnNetwork
+from kdzero_gp.search.options import DEFAULT_TASK
 from kdzero_gp.tasks import own
-
-DEFAULT_TASK = "digits"
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def given(
         if name is None:
             name, data = earlier.task, earlier.data
         with earlier.known():
-            count = _classes_of(name or DEFAULT_TASK, data) if _has_object(teacher, student) else 0
+            count = tasks.get(name or DEFAULT_TASK).sizes_of(data)[0] if _has_object(teacher, student) else 0
     else:
         if task is not None:
             raise SettingError("task= has no effect with data of your own; leave one of them out")
@@ -106,11 +105,6 @@ def _named_task(task: str | None, train: str | Path | None) -> tuple[str | None,
         return task, None if train is None else str(train)
     text = str(train)
     return (text, None) if text in tasks.TASKS or ":" in text else ("folder", text)
-
-
-def _classes_of(task: str, data: str | None) -> int:
-    known = tasks.get(task)
-    return known.sizes[0] if known.sizes is not None else len(known.load(data).classes)
 
 
 def _as_many_as_the_teacher(dataset: OwnDataset, teacher: Any) -> OwnDataset:

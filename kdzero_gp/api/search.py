@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +12,7 @@ from kdzero_gp.analysis.run import StoredRun, Which
 from kdzero_gp.api.given import Given, given
 from kdzero_gp.api.shown import in_notebook, shown
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.errors import RunError, SettingError, meant
 from kdzero_gp.objects import is_own, kind_of
 from kdzero_gp.progress import Progress
 from kdzero_gp.search.config import read_config
@@ -124,8 +123,7 @@ def texts_of(options: Mapping[str, Any]) -> dict[str, Any]:
     texts: dict[str, Any] = {}
     for name, value in options.items():
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}" if close else f"there are {', '.join(known)}"
+            hint = meant(name, known, f"there are {', '.join(known)}")
             raise SettingError(f"evolve has no option {name!r}; {hint}")
         if isinstance(value, Mapping):
             value = tuple(f"{key}={one}" for key, one in value.items())

@@ -12,7 +12,7 @@ from torch import nn
 
 from kdzero_gp import tasks
 from kdzero_gp.analysis.results import RankedDistiller
-from kdzero_gp.api.given import DEFAULT_TASK, Given, given
+from kdzero_gp.api.given import Given, given
 from kdzero_gp.api.search import Run, numbers_text
 from kdzero_gp.api.shown import shown
 from kdzero_gp.compiler import Expression
@@ -22,6 +22,7 @@ from kdzero_gp.models import names as built_in
 from kdzero_gp.models.weights import load_weights
 from kdzero_gp.objects import is_own
 from kdzero_gp.progress import Progress
+from kdzero_gp.search.options import DEFAULT_TASK
 from kdzero_gp.search.prepare import TEACHER
 from kdzero_gp.training import api as trainings
 from kdzero_gp.training import folder as files
@@ -247,7 +248,9 @@ def _with_teacher(pair: trainings.Pair, folder: Path, machine: Machine, progress
         return pair
     place = folder.with_name(f"{folder.name}-teacher")
     progress.note(f"the teacher {pair.teacher} has no weights; it is trained in {place}")
-    result = run_training(Settings(pair.task, pair.teacher, recipe, pair.data), place, machine, progress)
+    result = run_training(
+        Settings(task=pair.task, student=pair.teacher, data=pair.data, recipe=recipe), place, machine, progress
+    )
     if result.reason:
         raise RunError(f"the teacher {pair.teacher} could not be trained: {result.reason}; give teacher_weights")
     return replace(pair, teacher_weights=str(files.as_network(place)))
@@ -295,12 +298,7 @@ def resolved(distiller: Distiller) -> Any:
 def _trained(pair: trainings.Pair, folder: Path) -> nn.Module:
     """The trained student, as the user's own class where it is one."""
     task = tasks.get(pair.task)
-    classes, channels, _ = task.sizes or _sizes(task, pair.data)
+    classes, channels, _ = task.sizes_of(pair.data)
     network = task.family.build(pair.student, classes, channels)
     load_weights(network, folder / files.STUDENT)
     return network.eval()
-
-
-def _sizes(task: tasks.Task, data: str | None) -> tuple[int, int, int]:
-    dataset = task.load(data)
-    return len(dataset.classes), dataset.train.images.shape[1], dataset.train.images.shape[-1]

@@ -103,7 +103,7 @@ TASK_OF_RUN = click.option(
     "--task",
     help="digits, cifar10, cifar100, folder, segmentation, detection or yours [default: the run's, or digits].",
 )
-DATA = click.option("--data", help="Archive, image folder or zip of the task's images; of CIFAR also: download.")
+DATA = some_search_options(["--data"])
 
 
 def _size(_context: Any, _option: Any, text: str | None) -> Any:
@@ -117,15 +117,10 @@ IMAGE_SIZE = click.option(
     help="Pixels a side, or height x width, of what the networks see [default: the recipe's, or the most common of the "
     "images].",
 )  # fmt: skip
-CHANNELS = click.option("--channels", type=int, help="Of the images: 3 makes grey ones RGB [default: the data's].")
-MAPS = (
-    click.option("--ignore", metavar="NUMBERS", expose_value=False, callback=lambda *given: _kept(*given),
-                 help="Of label maps: values that never count [default: 255]."),
-    click.option("--classes", metavar="NAMES", expose_value=False, callback=lambda *given: _kept(*given),
-                 help="Of label maps: names with commas, or how many [default: as many as the maps hold]."),
-)  # fmt: skip
+CHANNELS = some_search_options(["--channels"])
+MAPS = some_search_options(["--ignore", "--classes"])
 DEVICE = click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
-PRECISION = click.option("--precision", help="float32, or bfloat16, either with ,channels-last [default: the fastest].")
+PRECISION = some_search_options(["--precision"])
 THREADS = click.option("--threads", type=int, help="Of torch on a CPU [default: chosen by the images' size].")
 TAP = click.option("--tap", multiple=True, metavar="NAME=LAYER", help="Where to read a knowledge of all networks.")
 WORKER_OPTIONS = (
@@ -148,21 +143,11 @@ PAIR_OPTIONS = (
 )
 
 
-def _kept(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Puts an option that says how data are read where ``data_of`` finds it."""
-    context.meta[f"{__name__}.{parameter.name}"] = value
-    return value
-
-
 def data_of(options: dict[str, Any]) -> str | None:
-    """``--data`` with what ``--ignore`` and ``--classes`` say. Raises DataError."""
-    meta = click.get_current_context().meta
-    ignore, classes = (meta.get(f"{__name__}.{name}") for name in ("ignore", "classes"))
-    if ignore is None and classes is None:
-        return options["data"]
+    """``--data`` with what ``--ignore`` and ``--classes`` say, taken out of all options. Raises DataError."""
     from kdzero_gp.data.label_maps import with_settings
 
-    return with_settings(options["data"], ignore, classes)
+    return with_settings(*(options.pop(name) for name in ("data", "ignore", "classes")))
 
 
 def with_options(*groups: tuple[Any, ...]) -> Any:

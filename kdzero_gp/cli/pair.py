@@ -73,18 +73,7 @@ def _sizes(options: dict[str, Any]) -> tuple[int, int, tuple[int, int]]:
         if asked[0] is None or asked[2] is None:
             raise SettingError("the sizes of the images are not known; give --task, or --classes and --image-size")
         return asked[0], asked[1] or 3, asked[2]
-    own = _sizes_of(options["task"], options["data"])
-    return tuple(own[i] if asked[i] is None else asked[i] for i in range(3))  # type: ignore[return-value]
-
-
-def _sizes_of(name: str, data: str | None) -> tuple[int, int, tuple[int, int]]:
-    """The sizes of a task's images, without reading them where they are known."""
     from kdzero_gp.tasks import get
 
-    task = get(name)
-    if data is None and task.sizes is not None:
-        classes, channels, side = task.sizes
-        return classes, channels, (side, side)
-    dataset = task.load(data)
-    _, channels, height, width = dataset.train.images.shape
-    return len(dataset.classes), channels, (height, width)
+    own = get(options["task"]).sizes_of(options["data"])
+    return tuple(own[i] if asked[i] is None else asked[i] for i in range(3))  # type: ignore[return-value]

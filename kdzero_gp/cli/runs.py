@@ -42,29 +42,20 @@ def show(folders: tuple[Path, ...], top: int, as_json: bool) -> None:
         click.echo(json.dumps(_as_data(run, top), indent=1, default=list))
     else:
         _print_tables(run, top)
-        _print_lines(run)
+        _print_lines(run, top)
 
 
 def _as_data(run: StoredRun, top: int) -> dict[str, Any]:
-    ranked = [
-        {
-            "rank": one.rank, "digest": one.digest, "expression": str(one.expression), "fitness": one.fitness,
-            "metrics": one.metrics, "magnitudes": one.magnitudes, "birth": one.birth,
-            "race": None if one.standing is None else one.standing.as_dict(),
-        }
-        for one in run.top(top)
-    ]  # fmt: skip
     return {
-        "finished": run.finished, "counts": run.counts, "reasons": run.rejections, "top": ranked,
+        "finished": run.finished, "counts": run.counts, "reasons": run.rejections,
+        "top": [one.as_dict() for one in run.top(top)],
         "screens": run.screens, "operations": run.drawn, "front": [e.digest for e in run.front],
         "language_model": run.language_model,
         "race": [result.as_dict() for result in run.race],
         "confirmation": [result.as_dict() for result in run.confirmation],
         "pruning": None if run.pruning is None else run.pruning.as_dict(),
         "sizes": [
-            {"operations": operations, "leads": leads, "rank": one.rank, "expression": str(one.expression),
-             "fitness": one.fitness, "race": None if one.standing is None else one.standing.as_dict()}
-            for operations, leads, one in run.sizes
+            {"operations": operations, "leads": leads} | one.as_dict() for operations, leads, one in run.sizes
         ],
         "verdict": None if run.verdict is None else run.verdict.lines,
     }  # fmt: skip
@@ -89,9 +80,13 @@ def _print_tables(run: StoredRun, top: int) -> None:
         tables.show(console, tables.front_table(run.front, settings.search.objectives))
 
 
-def _print_lines(run: StoredRun) -> None:
+def _print_lines(run: StoredRun, top: int) -> None:
+    from kdzero_gp.compiler import NEGATIVE, may_be_negative
     from kdzero_gp.search.model import account_line
 
+    signed = [f"evolved {one.rank}" for one in run.top(top) if may_be_negative(one.expression, one.knowledge)]
+    if signed:
+        click.echo(f"the value of {', '.join(signed)} {NEGATIVE}")
     verdict, pruned = run.verdict, run.pruning
     for line in pruned.lines(run.settings.family.deciding) if pruned is not None else ():
         click.echo(line)

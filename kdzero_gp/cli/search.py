@@ -13,13 +13,12 @@ from kdzero_gp.cli.options import (
     THREADS,
     WORKER_OPTIONS,
     GroupedCommand,
+    data_of,
     search_options,
     with_options,
 )
 from kdzero_gp.errors import SettingError
-
-# Where nothing is said.
-DEFAULT_TASK = "digits"
+from kdzero_gp.search.options import DEFAULT_TASK
 
 FINAL_OPTIONS = (
     click.option("--final", type=int, metavar="N", help="Then train the N best and the published methods in rungs of "
@@ -45,7 +44,6 @@ def evolve(ctx: click.Context, config: Path | None, **options: Any) -> None:
     """
     from kdzero_gp.api import search
     from kdzero_gp.api.progress import progress_for
-    from kdzero_gp.data.label_maps import with_settings
     from kdzero_gp.search.config import with_config
 
     options = with_config(options, config)
@@ -54,7 +52,7 @@ def evolve(ctx: click.Context, config: Path | None, **options: Any) -> None:
     folder = options.pop("out") or search.next_folder(task)
     ctx.obj["folder"] = folder
     with progress_for(console) as progress:
-        data = with_settings(options.pop("data"), options.pop("ignore"), options.pop("classes"))
+        data = data_of(options)
         run = search.evolve(
             options.pop("teacher"), options.pop("student"), data, task=task, out=folder, progress=progress, **options
         )

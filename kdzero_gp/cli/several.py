@@ -57,10 +57,8 @@ def _ranking(runs: Runs, found: Sequence[Found]) -> Any:
             UNKNOWN if race is None else deciding.text(*race.value(deciding.name)), real(one.distiller.fitness),
             deciding.text(one.distiller.metrics.get(deciding.name, math.nan)), ", ".join(one.places),
         ])  # fmt: skip
-    table = tables.plain_table(headers, rows)
-    table.title = f"the best of {len(runs.runs)} runs, by race and fitness (lower is better)"
-    table.title_justify = "left"
-    return table
+    title = f"the best of {len(runs.runs)} runs, by race and fitness (lower is better)"
+    return tables.plain_table(headers, rows, title)
 
 
 def _as_data(runs: Runs, top: int) -> dict[str, Any]:
@@ -68,13 +66,7 @@ def _as_data(runs: Runs, top: int) -> dict[str, Any]:
         "runs": [row | {"folder": str(row["folder"]), "best": row["best"] and row["best"].digest}
                  for row in runs.rows()],
         "top": [
-            {
-                "rank": one.rank, "digest": one.distiller.digest, "expression": str(one.distiller.expression),
-                "fitness": one.distiller.fitness, "metrics": one.distiller.metrics,
-                "magnitudes": one.distiller.magnitudes, "run": str(one.distiller.folder),
-                "places": one.places,
-                "race": None if one.distiller.standing is None else one.distiller.standing.as_dict(),
-            }
+            one.distiller.as_dict() | {"rank": one.rank, "run": str(one.distiller.folder), "places": one.places}
             for one in runs.top(top)
         ],
         "notes": runs.notes,

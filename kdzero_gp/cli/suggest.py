@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from kdzero_gp.cli.app import console
-from kdzero_gp.cli.options import WORKER_OPTIONS, some_search_options, with_options
+from kdzero_gp.cli.options import WORKER_OPTIONS, data_of, some_search_options, with_options
+from kdzero_gp.search.options import DEFAULT_TASK
 
 # Of a search's options, those that say what the pair is, what a proxy is, and which model is asked.
 SHARED = (
@@ -41,12 +42,11 @@ def suggest(as_json: bool, **options: Any) -> None:
     screened and trained once on the pair, with its reasons and as a file."""
     from kdzero_gp.api.progress import progress_for
     from kdzero_gp.api.suggest import suggest as suggested
-    from kdzero_gp.data.label_maps import with_settings
     from kdzero_gp.progress import Progress
 
     if options["run"] is None and options["task"] is None:
-        options["task"] = "digits"
-    data = with_settings(options.pop("data"), options.pop("ignore"), options.pop("classes"))
+        options["task"] = DEFAULT_TASK
+    data = data_of(options)
     teacher, student = options.pop("teacher"), options.pop("student")
     with progress_for(console) as progress:
         found = suggested(teacher, student, data, progress=Progress() if as_json else progress, **options)

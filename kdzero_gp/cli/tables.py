@@ -147,9 +147,9 @@ def numbers_table(title: str, headers: Sequence[str], rows: Sequence[Sequence[st
     return _unbroken(shown, 1)
 
 
-def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> Table:
     """A table of texts."""
-    table = Table()
+    table = Table(title=title, title_justify="left")
     for header in headers:
         table.add_column(header, overflow="fold")
     for row in rows:
@@ -159,23 +159,18 @@ def plain_table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
 
 def screens_table(rows: Sequence[Mapping[str, Any]]) -> Table:
     """What each screen and training took and turned away."""
-    table = Table(title="screens", title_justify="left")
-    for header in ("", "asked", "turned away", "seconds", "ms each"):
-        table.add_column(header, justify="left" if not header else "right")
-    for row in rows:
-        each = 1000 * row["seconds"] / row["asked"] if row["asked"] else 0.0
-        table.add_row(
-            row["name"], f"{row['asked']:,}", f"{row['turned_away']:,}", f"{row['seconds']:.1f}", f"{each:.1f}"
-        )
-    return table
+    cells = [
+        [row["name"], f"{row['asked']:,}", f"{row['turned_away']:,}", f"{row['seconds']:.1f}",
+         f"{1000 * row['seconds'] / max(1, row['asked']):.1f}"]
+        for row in rows
+    ]  # fmt: skip
+    return numbers_table("screens", ("", "asked", "turned away", "seconds", "ms each"), cells)
 
 
 def front_table(evaluations: Sequence[StoredEvaluation], objectives: Sequence[str]) -> Table:
     """The distillers that no other beats in all objectives."""
     rows = [[*(f"{e.metrics[name]:.4g}" for name in objectives), e.expression] for e in evaluations]
-    table = plain_table([*objectives, "distiller"], rows)
-    table.title, table.title_justify = "front", "left"
-    return table
+    return plain_table([*objectives, "distiller"], rows, "front")
 
 
 def show(console: Console, table: RenderableType) -> None:

@@ -130,7 +130,7 @@ def _conclude(result: Any, out: Path, task: str, weights: str = "student.safeten
 @click.option("--model", required=True, help=NETWORK)
 @click.option("--backbone", help="Weights for the part of the network that is called backbone, such as ImageNet's.")
 @TAP
-@with_options((TASK, DATA), MAPS, RECIPE_OPTIONS, MACHINE_OPTIONS)
+@with_options((TASK, DATA, MAPS), RECIPE_OPTIONS, MACHINE_OPTIONS)
 @_BOARD
 @click.pass_context
 def train(ctx: click.Context, model: str, **options: Any) -> None:
@@ -152,7 +152,7 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
 
 
 @click.command()
-@with_options((TASK_OF_RUN, DATA), MAPS, PAIR_OPTIONS, _WEIGHTS, (_SHADOW,))
+@with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_SHADOW,))
 @click.option("--distiller", required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]", help="What to distil with.")
 @click.option("--magnitude", help="relative, joint or absolute [default: absolute for files and runs, joint for the "
               "zoo, relative for expressions].")  # fmt: skip
@@ -174,7 +174,7 @@ def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options
 
 @click.command()
 @click.argument("named", nargs=-1, metavar="[DISTILLER]…")
-@with_options((TASK_OF_RUN, DATA), MAPS, PAIR_OPTIONS, _WEIGHTS, (_SHADOW,))
+@with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_SHADOW,))
 @click.option("--distiller", "distillers", multiple=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]",
               help="What to compare; kd and cross-entropy alone (ce) always take part.")  # fmt: skip
 @click.option("--seeds", type=int, help="Trainings of each [default: 5; with --halving 1].")

@@ -1,12 +1,14 @@
-"""One form for all trees that mean the same: sums sorted, operations without effect removed."""
+"""One form for trees that mean the same: sums sorted, equal losses put together, operations without effect removed."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
-from kdzero_gp.compiler.expression import Expression, terms
-from primitives import CATALOGUE
+from kdzero_gp.compiler.expression import Expression, summed, terms
+from primitives import CATALOGUE, MAGNITUDES
 
 # kl works in the log domain by itself, so that both spellings are one distiller.
 _LOGARITHM_OF = {operation.log_form: operation.name for operation in CATALOGUE if operation.log_form}
@@ -49,14 +51,15 @@ def _divides_by_one(node: Expression, first: Expression) -> bool:
 @lru_cache(maxsize=65536)
 def canonical(root: Expression) -> Expression:
     """The canonical form of a well-typed tree: the same value and gradient, no operation without effect, the terms
-    of a sum in the order of their text, sums leaning to the left.
+    of a sum in the order of their text, sums leaning to the left, and a loss that stands in a sum at several magnitudes
+    once at their sum, where that is a listed one.
 
     >>> from kdzero_gp.compiler.parsing import parse
     >>> str(canonical(parse("times(no(l2(abs(pow2(scale_r1(feat))))), 1)")))
     'times(no(l2(pow2(feat))), 1)'
     """
     if root.name == "add":
-        return _sum(sorted((canonical(term) for term in terms(root)), key=str))
+        return summed(sorted(_merged(canonical(term) for term in terms(root)), key=str))
     if not root.arguments:
         return root
     node = Expression(root.name, tuple(canonical(a) if isinstance(a, Expression) else a for a in root.arguments))
@@ -66,11 +69,22 @@ def canonical(root: Expression) -> Expression:
     return simpler
 
 
-def _sum(ordered: list[Expression]) -> Expression:
-    total = ordered[0]
-    for term in ordered[1:]:
-        total = Expression("add", (total, term))
-    return total
+def _merged(parts: Iterable[Expression]) -> Iterator[Expression]:
+    """Terms with the same loss as one. Whatever the mode, each magnitude is multiplied by the same number: by 1, by
+    what the gradient of that loss measures, or by what that of the whole does; so their sum gives the same gradient."""
+    by_loss: dict[Expression | float, list[Expression]] = {}
+    for term in parts:
+        by_loss.setdefault(term.arguments[0], []).append(term)
+    for loss, same in by_loss.items():
+        total = math.fsum(float(term.arguments[1]) for term in same)  # type: ignore[arg-type]
+        listed = next((magnitude for magnitude in MAGNITUDES if math.isclose(magnitude, total)), None)
+        yield from same if listed is None else [Expression("times", (loss, listed))]
+
+
+def repeats_a_loss(root: Expression) -> bool:
+    """Whether a loss stands in a canonical sum more than once: its magnitudes add up to none that is listed."""
+    losses = [term.arguments[0] for term in terms(root)]
+    return len(set(losses)) < len(losses)
 
 
 def digest(root: Expression) -> str:

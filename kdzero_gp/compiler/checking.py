@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import lru_cache
 
-from kdzero_gp.compiler.expression import Expression
+from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, kind_of_pair, spec_of
 from kdzero_gp.errors import ExpressionError, ExpressionTypeError
 from primitives import CATALOGUE, CONSTANTS, LEVEL, LOSS, Operation, PairType, ValueType
@@ -119,3 +119,33 @@ def check(root: Expression, knowledge: KnowledgeTypes | None = None) -> None:
             f"a distiller is a sum of times(loss, magnitude), got {root_type}; "
             "for example times(no(kl(softmax_C(logits, 4))), 1)"
         )
+
+
+def may_be_negative(root: Expression, knowledge: KnowledgeTypes | None = None) -> bool:
+    """Whether the value of a distiller can be below 0, as no distance is: then only its gradient says something.
+
+    >>> logits = Expression("softmax_N", (Expression("logits"), 1.0))
+    >>> kl = Expression("kl", (logits,))
+    >>> [may_be_negative(Expression("times", (Expression(name, (kl,)), 1.0))) for name in ("no", "conf")]
+    [False, True]
+    """
+    return any(_is_signed(term, knowledge) for term in terms(root))
+
+
+def _is_signed(term: Expression, knowledge: KnowledgeTypes | None) -> bool:
+    calibration = term.children[0]
+    comparison = calibration.children[0]
+    if len(comparison.children) > 1:  # under weights of places
+        comparison = comparison.children[0]
+    operation, given = CATALOGUE[comparison.name], type_of(comparison.children[0], knowledge)
+    weighed = bool(CATALOGUE[calibration.name].needs)  # else the plain mean of all samples
+    return operation.signed or (weighed and getattr(given, "axis", "") in operation.signed_over)
+
+
+def fits(root: Expression, knowledge: KnowledgeTypes | None = None) -> bool:
+    """Whether ``root`` is a whole distiller for a pair with this knowledge."""
+    try:
+        check(root, knowledge)
+    except ExpressionError:
+        return False
+    return True

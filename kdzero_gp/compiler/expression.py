@@ -65,3 +65,15 @@ def terms(root: Expression) -> list[Expression]:
     if root.name != "add":
         return [root]
     return [term for argument in root.children for term in terms(argument)]
+
+
+def summed(parts: list[Expression]) -> Expression:
+    """The sum of some weighted losses, leaning to the left.
+
+    >>> str(summed([Expression(name) for name in "abc"]))
+    'add(add(a, b), c)'
+    """
+    total, *others = parts
+    for term in others:
+        total = Expression("add", (total, term))
+    return total

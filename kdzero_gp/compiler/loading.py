@@ -12,7 +12,9 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from kdzero_gp.compiler import standalone
 from kdzero_gp.compiler.canonical import digest
+from kdzero_gp.compiler.checking import may_be_negative
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.knowledge import KnowledgeTable
 from kdzero_gp.compiler.lowering import lower
@@ -22,6 +24,8 @@ from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.files import atomic_write
 
 Tensors = Mapping[str, Tensor]
+# What is said of a distiller whose value says nothing.
+NEGATIVE = "may be negative; only its gradient counts"
 
 
 @lru_cache(maxsize=4096)
@@ -57,16 +61,8 @@ class DistillerModule(nn.Module):
         """The distillation loss, from prepared targets."""
         raise NotImplementedError
 
-    def calibrate(
-        self,
-        student: Tensors,
-        teacher: Tensors,
-        labels: Tensor,
-        loss: Tensor | None = None,
-        shares: Sequence[float] | None = None,
-    ) -> tuple[float, ...]:
-        """Set the magnitudes for batches like this one: see ``kdzero_gp.compiler.standalone``."""
-        raise NotImplementedError
+    # stands in every file as it is here
+    calibrate = standalone.calibrate
 
 
 def load_source(source: str, magnitudes: Sequence[float] | None = None) -> DistillerModule:
@@ -96,12 +92,13 @@ def source_of(
     layers: Mapping[str, LayerForms] | None = None,
 ) -> str:
     """The Python source of a distiller for a pair; the arguments are those of ``compile_distiller`` and ``render``.
-    With ``provenance`` its head names the digest, too."""
+    With ``provenance`` its head names the digest, too, and whether the value may be negative."""
     shapes = pair_shapes(student_shapes, teacher_shapes, knowledge)
     if isinstance(expression, str):
         expression = parse(expression, shapes.types)
     if provenance is not None:
-        provenance = {"digest": digest(expression), **provenance}
+        sign = {"value": NEGATIVE} if may_be_negative(expression, shapes.types) else {}
+        provenance = {"digest": digest(expression), **sign, **provenance}
     return render(lower(expression, shapes), magnitudes, provenance, shares, layers)
 
 

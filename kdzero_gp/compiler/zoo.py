@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from kdzero_gp.compiler.checking import check
+from kdzero_gp.compiler.checking import fits
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.parsing import parse
 from kdzero_gp.errors import ExpressionError
@@ -58,11 +58,7 @@ def parse_for_some_pair(text: str) -> Expression:
 
 def usual_types(expression: Expression) -> dict[str, PairType] | None:
     """The types of the first of these kinds of pairs that a distiller is for; None for images."""
-    for types in USUAL.values():
-        with contextlib.suppress(ExpressionError):
-            check(expression, types)
-            return types
-    return None
+    return next((types for types in USUAL.values() if fits(expression, types)), None)
 
 
 @dataclass(frozen=True)

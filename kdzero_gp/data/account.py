@@ -1,13 +1,10 @@
 """What was read, from where, and what was left out: printed at the start, kept with the cache and with a run."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-
-from kdzero_gp.errors import DataWarning
 
 SHOWN = 8
 """So many names are listed before the rest is counted."""
@@ -74,11 +71,6 @@ class DataAccount:
                 return f"{part} has {new:,} images and had {old:,}"
         same = before.content == self.content or not before.content
         return "" if same else "images or labels have other content under the same counts"
-
-    def warn(self) -> None:
-        """Gives every note as a ``DataWarning``."""
-        for note in self.notes:
-            warnings.warn(note, DataWarning, stacklevel=3)
 
 
 def counts(labels: np.ndarray, classes: int) -> tuple[int, ...]:

@@ -13,10 +13,10 @@ from xml.etree import ElementTree
 
 from kdzero_gp.data.account import listed
 from kdzero_gp.data.images import File, Source
+from kdzero_gp.data.roles import SPELLED
 from kdzero_gp.errors import DataError
 
 LAYOUT = "Annotations/*.xml with JPEGImages/ (VOC), or a COCO .json with its images"
-_PARTS = {"train": r"train|training", "validation": r"val|valid|validation|dev", "test": r"test|testing"}
 # of COCO's own files for one part, the one that has the boxes of objects
 _OBJECTS = "instances"
 
@@ -64,7 +64,7 @@ def part_of(words: str) -> str:
     >>> part_of("instances_train2017"), part_of("valid"), part_of("Annotations"), part_of("contest")
     ('train', 'validation', '', '')
     """
-    for part, names in _PARTS.items():
+    for part, names in SPELLED.items():
         if re.search(rf"(^|[^a-z])({names})([^a-z]|$)", words.lower()):
             return part
     return ""
@@ -97,11 +97,6 @@ def find_annotations(source: Source) -> Annotations:
     return found
 
 
-def _content(source: Source, file: File) -> bytes:
-    opened = source.read(file.name)
-    return opened.read_bytes() if isinstance(opened, Path) else opened.read()
-
-
 # --- COCO ---------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +105,7 @@ def _coco_table(source: Source, file: File) -> dict[str, Any] | None:
     if file.suffix != ".json":
         return None
     try:
-        table = json.loads(_content(source, file))
+        table = json.loads(source.content(file.name))
     except (OSError, ValueError):
         return None
     wanted = ("images", "annotations", "categories")
@@ -207,7 +202,7 @@ def _read_voc(source: Source, files: Sequence[File], found: Annotations) -> None
         stem = Path(file.parts[-1]).stem
         candidates = images.pop(stem, []) if len(images.get(stem, ())) == 1 else images.get(stem, [])
         try:
-            root = ElementTree.fromstring(_content(source, file))
+            root = ElementTree.fromstring(source.content(file.name))
             boxes = tuple(_voc_box(one) for one in root.iter("object"))
         except (ElementTree.ParseError, ValueError, OSError):
             found.misfit("annotations that cannot be read", file.name)
@@ -243,7 +238,7 @@ def _image_sets(source: Source) -> dict[str, str]:
     for file in source.files:
         stem = Path(file.parts[-1]).stem
         if "ImageSets" in file.parts and file.suffix == ".txt" and stem.lower() in ("train", "val", "test"):
-            for line in _content(source, file).decode("utf-8", "replace").splitlines():
+            for line in source.content(file.name).decode("utf-8", "replace").splitlines():
                 if line.strip():
                     lists[line.split()[0]] = part_of(stem)
     return lists

@@ -96,7 +96,7 @@ class Archive:
     form: ArchiveFormat
 
     @property
-    def facts(self) -> list[FileStamp]:
+    def stamps(self) -> list[FileStamp]:
         """What tells whether the archive changed."""
         if self.path.is_file():
             return [FileStamp.of(self.path.stat())]

@@ -17,7 +17,7 @@ from kdzero_gp.data.cache import cached, fingerprint
 from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, Split, statistics
 from kdzero_gp.data.decoding import open_image
 from kdzero_gp.data.images import Source
-from kdzero_gp.data.memory import free_memory
+from kdzero_gp.data.memory import must_fit
 from kdzero_gp.data.parts import image_sizes, most_frequent, shuffled, split_off_missing
 from kdzero_gp.data.resizing import Size, size_text
 from kdzero_gp.data.sources import existing
@@ -64,7 +64,7 @@ def load(data: str | Path | None, image_size: Size | None = None, seed: int = SP
         with source:
             return _BoxReader(source, image_size, seed).dataset(path.resolve().stem)
 
-    key = fingerprint(path, source.facts, task="detection", seed=seed, image_size=image_size)
+    key = fingerprint(path, source.stamps, task="detection", seed=seed, image_size=image_size)
     return cached("detection", key, make)
 
 
@@ -128,11 +128,7 @@ class _BoxReader:
 
     def _reserve(self, count: int) -> None:
         needed = 2.0 * count * 3 * self.size[0] * self.size[1]  # once more while they are put together
-        if needed > free_memory():
-            raise DataError(
-                f"{count:,} images of {size_text(self.size)} pixels need {needed / 1e9:.1f} GB of memory, more than "
-                "there is; set a smaller --image-size"
-            )
+        must_fit(needed, f"{count:,} images of {size_text(self.size)} pixels", "set a smaller --image-size")
 
     def _read(self, found: Sequence[Annotated]) -> _LoadedBoxes:
         loaded = _LoadedBoxes([], [])

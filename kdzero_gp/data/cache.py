@@ -48,7 +48,7 @@ class FileStamp:
 
     The content of folders is not read again for this: no program can set the time of the status change back, so that
     it shows every rewritten file, even of equal size and modification time; and the inode shows files that changed
-    places. A zip needs neither: its directory holds a checksum of every file, see ``Zip.facts``.
+    places. A zip needs neither: its directory holds a checksum of every file, see ``Zip.stamps``.
     """
 
     path: str

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from kdzero_gp.data.account import PARTS, DataAccount
-from kdzero_gp.data.memory import free_memory
+from kdzero_gp.data.memory import must_fit
 from kdzero_gp.data.resizing import Size, resized, size_text
 from kdzero_gp.errors import DataError
 
@@ -105,11 +105,7 @@ class Dataset:
             raise DataError("label maps keep their size; leave out --image-size, or cut windows with --crop")
         splits = {part: getattr(self, part) for part in PARTS}
         count, needed = sum(map(len, splits.values())), size[0] * size[1] * len(self.mean)
-        if count * needed > free_memory():
-            raise DataError(
-                f"{count:,} images of {size_text(size)} pixels need {count * needed / 1e9:.1f} GB of memory, more than "
-                "there is; set a smaller --image-size"
-            )
+        must_fit(count * needed, f"{count:,} images of {size_text(size)} pixels", "set a smaller --image-size")
         step = max(1, STATISTICS_BYTES // (4 * needed))
         changed = {
             part: replace(

@@ -71,14 +71,14 @@ class Folder:
         self.folders: set[tuple[str, ...]] = set()
 
     def __enter__(self) -> "Folder":
-        _ = self.facts
+        _ = self.stamps
         return self
 
     def __exit__(self, *error: object) -> None:
         """Nothing is kept open."""
 
     @cached_property
-    def facts(self) -> list[FileStamp]:
+    def stamps(self) -> list[FileStamp]:
         """What tells whether the data changed: all files, as ``train/apple/1.png``, in this order."""
         return sorted(self._walk(self.path, "", ()), key=lambda file: file.path)
 
@@ -109,15 +109,15 @@ class Folder:
     @cached_property
     def files(self) -> list[File]:
         """All files, sorted."""
-        return sorted(File.of(stamp.path) for stamp in self.facts)
+        return sorted(File.of(stamp.path) for stamp in self.stamps)
 
     def read(self, name: str) -> Path:
         """What Pillow opens to read the image of this path."""
         return self.path / name
 
-    def names(self) -> list[str]:
-        """The paths of all images, sorted."""
-        return [file.name for file in self.files if file.is_image]
+    def content(self, name: str) -> bytes:
+        """The bytes of a file."""
+        return (self.path / name).read_bytes()
 
 
 class Zip:
@@ -139,7 +139,7 @@ class Zip:
         self._archive.close()
 
     @cached_property
-    def facts(self) -> list[FileStamp]:
+    def stamps(self) -> list[FileStamp]:
         """What tells whether the data changed: the zip's directory, which has a checksum of every file in it."""
         status = self.path.stat()
         digest = known_digest(self.path, status, self._digest)
@@ -182,9 +182,11 @@ class Zip:
 
     def read(self, name: str) -> BytesIO:
         """What Pillow opens to read the image of this path."""
-        return BytesIO(self._archive.read(name))
+        return BytesIO(self.content(name))
 
-    names = Folder.names
+    def content(self, name: str) -> bytes:
+        """The bytes of a file."""
+        return self._archive.read(name)
 
 
 Source = Folder | Zip

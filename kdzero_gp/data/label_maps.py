@@ -109,7 +109,7 @@ def load(data: str | None, seed: int = SPLIT_SEED) -> Dataset:
             return _MapReader(source, settings, seed).dataset(path.resolve().stem)
 
     options = {"ignore": list(settings.ignore), "classes": list(settings.classes)}
-    return cached("segmentation", fingerprint(path, source.facts, task="segmentation", seed=seed, **options), make)
+    return cached("segmentation", fingerprint(path, source.stamps, task="segmentation", seed=seed, **options), make)
 
 
 class _MapReader:
@@ -209,9 +209,8 @@ class _MapReader:
         """The classes that a file beside the images names, where it has as many as there are."""
         for file in self.source.files:
             if file.parts[-1].lower() in _NAME_FILES:
-                opened = self.source.read(file.name)
-                raw = opened.read_bytes() if isinstance(opened, Path) else opened.read()
-                lines = tuple(line.strip() for line in raw.decode("utf-8", "replace").splitlines() if line.strip())
+                text = self.source.content(file.name).decode("utf-8", "replace")
+                lines = tuple(line.strip() for line in text.splitlines() if line.strip())
                 if len(lines) >= found:
                     return lines[:found] if len(lines) == found + 1 else lines
         return ()

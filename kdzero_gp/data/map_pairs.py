@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kdzero_gp.data.images import File, Source
+from kdzero_gp.data.roles import SPELLED
 from kdzero_gp.errors import DataError
 
 LAYOUT = "{images,labels}/{train,val,test}/<name>.png"
@@ -15,7 +16,6 @@ _IMAGES = r"images?|imgs?|jpegimages|leftimg8bit|rgb|inputs?|photos?"
 _LABELS = (
     r"labels?|masks?|annot(ation)?s?|gt|gtfine|segmentationclass|targets?|ground_?truth|label_?maps?|segmentations?"
 )
-_PARTS = {"train": r"train|training", "validation": r"val|valid|validation|dev", "test": r"test|testing"}
 # what stands behind the common part of the two names
 _ENDINGS = re.compile(
     r"(_leftimg8bit|_gtfine_(labeltrainids|labelids)|_(labels?|masks?|gt|l|segmentation|annot(ation)?))$", re.IGNORECASE
@@ -74,10 +74,10 @@ def _role_of(folder: str) -> tuple[str, str]:
     for role, words in (("image", _IMAGES), ("label", _LABELS)):
         if re.fullmatch(words, name):
             return role, ""
-        for part, names in _PARTS.items():
+        for part, names in SPELLED.items():
             if re.fullmatch(rf"({names})[ _-]?({words})|({words})[ _-]?({names})", name):
                 return role, part
-    return "", next((part for part, names in _PARTS.items() if re.fullmatch(names, name)), "")
+    return "", next((part for part, names in SPELLED.items() if re.fullmatch(names, name)), "")
 
 
 def _place(file: File, beside: bool) -> tuple[str, str, tuple[str, ...]]:
@@ -99,8 +99,6 @@ def _image_sets(source: Source) -> dict[str, str]:
     for file in source.files:
         stem = Path(file.parts[-1]).stem
         if "ImageSets" in file.parts and file.suffix == ".txt" and _role_of(stem)[1]:
-            opened = source.read(file.name)
-            raw = opened.read_bytes() if isinstance(opened, Path) else opened.read()
-            for line in raw.decode().split():
+            for line in source.content(file.name).decode().split():
                 lists[line] = _role_of(stem)[1]
     return lists

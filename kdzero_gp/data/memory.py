@@ -3,6 +3,14 @@
 from contextlib import suppress
 from pathlib import Path
 
+from kdzero_gp.errors import DataError
+
+
+def must_fit(needed: float, what: str, remedy: str) -> None:
+    """Raises DataError where ``what`` needs more bytes than are free."""
+    if needed > free_memory():
+        raise DataError(f"{what} need {needed / 1e9:.1f} GB of memory, more than is free; {remedy}")
+
 
 def free_memory() -> float:
     """Bytes that this process may still take, as far as this system tells; else infinity."""

@@ -23,6 +23,8 @@ _KINDS = (
 )
 GENERIC = set(_KINDS.split())
 """Names of folders that hold kinds of files and no class."""
+SPELLED = {TRAIN: r"train|training", VALIDATION: r"val|valid|validation|dev", TEST: r"test|testing"}
+"""How the parts of label maps and boxes are called; any other word may be the name of something else there."""
 PIECES = re.compile(r"(k?folds?|splits?|parts?|batch(es)?|chunks?|shards?|cv|versions?|v)[ _-]*\d+")
 """Names of folders that hold pieces of a data set, as fold_1."""
 

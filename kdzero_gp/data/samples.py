@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from kdzero_gp.data.decoding import free_memory
 from kdzero_gp.data.drawing import drawing_from
 from kdzero_gp.data.inputs import Inputs, tensors_of, wrapped
+from kdzero_gp.data.memory import must_fit
 from kdzero_gp.errors import DataError
 
 TARGETS = ("labels", "label", "targets", "target")
@@ -146,11 +146,8 @@ def _read_all(source: Any, count: int, item: Callable[[int], Any], part: str) ->
     inputs, target = drawn(0)
     named = inputs if isinstance(inputs, Mapping) else {"": inputs}
     needed = count * sum(tensor.numel() * tensor.element_size() for tensor in named.values())
-    if needed > free_memory():
-        raise DataError(
-            f"the {part} data need {needed / 1e9:.1f} GB of memory, more than is free; give a part of them, for "
-            "example torch.utils.data.Subset(data, range(10000))"
-        )
+    remedy = "give a part of them, for example torch.utils.data.Subset(data, range(10000))"
+    must_fit(needed, f"the {part} data", remedy)
     fields = {name: torch.empty((count, *tensor.shape), dtype=tensor.dtype) for name, tensor in named.items()}
     targets = torch.empty((count, *target.shape), dtype=target.dtype)
     for index in range(count):

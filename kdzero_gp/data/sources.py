@@ -1,4 +1,4 @@
-"""The loaders: one function per task, from a path to a data set."""
+"""The readers of built-in tasks with one label an image, from a path to a data set."""
 
 from collections.abc import Callable
 from importlib.metadata import version
@@ -8,9 +8,10 @@ import numpy as np
 
 from kdzero_gp.data import archive, images
 from kdzero_gp.data.account import DataAccount
-from kdzero_gp.data.cache import cached, fingerprint
+from kdzero_gp.data.cache import cache_folder, cached, fingerprint
 from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, split_off
 from kdzero_gp.data.decoding import Decoder, Survey, survey
+from kdzero_gp.data.downloading import DOWNLOADS, downloaded
 from kdzero_gp.data.layouts import Layout, layout
 from kdzero_gp.data.resizing import Size
 from kdzero_gp.data.splits import LazySplit, Statistics, assemble
@@ -23,6 +24,8 @@ CIFAR_STATISTICS = {
 """Mean and deviation of the 50,000 training images, as published recipes have them."""
 CIFAR_CLASSES = {"cifar10": 10, "cifar100": 100}
 CIFAR_SIZE = (32, 32)
+DOWNLOAD = "download"
+"""In place of a path: the official archive is downloaded into the cache folder."""
 
 DIGITS_MAXIMUM = 16
 """scikit-learn's digits count the set pixels of 4x4 blocks, hence 0..16."""
@@ -43,12 +46,18 @@ def existing(path: str | Path) -> Path:
     return path
 
 
-def digits(seed: int = SPLIT_SEED) -> Dataset:
+def digits(data: str | Path | None = None, seed: int = SPLIT_SEED) -> Dataset:
     """The 1,797 real handwritten digits that come with scikit-learn, as 1x8x8 images: 600 to train on, 598 for
-    validation and 599 for tests, since differences between distillers are small beside the noise of few images.
+    validation and 599 for tests, since differences between distillers are small beside the noise of few images. Raises
+    DataError for a path, since they need none.
 
     Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, its test part.
     """
+    if data is not None:
+        raise DataError(
+            f"the task digits has its data built in and takes no --data; to use {data} add --task folder, cifar10 or "
+            "cifar100"
+        )
 
     def make() -> Dataset:
         from sklearn.datasets import load_digits  # Late: the import takes longer than reading the cache.
@@ -68,26 +77,31 @@ def digits(seed: int = SPLIT_SEED) -> Dataset:
     return cached("digits", fingerprint(source, [], seed=seed), make)
 
 
-def cifar10(path: str | Path, seed: int = SPLIT_SEED) -> Dataset:
+def cifar10(data: str | Path | None, seed: int = SPLIT_SEED) -> Dataset:
     """CIFAR-10 (Krizhevsky 2009), 3x32x32, from the same layouts as ``cifar100`` (cifar-10-batches-py)."""
-    return _cifar("cifar10", path, seed)
+    return _cifar("cifar10", data, seed)
 
 
-def cifar100(path: str | Path, seed: int = SPLIT_SEED) -> Dataset:
+def cifar100(data: str | Path | None, seed: int = SPLIT_SEED) -> Dataset:
     """CIFAR-100 (Krizhevsky 2009) from the official archive, an image folder or a zip of one; 3x32x32 images.
 
-    ``path`` is ``cifar-100-python/`` or its parent or its .tar.gz, a tree ``{train,test}/<class>/*.png``, or
-    a zip of such a tree. All give the same tensors. Raises DataError when it is none of them.
+    ``data`` is ``cifar-100-python/`` or its parent or its .tar.gz, a tree ``{train,test}/<class>/*.png``, or
+    a zip of such a tree; all give the same tensors. Or it is "download". Raises DataError when it is none of them.
     """
-    return _cifar("cifar100", path, seed)
+    return _cifar("cifar100", data, seed)
 
 
-def _cifar(task: str, path: str | Path, seed: int) -> Dataset:
-    path = existing(path)
+def _cifar(task: str, data: str | Path | None, seed: int) -> Dataset:
+    if data is None:
+        raise DataError(
+            f"the task {task} needs data: give with --data the archive {DOWNLOADS[task].file}, an image folder or a "
+            f"zip of one, or --data {DOWNLOAD}"
+        )
+    path = downloaded(task, cache_folder() / "downloads") if str(data) == DOWNLOAD else existing(data)
     found = archive.find(path, task)
     if found is None:
         source = images.find(path)
-        key = fingerprint(path, source.facts, task=task, seed=seed)
+        key = fingerprint(path, source.stamps, task=task, seed=seed)
         return cached(task, key, _cifar_from_images(task, source, seed))
 
     def make() -> Dataset:
@@ -96,7 +110,7 @@ def _cifar(task: str, path: str | Path, seed: int) -> Dataset:
         account = DataAccount(origins={"train": "the archive's training part", "test": "the archive's test part"})
         return assemble(task, classes, train, test, CIFAR_STATISTICS[task], seed, account=account)
 
-    return cached(task, fingerprint(path, found.facts, task=task, seed=seed), make)
+    return cached(task, fingerprint(path, found.stamps, task=task, seed=seed), make)
 
 
 def _cifar_from_images(task: str, source: images.Source, seed: int) -> Callable[[], Dataset]:
@@ -134,18 +148,20 @@ def _check_classes(task: str, classes: tuple[str, ...], path: Path) -> None:
         )
 
 
-def folder(path: str | Path, image_size: int | Size | None = None, seed: int = SPLIT_SEED) -> Dataset:
+def folder(data: str | Path | None, size: Size | None = None, seed: int = SPLIT_SEED) -> Dataset:
     """Any images in a layout that ``layouts`` reads, as ``{train,val,test}/<class>/*.png``, or a zip of them.
 
-    All become ``image_size`` pixels a side, or that height and width, by default the most common size of the training
-    images: resized to cover it and cropped around the centre. Without a test part a fifth of the training images,
-    stratified by class, becomes the test split. Raises DataError when the layout has no or two meanings, images are
-    damaged, or they do not fit into memory.
+    All get the height and width ``size``, by default the most common of the training images: resized to cover it and
+    cropped around the centre. Without a test part a fifth of the training images, stratified by class, becomes the test
+    split. Raises DataError when the layout has no or two meanings, images are damaged, or they do not fit into memory.
     """
-    path = existing(path)
-    size = (image_size, image_size) if isinstance(image_size, int) else image_size
+    if data is None:
+        raise DataError(
+            "the task folder needs data: give with --data a folder {train,test}/<class>/<image>.png, or a zip of it"
+        )
+    path = existing(data)
     if size is not None and min(size) < 1:
-        raise DataError(f"an image size of {image_size} is not possible; it has to be 1 or more")
+        raise DataError(f"an image size of {size[0]} is not possible; it has to be 1 or more")
     source = images.find(path)
 
     def make() -> Dataset:
@@ -154,5 +170,5 @@ def folder(path: str | Path, image_size: int | Size | None = None, seed: int = S
             looked = survey(source, [name for name, _ in tree.train], size)
             return _decoded(path.resolve().stem, source, tree, looked, None, seed)
 
-    key = fingerprint(path, source.facts, task="folder", seed=seed, image_size=size)
+    key = fingerprint(path, source.stamps, task="folder", seed=seed, image_size=size)
     return cached("folder", key, make)

@@ -64,9 +64,7 @@ def read_tables(source: Source, images: Sequence[File]) -> list[Table]:
     tables = []
     for file in source.files:
         if file.suffix in SUFFIXES and NO_LABELS not in file.parts[-1].lower():
-            stream = source.read(file.name)
-            content = stream.getvalue() if isinstance(stream, io.BytesIO) else stream.read_bytes()
-            text = content.decode("utf-8-sig", errors="replace")
+            text = source.content(file.name).decode("utf-8-sig", errors="replace")
             table = next((t for mark in DELIMITERS if (t := _table(file, text, mark, index))), None)
             tables += [table] if table else []
     return sorted(tables, key=lambda table: -len(table.labels))

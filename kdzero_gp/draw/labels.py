@@ -11,7 +11,7 @@ from kdzero_gp.compiler.checking import KnowledgeTypes, type_of
 from kdzero_gp.compiler.expression import Expression, format_argument
 from kdzero_gp.draw.factors import Factor, factors_of
 from kdzero_gp.draw.graphs import numbered
-from kdzero_gp.draw.style import DETAIL_SIZE, LABEL_SIZE, LINE_HEIGHT, ROLES
+from kdzero_gp.draw.style import DETAIL_SIZE, FONT, LABEL_SIZE, LINE_HEIGHT, ROLES
 from primitives import BATCH, CATALOGUE, PairType, ValueType
 from primitives.types import RANKS
 
@@ -81,8 +81,6 @@ def text_width(text: str, size: float) -> float:
 @lru_cache(maxsize=64)
 def _font(size: float) -> Any:
     from matplotlib.font_manager import FontProperties
-
-    from kdzero_gp.draw.style import FONT
 
     return FontProperties(family=FONT, size=size)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from kdzero_gp.draw.labels import PAIR_ROLES, TAG_GAP, TAG_PADDING, VERTICAL_PADDING, LabelledNode, TextLine, measured
 from kdzero_gp.draw.legend import LegendEntry, legend
 from kdzero_gp.draw.style import DETAIL_SIZE, INK, LABEL_SIZE, ROLES, Rectangle, indent
+from kdzero_gp.errors import SettingError
 
 LAYER_GAP = 26.0
 SIBLING_GAP = 14.0
@@ -226,7 +227,10 @@ def _node(item: LabelledNode, box: Rectangle) -> Node:
 
 
 def scene(root: LabelledNode, direction: str = "auto", with_legend: bool = True) -> Scene:
-    """The geometry of a picture. ``direction``: ``right``, ``up``, or ``auto``, what fits a page better."""
+    """The geometry of a picture. ``direction``: ``right``, ``up``, or ``auto``, what fits a page better. Raises
+    ``SettingError`` for another one."""
+    if direction not in ("auto", "right", "up"):
+        raise SettingError(f"direction {direction!r} is unknown; choose auto, right or up")
     assign_layers(root)
     placing = _Placing(root, "right" if direction == "auto" else direction)
     if direction == "auto":

@@ -12,8 +12,7 @@ from typing import Any
 
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.draw.drawing import Drawing
-from kdzero_gp.draw.layout import Scene, scene
-from kdzero_gp.draw.style import check_direction
+from kdzero_gp.draw.layout import scene
 from kdzero_gp.errors import SettingError
 
 # 144 dots per inch is twice a screen's classic 72 points: sharp on screens and in a column of print.
@@ -21,16 +20,6 @@ DOTS_PER_INCH = 144
 POINTS_PER_INCH = 72
 # What printers want of a drawing.
 PDF_DOTS_PER_INCH = 600
-
-
-def layout(expression: Expression, *context: Any, direction: str = "auto", legend: bool = True, **named: Any) -> Scene:
-    """The geometry of a picture, without pixels; the arguments are those of ``to_svg``."""
-    return _scene(Drawing(expression, *context, **named), direction, legend)
-
-
-def _scene(drawing: Drawing, direction: str, legend: bool) -> Scene:
-    check_direction(direction)
-    return scene(drawing.root, direction, legend)
 
 
 def to_svg(expression: Expression, *context: Any, direction: str = "auto", legend: bool = True, **named: Any) -> str:
@@ -42,7 +31,7 @@ def to_svg(expression: Expression, *context: Any, direction: str = "auto", legen
     from kdzero_gp.draw.svg import render
 
     drawing = Drawing(expression, *context, **named)
-    return render(_scene(drawing, direction, legend), str(expression), drawing.sentence)
+    return render(scene(drawing.root, direction, legend), str(expression), drawing.sentence)
 
 
 def to_png(expression: Expression, *context: Any, dpi: int = DOTS_PER_INCH, **look: Any) -> bytes:

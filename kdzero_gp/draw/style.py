@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from kdzero_gp.errors import SettingError
-
 FONT = "DejaVu Sans"  # comes with matplotlib, so that what is measured is what is drawn
 FONT_FAMILY = "DejaVu Sans, Verdana, sans-serif"  # Verdana has the same widths; other fonts are narrower
 LABEL_SIZE = 13.0
@@ -62,16 +60,6 @@ class Rectangle:
     def centre(self) -> tuple[float, float]:
         return self.left + self.width / 2, self.top + self.height / 2
 
-    def overlaps(self, other: Rectangle) -> bool:
-        """Whether the two share more than an edge."""
-        apart = self.right <= other.left or other.right <= self.left
-        return not (apart or self.bottom <= other.top or other.bottom <= self.top)
-
-    def contains(self, other: Rectangle) -> bool:
-        """Whether ``other`` lies inside, edges included."""
-        within = self.left <= other.left and other.right <= self.right
-        return within and self.top <= other.top and other.bottom <= self.bottom
-
 
 def corners(shape: str, box: Rectangle) -> list[tuple[float, float]]:
     """The corners of a shape, clockwise from the upper left; those of pills and ellipses are rounded by
@@ -98,9 +86,3 @@ def radius(shape: str, box: Rectangle) -> float:
 def indent(shape: str, box: Rectangle) -> float:
     """How far the outline lies inside the box where an edge meets it from the left or the right."""
     return min(SLANT, box.height / 2) / 2 if shape == "parallelogram" else 0.0
-
-
-def check_direction(direction: str) -> None:
-    """Raise ``SettingError`` for an unknown direction of flow."""
-    if direction not in ("auto", "right", "up"):
-        raise SettingError(f"direction {direction!r} is unknown; choose auto, right or up")

@@ -7,13 +7,12 @@ import math
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.errors import SettingError
+from kdzero_gp.errors import SettingError, meant
 from kdzero_gp.objects import is_own
 
 if sys.version_info >= (3, 11):
@@ -194,8 +193,7 @@ _KINDS: dict[str, str] = {field.name: str(field.type) for field in fields(Recipe
 
 
 def _unknown(name: str) -> SettingError:
-    close = get_close_matches(name, _KINDS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(_KINDS)}"
+    hint = meant(name, _KINDS, f"there are {', '.join(_KINDS)}")
     return SettingError(f"a recipe has no field {name!r}: {hint}")
 
 

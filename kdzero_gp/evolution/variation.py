@@ -11,7 +11,7 @@ from random import Random
 
 from deap import gp
 
-from kdzero_gp.compiler.canonical import canonical
+from kdzero_gp.compiler.canonical import canonical, repeats_a_loss
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.evolution.grammar import Grammar, Slot
 from primitives import CONSTANTS, LOSS
@@ -145,6 +145,6 @@ MUTATIONS: dict[str, tuple[Mutation, float]] = {
 
 
 def within_limits(expression: Expression, grammar: Grammar) -> Expression | None:
-    """The canonical form, unless it breaks the limits of size and depth or left the space."""
+    """The canonical form, unless it breaks the limits of size and depth, left the space, or has a loss twice."""
     simplest = canonical(expression)
-    return simplest if grammar.contains(simplest) else None
+    return simplest if grammar.contains(simplest) and not repeats_a_loss(simplest) else None

@@ -15,8 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from kdzero_gp.compiler import check, zoo
-from kdzero_gp.errors import ExpressionError
+from kdzero_gp.compiler import fits, zoo
 from kdzero_gp.evolution import Grammar
 from primitives import CATALOGUE, MAGNITUDE, TEMPERATURE, Operation, PairType, ValueType
 from primitives.types import RANKS
@@ -95,7 +94,7 @@ class Prompts:
             "size": grammar.limits.size, "depth": grammar.limits.depth, "relative": self.relative,
             "temperatures": _numbers(grammar.constants[TEMPERATURE]),
             "magnitudes": _numbers(grammar.constants[MAGNITUDE]),
-            "zoo": [(name, str(zoo[name])) for name in zoo if _fits(name, grammar)],
+            "zoo": [(n, str(e)) for n, e in zoo.items() if fits(e, grammar.knowledge) and grammar.contains(e)],
         }  # fmt: skip
 
 
@@ -116,15 +115,6 @@ def plain_reason(reason: str) -> str:
     """
     head = re.split(r"[:(]", reason, maxsplit=1)[0].strip()
     return head if " " in head and _REASON.fullmatch(head) else ERROR
-
-
-def _fits(name: str, grammar: Grammar) -> bool:
-    """Whether a published method is in the search space."""
-    try:
-        check(zoo[name], grammar.knowledge)
-    except ExpressionError:
-        return False
-    return grammar.contains(zoo[name])
 
 
 def _line(operation: Operation, grammar: Grammar) -> tuple[str, str, str, str]:

@@ -3,11 +3,9 @@
 To add a built-in network, list its factory in the ``NETWORKS`` table of its file.
 """
 
-from difflib import get_close_matches
-
 from torch import nn
 
-from kdzero_gp.errors import ModelError
+from kdzero_gp.errors import ModelError, meant
 from kdzero_gp.models import external, mobilenet, resnet, shufflenet, small, vgg, wide_resnet
 from kdzero_gp.models.layers import Factory
 from kdzero_gp.objects import find, is_own
@@ -55,12 +53,11 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         return _NETWORKS[name](classes, channels)
     library, colon, rest = name.partition(":")
     if not colon:
-        close = get_close_matches(name, names(), n=3, cutoff=0.5)
         module, _, attribute = name.removesuffix(".py").rpartition(".")
-        close = close or ([f"{module}:{attribute}"] if module else [])
-        hint = f"did you mean {' or '.join(close)}" if close else f"built in are {', '.join(names())}"
+        otherwise = f"did you mean {module}:{attribute}?" if module else f"built in are {', '.join(names())};"
         raise ModelError(
-            f"there is no network {name!r}: {hint}; timm:NAME, torchvision:NAME and module:callable work too"
+            f"there is no network {name!r}: {meant(name, names(), otherwise)} timm:NAME, torchvision:NAME and "
+            "module:callable work too"
         )
     if library == "timm":
         return external.from_timm(rest, classes, channels)

@@ -128,32 +128,18 @@ class AsTaught(nn.Module):
     """A tapped network that is given images as the ``seen`` contract has them, and sees them as its ``own`` has them:
     its channels, mean and deviation, at ``size``; its logits come in the seen order of classes.
 
-    ``notes`` say what was mended. ``network``, ``taps`` and ``shapes`` are the tapped network's.
+    ``network``, ``taps``, ``shapes`` and ``layers`` are the tapped network's.
     """
 
     def __init__(self, conversion: Conversion, tapped: Any):
         super().__init__()
         self.conversion, self.tapped = conversion, tapped
+        self.taps, self.shapes, self.layers = tapped.taps, tapped.shapes, getattr(tapped, "layers", {})
 
     @property
     def network(self) -> nn.Module:
         """The network itself."""
         return self.tapped.network  # type: ignore[no-any-return]
-
-    @property
-    def taps(self) -> dict[str, str]:
-        """The layer of each knowledge."""
-        return self.tapped.taps  # type: ignore[no-any-return]
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of each knowledge without the batch axis."""
-        return self.tapped.shapes  # type: ignore[no-any-return]
-
-    @property
-    def layers(self) -> dict[str, tuple[str, tuple[int | str, ...], str]]:
-        """Those of the network within."""
-        return self.tapped.layers  # type: ignore[no-any-return]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """The knowledge of images N×C×H×W."""

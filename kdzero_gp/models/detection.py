@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -17,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from kdzero_gp.compiler.knowledge import PYRAMID
-from kdzero_gp.errors import ModelError
+from kdzero_gp.errors import ModelError, meant
 from kdzero_gp.models import discovery
-from kdzero_gp.models.external import from_user_code
+from kdzero_gp.models.external import extra_package, from_user_code, must_be_colour, unknown
 from kdzero_gp.models.geometry import SCALES
 from kdzero_gp.models.levels import KINDS, Outputs, completed, named_levels
-from kdzero_gp.models.pyramids import SmallStages, backbone_named, pyramid, torchvision_models
+from kdzero_gp.models.pyramids import SmallStages, backbone_named, pyramid
 from kdzero_gp.models.two_stage import TwoStageDetector
 
 OCTAVES = tuple(2 ** (third / 3) for third in range(3))
@@ -240,9 +239,8 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     """A new detector with random weights: ``HEAD_small_WIDTH`` or ``HEAD_BACKBONE`` with one of torchvision's
     classifiers and a head out of retinanet, fcos and fasterrcnn, as in ``fcos_mobilenet_v2``; ``torchvision:NAME`` with
     one of its detectors; or ``module:callable``. Raises ModelError."""
-    models = torchvision_models(name)
-    if channels != 3:
-        raise ModelError(f"detectors read colour images and these have {channels} channels; add --channels 3")
+    models = extra_package("torchvision.models", name)
+    must_be_colour(name, channels)
     library, colon, rest = name.partition(":")
     if library == "torchvision" and colon:
         return as_detector(_of_torchvision(models, rest, classes))
@@ -250,10 +248,11 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         return as_detector(from_user_code(name, classes))
     found = BUILT_IN.fullmatch(name)
     if found is None:
-        close = get_close_matches(name, models.list_models(module=models.detection), n=1)
-        hint = f"did you mean torchvision:{close[0]}? " if close else ""
+        hint = meant(
+            f"torchvision:{name}", [f"torchvision:{one}" for one in models.list_models(module=models.detection)]
+        )
         raise ModelError(
-            f"there is no detector {name!r}: {hint}there are retinanet_small_16, fcos_mobilenet_v2 and the like, "
+            f"there is no detector {name!r}: {hint} there are retinanet_small_16, fcos_mobilenet_v2 and the like, "
             "torchvision:NAME and module:callable"
         )
     head, width, backbone = found.groups()
@@ -267,8 +266,7 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
 def _of_torchvision(models: Any, name: str, classes: int) -> nn.Module:
     known = models.list_models(module=models.detection)
     if name not in known:
-        close = get_close_matches(name, known, n=2)
-        raise ModelError(f"torchvision has no detector {name!r}; it has {', '.join(close or known)}")
+        raise unknown("torchvision", name, known)
     background = not name.startswith(("retinanet", "fcos"))
     make = partial(models.get_model, name, weights=None, weights_backbone=None)
     return make(num_classes=classes + background)  # type: ignore[no-any-return]

@@ -9,31 +9,30 @@ import io
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
-from difflib import get_close_matches
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
 
-from kdzero_gp.errors import ModelError, install
+from kdzero_gp.errors import ModelError, install, meant
 
 INSTALL = install("vision")
 
 
-def _library(package: str, spec: str) -> ModuleType:
+def extra_package(package: str, spec: str) -> Any:
+    """A module of timm or torchvision. Raises ModelError where it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
+        missing = package.partition(".")[0]
         raise ModelError(
-            f"The network {spec!r} needs the package {package.partition('.')[0]}, which is not installed; "
-            f"install it with: {INSTALL}"
+            f"the network {spec!r} needs {missing}, which is not installed; install it with: {INSTALL}"
         ) from error
 
 
-def _unknown(library: str, name: str, known: Sequence[str]) -> ModelError:
-    close = get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(close)}?" if close else f"see the list of models in {library}'s docs."
+def unknown(library: str, name: str, known: Sequence[str]) -> ModelError:
+    """The error for a network that a library does not have."""
+    hint = meant(name, known, f"see the list of models in {library}'s docs.")
     return ModelError(f"{library} has no network {name!r}: {hint}")
 
 
@@ -42,9 +41,9 @@ def from_timm(name: str, classes: int, channels: int) -> nn.Module:
 
     Transformers that can take images of any size their patches fit into are built so; their weights are the same.
     """
-    timm = _library("timm", f"timm:{name}")
+    timm = extra_package("timm", f"timm:{name}")
     if not timm.is_model(name.partition(".")[0]):
-        raise _unknown("timm", name, timm.list_models())
+        raise unknown("timm", name, timm.list_models())
     settings: dict[str, Any] = {"pretrained": False, "num_classes": classes, "in_chans": channels}
     network: nn.Module
     try:
@@ -54,17 +53,22 @@ def from_timm(name: str, classes: int, channels: int) -> nn.Module:
     return network
 
 
-def from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
-    """A torchvision classifier with random weights; raises ModelError without torchvision or such a name."""
-    models = _library("torchvision.models", f"torchvision:{name}")
-    known = models.list_models(module=models)
-    if name not in known:
-        raise _unknown("torchvision", name, known)
+def must_be_colour(name: str, channels: int) -> None:
+    """Raises ModelError for images of other channels than torchvision's networks read."""
     if channels != 3:
         raise ModelError(
-            f"torchvision:{name} takes images of 3 channels and the data have {channels}; "
-            "choose a built-in or timm network instead."
+            f"{name} reads images of 3 channels and these have {channels}; add --channels 3 for grey ones, or choose "
+            "another network"
         )
+
+
+def from_torchvision(name: str, classes: int, channels: int) -> nn.Module:
+    """A torchvision classifier with random weights; raises ModelError without torchvision or such a name."""
+    models = extra_package("torchvision.models", f"torchvision:{name}")
+    known = models.list_models(module=models)
+    if name not in known:
+        raise unknown("torchvision", name, known)
+    must_be_colour(f"torchvision:{name}", channels)
     settings: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         settings["init_weights"] = True  # Left unset, torchvision warns that this default will change.
@@ -77,10 +81,10 @@ def published_input(spec: str) -> tuple[dict[str, Any], int] | None:
     ``channels``, ``size``, ``mean`` and ``std``, and for how many classes; None where it records nothing."""
     library, _, name = spec.partition(":")
     if library == "timm":
-        found: Any = _library("timm.models", spec).get_pretrained_cfg(name)
+        found: Any = extra_package("timm.models", spec).get_pretrained_cfg(name)
         return None if found is None else timm_input(vars(found))
     if library == "torchvision":
-        models = _library("torchvision.models", spec)
+        models = extra_package("torchvision.models", spec)
         weights = models.get_model_weights(name).DEFAULT
         made = weights.transforms()
         side = getattr(made, "crop_size", None) or [None]
@@ -150,8 +154,7 @@ def _imported(spec: str, what: str, folder: Path, module_name: str, attributes: 
         raise ModelError(f"The file of {spec!r} has the name of another module ({file or module_name}); rename it")
     for attribute in attributes.split("."):
         if not hasattr(target, attribute):
-            close = get_close_matches(attribute, dir(target), n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else "name a class or function that it defines."
+            hint = meant(attribute, dir(target), "name a class or function that it defines.")
             raise ModelError(f"The module {module_name!r} has no {attributes!r}: {hint}")
         target = getattr(target, attribute)
     return target

@@ -23,6 +23,22 @@ def conv1x1(inputs: int, outputs: int, stride: int = 1, groups: int = 1) -> nn.C
     return nn.Conv2d(inputs, outputs, 1, stride=stride, groups=groups, bias=False)
 
 
+def stem(channels: int, width: int) -> tuple[nn.Module, ...]:
+    """The first layers of a small network: a 3×3 convolution to half the resolution, its norm and activation."""
+    return conv3x3(channels, width, 2), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
+
+
+def separable(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    """Depthwise 3×3, then 1×1, each with a norm: few parameters and operations."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, inputs, 3, stride, dilation, dilation, groups=inputs, bias=False),
+        nn.BatchNorm2d(inputs),
+        conv1x1(inputs, outputs),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
 def global_average(images: Tensor) -> Tensor:
     """Mean over space: N×C×H×W to N×C. Written as a mean, so that any image size is accepted."""
     return images.mean((2, 3))

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import pairwise
 
 import torch
 from torch import nn
 
 from kdzero_gp.errors import ModelError
-from kdzero_gp.models.external import INSTALL
+from kdzero_gp.models.external import extra_package
+from kdzero_gp.models.layers import separable, stem
 
 STRIDES = (8, 16, 32)
 PROBED = 64
 """Pixels a side of the image with which strides are found; a multiple of the coarsest stride."""
-
-
-def torchvision_models(needed_by: str) -> Any:
-    """torchvision's models. Raises ModelError where it is not installed."""
-    try:
-        from torchvision import models
-    except ImportError:
-        raise ModelError(f"the network {needed_by!r} needs torchvision; install it with: {INSTALL}") from None
-    return models
 
 
 def pyramid(stages: nn.Module, channels: int, strides: Sequence[int] = STRIDES) -> nn.Module:
@@ -62,7 +53,7 @@ def _last_at(stages: nn.Module, strides: Sequence[int]) -> Mapping[int, tuple[st
 
 def backbone_named(name: str, channels: int) -> nn.Module:
     """A pyramid on torchvision's classifier of this name, with random weights. Raises ModelError."""
-    models = torchvision_models(name)
+    models = extra_package("torchvision.models", name)
     classifiers = models.list_models(module=models)
     if name not in classifiers:
         raise ModelError(
@@ -77,19 +68,5 @@ class SmallStages(nn.Sequential):
 
     def __init__(self, width: int, channels: int = 3):
         widths = [width, 2 * width, 4 * width, 8 * width, 8 * width]
-        stem = nn.Sequential(
-            nn.Conv2d(channels, width, 3, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU(inplace=True)
-        )
-        stages = [nn.Sequential(_block(a, b, 2), _block(b, b)) for a, b in itertools.pairwise(widths)]
-        super().__init__(stem, *stages)
-
-
-def _block(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
-    """Depthwise 3×3, then 1×1, each with a norm."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride, 1, groups=inputs, bias=False),
-        nn.BatchNorm2d(inputs),
-        nn.Conv2d(inputs, outputs, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
+        first = nn.Sequential(*stem(channels, width))
+        super().__init__(first, *(nn.Sequential(separable(a, b, 2), separable(b, b)) for a, b in pairwise(widths)))

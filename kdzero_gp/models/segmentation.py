@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
@@ -11,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdzero_gp.errors import ModelError
+from kdzero_gp.errors import ModelError, meant
 from kdzero_gp.models import discovery
 from kdzero_gp.models.discovery import Call, Trace
-from kdzero_gp.models.external import INSTALL, from_user_code
-from kdzero_gp.models.layers import Factory
+from kdzero_gp.models.external import extra_package, from_user_code, must_be_colour
+from kdzero_gp.models.layers import Factory, separable, stem
 from kdzero_gp.models.outputs import leaves
-from kdzero_gp.models.taps import LayerHook, Store
+from kdzero_gp.models.taps import LayerHook, Store, must_have_layer
 
 OUTPUT = ""
 """The layer name of what the network itself returns."""
@@ -90,15 +89,10 @@ def _watch(network: nn.Module, name: str, layer: str, store: TappedMaps) -> Any:
 
 
 def _checked(network: nn.Module, taps: dict[str, str]) -> dict[str, str]:
-    layers = dict(network.named_modules())
     for name, layer in taps.items():
-        bare = layer.partition(":")[0]
         if name not in KNOWLEDGE and not (name.startswith("feat") and name[4:].isdecimal()):
             raise ModelError(f"there is no knowledge {name!r}; a tap is named {', '.join(KNOWLEDGE)}, feat1, feat2, …")
-        if bare not in layers:
-            close = get_close_matches(bare, list(layers), n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else "see print(network) for the names"
-            raise ModelError(f"{type(network).__name__} has no layer {bare!r} for the tap {name!r}: {hint}")
+        must_have_layer(network, name, layer.partition(":")[0])
     return taps
 
 
@@ -166,17 +160,6 @@ def _backbone_maps(network: nn.Module, trace: Trace) -> dict[str, str]:
 # --- networks -----------------------------------------------------------------------------------------------
 
 
-def _block(inputs: int, outputs: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
-    """Depthwise 3×3, then 1×1, each with a norm: few parameters and operations."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, inputs, 3, stride, dilation, dilation, groups=inputs, bias=False),
-        nn.BatchNorm2d(inputs),
-        nn.Conv2d(inputs, outputs, 1, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(inplace=True),
-    )
-
-
 class SmallSegmenter(nn.Module):
     """Stride 4 and 8, dilated context, and the sum of a low and a high classifier as in LR-ASPP.
 
@@ -185,16 +168,13 @@ class SmallSegmenter(nn.Module):
 
     def __init__(self, width: int, classes: int, channels: int = 3):
         super().__init__()
-        stem = nn.Conv2d(channels, width, 3, 2, 1, bias=False)
         self.low = nn.Sequential(
-            stem,
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-            _block(width, 2 * width, 2),
-            _block(2 * width, 2 * width),
+            *stem(channels, width), separable(width, 2 * width, 2), separable(2 * width, 2 * width)
         )
         self.high = nn.Sequential(
-            _block(2 * width, 4 * width, 2), _block(4 * width, 4 * width, 1, 2), _block(4 * width, 4 * width, 1, 4)
+            separable(2 * width, 4 * width, 2),
+            separable(4 * width, 4 * width, 1, 2),
+            separable(4 * width, 4 * width, 1, 4),
         )
         self.head = SumOfClassifiers(2 * width, 4 * width, classes)
         self.backbone = _Backbone(self.low, self.high)
@@ -240,7 +220,8 @@ class DeepLabV3Plus(nn.Module):
 
     def __init__(self, classes: int, channels: int = 3):
         super().__init__()
-        models = _torchvision("deeplabv3plus_mobilenet_v2", channels)
+        must_be_colour("deeplabv3plus_mobilenet_v2", channels)
+        models = extra_package("torchvision.models", "deeplabv3plus_mobilenet_v2")
         from torchvision.models.segmentation.deeplabv3 import ASPP
 
         features = models.mobilenet_v2(weights=None).features[:18]
@@ -248,7 +229,7 @@ class DeepLabV3Plus(nn.Module):
         self.backbone = _Stages(features, self.LOW)
         self.pyramid = ASPP(self.HIGH_CHANNELS, [3, 6, 9], 128)
         self.reduce = nn.Sequential(nn.Conv2d(self.LOW_CHANNELS, 32, 1, bias=False), nn.BatchNorm2d(32), nn.ReLU())
-        self.decoder = nn.Sequential(_block(160, 128), _block(128, 128))
+        self.decoder = nn.Sequential(separable(160, 128), separable(128, 128))
         self.classifier = nn.Conv2d(128, classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -302,13 +283,13 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
     wanted = rest if colon else name
     known = _torchvision_names()
     if wanted not in known:
-        close = get_close_matches(wanted, [*NETWORKS, *known], n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else f"built in are {', '.join(NETWORKS)}"
+        hint = meant(wanted, [*NETWORKS, *known], f"built in are {', '.join(NETWORKS)};")
         raise ModelError(
-            f"there is no segmentation network {name!r}: {hint}; torchvision's deeplabv3_…, fcn_… and lraspp_… and "
+            f"there is no segmentation network {name!r}: {hint} torchvision's deeplabv3_…, fcn_… and lraspp_… and "
             "module:callable work too"
         )
-    models = _torchvision(wanted, channels)
+    must_be_colour(wanted, channels)
+    models = extra_package("torchvision.models", wanted)
     network: nn.Module = models.get_model(wanted, weights=None, weights_backbone=None, num_classes=classes)
     return network
 
@@ -319,13 +300,3 @@ def _torchvision_names() -> list[str]:
     except ImportError:
         return []
     return list(models.list_models(module=models.segmentation))
-
-
-def _torchvision(name: str, channels: int) -> Any:
-    try:
-        from torchvision import models
-    except ImportError as error:
-        raise ModelError(f"the network {name!r} needs torchvision; install it with: {INSTALL}") from error
-    if channels != 3:
-        raise ModelError(f"{name} takes images of 3 channels and the data have {channels}; choose a built-in network")
-    return models

@@ -6,7 +6,6 @@ run on an example (see ``discovery``) or named by the user.
 
 import re
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from math import isqrt
 from typing import Any
 
@@ -15,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
 from kdzero_gp.data.inputs import Inputs, forward, wrapped
-from kdzero_gp.errors import ModelError
+from kdzero_gp.errors import ModelError, meant
 from kdzero_gp.models import discovery
 from kdzero_gp.models.discovery import Trace
 from kdzero_gp.models.outputs import Path, check_columns, choose, columns, pick
@@ -217,15 +216,18 @@ class Tapped(nn.Module):
 
 
 def _check_names(named: Mapping[str, str], network: nn.Module) -> None:
-    layers = dict(network.named_modules())
     for name, layer in named.items():
         if name not in ("logits", "emb") and not FEATURE_NAME.fullmatch(name):
             raise ModelError(f"there is no knowledge {name!r}: a tap is named logits, emb, feat, feat1, feat2, ...")
-        bare = layer.removesuffix(INPUT_SUFFIX)
-        if bare not in layers:
-            close = get_close_matches(bare, list(layers), n=3, cutoff=0.5)
-            hint = f"did you mean {' or '.join(close)}?" if close else "see print(network) for the names."
-            raise ModelError(f"{type(network).__name__} has no layer {bare!r} for the tap {name!r}: {hint}")
+        must_have_layer(network, name, layer.removesuffix(INPUT_SUFFIX))
+
+
+def must_have_layer(network: nn.Module, name: str, layer: str) -> None:
+    """Raises ModelError where a network has no layer of the name that the tap ``name`` reads."""
+    layers = dict(network.named_modules())
+    if layer not in layers:
+        hint = meant(layer, layers, "see print(network) for the names")
+        raise ModelError(f"{type(network).__name__} has no layer {layer!r} for the tap {name!r}: {hint}")
 
 
 def _traced(trace: Trace, name: str, layer: str, output: Path = ()) -> Tensor:

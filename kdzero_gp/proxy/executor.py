@@ -13,7 +13,6 @@ from kdzero_gp.proxy.evaluator import Answer, Evaluator, Request
 from kdzero_gp.proxy.students import student_builder
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.workers.crew import MakeEngine
-from kdzero_gp.workers.devices import device_of
 from kdzero_gp.workers.dispatch import Dispatcher, Lost
 from kdzero_gp.workers.local import LocalEngine
 
@@ -46,6 +45,15 @@ class Executor(Dispatcher):
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def device_of(worker: int, devices: int) -> str:
+    """Worker i, counted from 0, computes on CUDA device i mod ``devices``; on the CPU where there are none.
+
+    >>> [device_of(worker, 2) for worker in range(4)], device_of(3, 0)
+    (['cuda:0', 'cuda:1', 'cuda:0', 'cuda:1'], 'cpu')
+    """
+    return f"cuda:{worker % devices}" if devices else "cpu"
 
 
 def evaluator(path: Path, device: str, worker: int) -> Callable[[Request], Answer]:

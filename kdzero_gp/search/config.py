@@ -6,11 +6,10 @@ import json
 import math
 import sys
 from collections.abc import Mapping
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.errors import SettingError
+from kdzero_gp.errors import SettingError, meant
 from kdzero_gp.objects import is_own
 from kdzero_gp.search.options import OPTIONS, Option, defaults, value_of
 
@@ -52,8 +51,7 @@ def read_config(path: Path) -> dict[str, Any]:
     for name, value in found.items():
         name = name.replace("_", "-")
         if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]}?" if close else "kdzero-gp evolve --help lists the options"
+            hint = meant(name, known, "kdzero-gp evolve --help lists the options")
             raise SettingError(f"--config {path} has {name!r}, which is not an option; {hint}")
         options[known[name].key] = _given(path, known[name], value)
     return options

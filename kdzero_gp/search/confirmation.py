@@ -7,33 +7,25 @@ from collections.abc import Sequence
 
 from kdzero_gp.common import ALONE
 from kdzero_gp.search.pruning import Pruning, pruning
-from kdzero_gp.search.race import TEST, Competitor, RaceResult, by_seed, result_of, standings
+from kdzero_gp.search.race import TEST, Competitor, RaceResult, best_of, by_seed, result_of, standings
+from kdzero_gp.search.seeds import FRESH, seeds_of
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
 from kdzero_gp.training.verdict import REFERENCE, Verdict, judge
 
-# The kind of measurement.
-FRESH = "fresh"
-
-
-def fresh_seed(seed: int, index: int) -> int:
-    """The confirmation's seeds: apart from those of candidates, baselines, races and pruning."""
-    return 4_000_000 + 1000 * seed + index
-
 
 def fresh_seeds(settings: RunSettings) -> list[int]:
-    """All of them."""
-    return [fresh_seed(settings.search.seed, index) for index in range(settings.plan.fresh_seeds)]
+    """The seeds of the confirmation."""
+    return seeds_of(FRESH, settings.search.seed, settings.plan.fresh_seeds)
 
 
 def finalists(table: Sequence[RaceResult], pruned: Pruning | None = None) -> list[Competitor]:
     """Who is confirmed, from the race's table: its best evolved distiller, pruned and as it was, its best published
     method, ``kd``, and cross-entropy alone."""
-    raced = [result.entry for result in table if not result.reason]
-    firsts = [next((e for e in raced if e.kind == kind), None) for kind in ("evolved", "zoo", "baseline")]
-    left = [] if pruned is None else [pruned.after]
-    found = [*left, firsts[0], firsts[1], next((e for e in raced if e.name == REFERENCE), None), firsts[2]]
-    return list({entry.name: entry for entry in found if entry is not None}.values())
+    reference = next((result for result in table if result.entry.name == REFERENCE and not result.reason), None)
+    firsts = [best_of(table, "evolved"), best_of(table, "zoo"), reference, best_of(table, "baseline")]
+    found = [*([] if pruned is None else [pruned.after]), *(result.entry for result in firsts if result is not None)]
+    return list({entry.name: entry for entry in found}.values())
 
 
 def winner(database: Database, settings: RunSettings) -> Competitor | None:
@@ -46,8 +38,8 @@ def winner(database: Database, settings: RunSettings) -> Competitor | None:
     pruned = pruning(database, settings)
     if pruned is not None:
         return pruned.after
-    table = [result for result in standings(database, settings) if not result.reason]
-    return next((result.entry for result in table if result.entry.kind == "evolved"), None)
+    best = best_of(standings(database, settings), "evolved")
+    return None if best is None else best.entry
 
 
 def confirmation(database: Database, settings: RunSettings) -> list[RaceResult]:
@@ -74,9 +66,8 @@ def verdict(database: Database, settings: RunSettings) -> Verdict | None:
         name: {seed: m.metrics[reports] for seed, m in of_seed.items() if not m.reason}
         for name, of_seed in metrics.items()
     }
-    evolved, published = (
-        next((result.entry.name for result in table if result.entry.kind == kind), "") for kind in ("evolved", "zoo")
-    )
+    firsts = (best_of(table, kind) for kind in ("evolved", "zoo"))
+    evolved, published = ("" if first is None else first.entry.name for first in firsts)
     images = "test" if tested else "validation"
     chosen_on = settings.plan.race_seeds
     return judge(samples, evolved, published, measure, chosen_on=chosen_on, images=images, alone=ALONE)

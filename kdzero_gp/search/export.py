@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzero_gp.common import ALONE_TEXT
-from kdzero_gp.compiler import Expression, export, pair_shapes, parse, terms
+from kdzero_gp.compiler import Expression, export, parse, terms
 from kdzero_gp.compiler.rendering import LayerForms, terms_in_words
 from kdzero_gp.errors import RunError
 from kdzero_gp.models import taps
@@ -29,7 +29,7 @@ def export_entry(folder: Path, database: Database, entry: Competitor, path: Path
     if hooks and not bench.get("layers"):
         raise RunError(f"{folder} was made before runs kept their networks' layers; export it without --with-hooks")
     shapes = bench["student_shapes"], bench["teacher_shapes"]
-    expression = parse(entry.expression, pair_shapes(*shapes, settings.family.knowledge).types)
+    expression = parse(entry.expression, settings.shapes(bench).types)
     shares = shares_of(database, settings, entry, expression)
     facts = _facts(folder, database, settings, entry)
     facts |= terms_in_words(expression, entry.magnitudes, shares, settings.plan.proxy.batch_size)

@@ -6,10 +6,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.compiler import check, digest, pair_shapes, parse, zoo
+from kdzero_gp.compiler import digest, fits, parse, zoo
 from kdzero_gp.data.resizing import parse_size
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.errors import ExpressionError, RunError
+from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
 from kdzero_gp.search.prepare import TEACHER
 from kdzero_gp.search.race import diverse, tuned_zoo
@@ -31,16 +31,10 @@ def pair_of(
     if settings.image_size:
         height, width = parse_size(settings.image_size)
         changes = {"image_size": height, "image_width": width} | dict(changes or {})
-    named: dict[str, Any] = {"teacher_mean": settings.teacher_mean, "teacher_std": settings.teacher_std}
-    named |= statistics or {}
     own = folder / TEACHER
     weights = settings.teacher_weights or (str(own) if own.exists() else None)
-    return Pair(
-        settings.task, settings.student, settings.teacher, weights, settings.data, recipe, changes,
-        settings.teacher_taps, settings.student_taps, channels=settings.channels,
-        student_weights=settings.student_weights, student_mean=settings.student_mean, student_std=settings.student_std,
-        **named,
-    )  # fmt: skip
+    named = settings.names | {"teacher_weights": weights} | (statistics or {})
+    return Pair(**named, recipe=recipe, changes=changes)
 
 
 def final(
@@ -65,20 +59,13 @@ def final(
     known = {digest(expression) for expression in zoo.values()}
     trained = [e for e in evaluations if e.status is Status.TRAINED and e.digest not in known]
     best = list(islice(diverse(trained), count))
-    types = pair_shapes(bench["student_shapes"], bench["teacher_shapes"], settings.family.knowledge).types
+    types = settings.shapes(bench).types
     candidates = [NamedDistiller(f"evolved-{n}", parse(e.expression, types)) for n, e in enumerate(best, 1)]
     fitness = {f"evolved-{n}": e.fitness for n, e in enumerate(best, 1) if e.fitness is not None}
     fitness |= {name: entry.fitness for name, entry in published.items() if entry.fitness is not None}
-
-    def fits(name: str) -> bool:
-        try:
-            check(zoo[name], types)
-        except ExpressionError:
-            return False
-        return True
-
+    methods = [f"zoo:{name}" for name, expression in zoo.items() if fits(expression, types)]
     pair = pair_of(folder, settings, recipe, changes, bench.get("teacher_statistics"))
     return halve(
-        pair, [*candidates, *(f"zoo:{name}" for name in zoo if fits(name))], out=out or folder / FINAL,
+        pair, [*candidates, *methods], out=out or folder / FINAL,
         fitness=fitness, seed=settings.search.seed, machine=machine, progress=progress, **options,
     )  # fmt: skip

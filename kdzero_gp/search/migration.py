@@ -8,7 +8,7 @@ import sqlite3
 from typing import Any
 
 from kdzero_gp.common import ALONE
-from kdzero_gp.search.rows import TABLES, Status, StoredReply, columns
+from kdzero_gp.search.rows import COLUMNS, TABLES, Status, StoredReply
 
 # The oldest schema that can be read.
 OLDEST = 2
@@ -23,7 +23,7 @@ def migrated(connection: sqlite3.Connection, version: int) -> sqlite3.Connection
     try:
         connection.backup(copy)
         with copy:
-            copy.execute(f"CREATE TABLE {TABLES[StoredReply]} ({', '.join(columns(StoredReply))})")
+            copy.execute(f"CREATE TABLE {TABLES[StoredReply]} ({', '.join(COLUMNS[StoredReply])})")
             if version < 3:
                 _add_status(copy)
                 for table in ("measurements", "costs"):

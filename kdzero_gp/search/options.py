@@ -12,6 +12,8 @@ from typing import Any
 from kdzero_gp.errors import SettingError
 from kdzero_gp.objects import is_own
 
+# The task where nothing is said.
+DEFAULT_TASK = "digits"
 # How an option is written: one value, on and off, names with commas, or NAME=VALUE again and again.
 FORMS = ("value", "flag", "names", "pairs")
 
@@ -178,7 +180,7 @@ def settings_from(options: Mapping[str, Any]) -> Any:
     """The ``RunSettings`` of options by their Python names; None: not given. Raises SettingError."""
     given = {option.name: options[option.key] for option in OPTIONS if options.get(option.key) not in (None, ())}
     refuse_without_effect(given)
-    base = defaults(given.get("--task", "digits"), given.get("--training", "long"))
+    base = defaults(given.get("--task", DEFAULT_TASK), given.get("--training", "long"))
     changes: dict[str, Any] = {}
     for option in OPTIONS:
         if option.field and option.name in given:

@@ -16,9 +16,9 @@ from kdzero_gp.engine.predictions import Predictions, draws, pictured, said, unp
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.files import atomic_write
 from kdzero_gp.models.contract import InputContract
-from kdzero_gp.search.confirmation import FRESH, fresh_seed, winner
-from kdzero_gp.search.pruning import PRUNING
-from kdzero_gp.search.race import Competitor, by_seed, race_seed, standings
+from kdzero_gp.search.confirmation import winner
+from kdzero_gp.search.race import Competitor, best_of, by_seed, standings
+from kdzero_gp.search.seeds import FRESH, PRUNING, RACE, seeds_of
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
 from kdzero_gp.training.verdict import REFERENCE, mean_interval
@@ -32,7 +32,8 @@ class Pictures:
 
     def __init__(self, folder: Path, family: TaskFamily, seed: int):
         self.folder, self.draws = folder / FOLDER, draws(family)
-        self.seeds = {"race": race_seed(seed, 0), PRUNING: race_seed(seed, 0), FRESH: fresh_seed(seed, 0)}
+        (race,), (fresh,) = seeds_of(RACE, seed, 1), seeds_of(FRESH, seed, 1)
+        self.seeds = {RACE: race, PRUNING: race, FRESH: fresh}
 
     def wanted(self, kind: str, seed: int) -> bool:
         """Whether a student of this seed is asked for what it says."""
@@ -61,14 +62,12 @@ def begin(
 
 def students(database: Database, settings: RunSettings) -> dict[str, Competitor]:
     """Whom the page shows, by title: cross-entropy alone, ``kd``, the run's winner and its best evolved distiller."""
-    table = [result.entry for result in standings(database, settings) if not result.reason]
-    won = winner(database, settings)
-    evolved = (
-        won if won is not None and won.kind == "evolved" else next((e for e in table if e.kind == "evolved"), None)
-    )
-    known = [entry for entry in table if entry.name in (ALONE, REFERENCE)]
+    table = [result for result in standings(database, settings) if not result.reason]
+    won, best = winner(database, settings), best_of(table, "evolved")
+    evolved = [best.entry] if best is not None and (won is None or won.kind != "evolved") else []
+    known = [result.entry for result in table if result.entry.name in (ALONE, REFERENCE)]
     known.sort(key=lambda entry: entry.name != ALONE)
-    chosen = [entry for entry in (*known, won, evolved) if entry is not None]
+    chosen = [*known, *([] if won is None else [won]), *evolved]
     return {"evolved" if entry.kind == "evolved" else entry.title: entry for entry in chosen}
 
 
@@ -94,7 +93,7 @@ def by_class(
     bench = database.fact("bench") or {}
     found = {TEACHER: _classes([bench], f"teacher_validation_{measure.name}_")}
     for title, entry in shown.items():
-        for kind in (FRESH, PRUNING, "race"):
+        for kind in (FRESH, PRUNING, RACE):
             rows = [row.metrics for row in by_seed(database, kind).get(entry.name, {}).values() if not row.reason]
             if rows:
                 found[title] = _classes(rows, f"{measure.name}_")
@@ -110,7 +109,7 @@ def _classes(rows: Sequence[Mapping[str, Any]], start: str) -> dict[int, tuple[f
 
 
 def _answer(folder: Path, name: str) -> Tensor | None:
-    for kind in (FRESH, PRUNING, "race"):
+    for kind in (FRESH, PRUNING, RACE):
         path = folder / FOLDER / _file(kind, name)
         if path.exists():
             return unpacked(path.read_bytes())

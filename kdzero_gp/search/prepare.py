@@ -319,8 +319,3 @@ def keep_maps(bench: ProxyTask, student: Tapped, precision: Precision, progress:
         bench.maps[name] = precision.place(maps.to(getattr(torch, precision.name)), torch.device("cpu"))
     bench.tail = bench.student | {"cut": cut, "taps": taps}
     progress.note(f"proxies train what comes after {cut} of the student, on kept maps {tuple(maps.shape[1:])}")
-
-
-def baseline_seed(seed: int, index: int) -> int:
-    """The seeds of baseline trainings: apart from those of candidates and races."""
-    return 3_000_000 + 1000 * seed + index

@@ -8,23 +8,20 @@ import math
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import reduce
 from typing import Any
 
 from kdzero_gp.common import LEAST_VALUES
-from kdzero_gp.compiler import Expression, canonical, check, digest, pair_shapes, parse, terms
+from kdzero_gp.compiler import Expression, canonical, digest, fits, parse, summed, terms
 from kdzero_gp.compiler.checking import KnowledgeTypes
-from kdzero_gp.errors import ExpressionError
 from kdzero_gp.families import Measure
-from kdzero_gp.search.race import UNKNOWN, Competitor, by_seed, standings
+from kdzero_gp.search.race import UNKNOWN, Competitor, best_of, by_seed, standings
 from kdzero_gp.search.ranking import operations_in
+from kdzero_gp.search.seeds import PRUNING, seeds_of
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredMeasurement
 from kdzero_gp.training.verdict import mean_interval
 from primitives import CATALOGUE
 
-# The kind of measurement.
-PRUNING = "pruning"
 # What the cuts left is compared with the winner on so many times as many other seeds.
 CHECKED = 2
 # The calibration that leaves every sample its weight.
@@ -32,11 +29,6 @@ PLAIN = "no"
 
 # The distillers with one part less, with that part's text.
 Smaller = list[tuple[str, Expression]]
-
-
-def pruning_seed(seed: int, index: int) -> int:
-    """The seeds of pruning: apart from all others."""
-    return 5_000_000 + 1000 * seed + index
 
 
 @dataclass(frozen=True)
@@ -112,12 +104,10 @@ def pruning(database: Database, settings: RunSettings) -> Pruning | None:
     bench = database.fact("bench")
     if not settings.plan.prune or bench is None:
         return None
-    raced = [result.entry for result in standings(database, settings) if not result.reason]
-    first = next((entry for entry in raced if entry.kind == "evolved"), None)
+    first = best_of(standings(database, settings), "evolved")
     if first is None:
         return None
-    types = pair_shapes(bench["student_shapes"], bench["teacher_shapes"], settings.family.knowledge).types
-    return _Ablation(database, settings, first, types).result()
+    return _Ablation(database, settings, first.entry, settings.shapes(bench).types).result()
 
 
 def without_a_term(expression: Expression, knowledge: KnowledgeTypes | None = None) -> Smaller:
@@ -126,7 +116,7 @@ def without_a_term(expression: Expression, knowledge: KnowledgeTypes | None = No
     if len(summands) == 1:
         return []
     rest = ([*summands[:place], *summands[place + 1 :]] for place in range(len(summands)))
-    return [(str(term), canonical(_sum(others))) for term, others in zip(summands, rest, strict=True)]
+    return [(str(term), canonical(summed(others))) for term, others in zip(summands, rest, strict=True)]
 
 
 def without_an_operation(expression: Expression, knowledge: KnowledgeTypes | None = None) -> Smaller:
@@ -136,15 +126,10 @@ def without_an_operation(expression: Expression, knowledge: KnowledgeTypes | Non
     summands = terms(expression)
     for place, term in enumerate(summands):
         for removed, shorter in _without_one(term):
-            smaller = _sum([*summands[:place], shorter, *summands[place + 1 :]])
-            try:
-                check(smaller, knowledge)
-            except ExpressionError:
-                continue
-            smaller = canonical(smaller)
-            if digest(smaller) not in seen:
+            smaller = summed([*summands[:place], shorter, *summands[place + 1 :]])
+            if fits(smaller, knowledge) and digest(smaller) not in seen:
                 seen.add(digest(smaller))
-                found.append((str(removed), smaller))
+                found.append((str(removed), canonical(smaller)))
     return found
 
 
@@ -163,10 +148,6 @@ def _without_one(node: Expression) -> Iterator[tuple[Expression, Expression]]:
                 yield removed, Expression(node.name, (*node.arguments[:place], shorter, *node.arguments[place + 1 :]))
 
 
-def _sum(summands: Sequence[Expression]) -> Expression:
-    return reduce(lambda total, term: Expression("add", (total, term)), summands)
-
-
 class _Ablation:
     """One pruning, as far as the measurements go: terms first, then operations, the cheapest cut in each turn, until
     none is free or so many distillers were tried as the plan allows."""
@@ -174,7 +155,7 @@ class _Ablation:
     def __init__(self, database: Database, settings: RunSettings, first: Competitor, knowledge: KnowledgeTypes):
         self.first, self.knowledge, self.run = first, knowledge, settings.search.seed
         self.deciding = settings.family.deciding
-        self.seeds = [pruning_seed(settings.search.seed, index) for index in range(settings.plan.race_seeds)]
+        self.seeds = seeds_of(PRUNING, self.run, settings.plan.race_seeds)
         self.found: dict[str, dict[int, StoredMeasurement]] = by_seed(database, PRUNING)
         self.left = settings.plan.prune
         self.entry, self.expression = first, parse(first.expression, knowledge)
@@ -197,8 +178,7 @@ class _Ablation:
     def _checked(self) -> Pruning:
         """What the cuts left beside the race's winner, on other seeds: cuts are chosen among many, and each may cost a
         little that its seeds did not show."""
-        begin = len(self.seeds)
-        seeds = [pruning_seed(self.run, begin + index) for index in range(CHECKED * begin)]
+        seeds = seeds_of(PRUNING, self.run, CHECKED * len(self.seeds), first=len(self.seeds))
         both = (self.first.name, parse(self.first.expression, self.knowledge)), (self.entry.name, self.expression)
         todo = [expression for name, expression in both if not self._measured(name, seeds)]
         if todo:
@@ -235,10 +215,11 @@ class _Ablation:
         return True
 
     def _rename(self, smaller: Expression) -> None:
-        """A term that lost an operation keeps what it was found to contribute."""
+        """A term that lost an operation keeps what it was found to contribute, unless it became one with another."""
         before, after = ([str(term) for term in terms(tree)] for tree in (self.expression, smaller))
-        names = dict(zip([t for t in before if t not in after], [t for t in after if t not in before], strict=False))
-        self.contributions = {names.get(text, text): value for text, value in self.contributions.items()}
+        gone, new = [t for t in before if t not in after], [t for t in after if t not in before]
+        names = {t: t for t in after} | (dict(zip(gone, new, strict=True)) if len(gone) == len(new) else {})
+        self.contributions = {names[text]: value for text, value in self.contributions.items() if text in names}
 
     def _measured(self, name: str, seeds: Sequence[int] = ()) -> bool:
         return all(seed in self.found.get(name, {}) for seed in seeds or self.seeds)

@@ -16,14 +16,13 @@ from kdzero_gp.families import TaskFamily
 from kdzero_gp.proxy.evaluator import Train, Trained
 from kdzero_gp.proxy.surrogate import smoothed
 from kdzero_gp.search.candidates import front
+from kdzero_gp.search.seeds import HEAT, RACE, seeds_of
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredEvaluation, StoredMeasurement
 from kdzero_gp.training.verdict import mean_interval
 
 # Where evolved distillers fail in the race, at most so many times the wanted number are tried.
 MOST_TRIED = 3
-# The kind of measurement of the trainings that decide who races.
-HEAT = "heat"
 # What a measure is called on the test images.
 TEST = "test_"
 UNKNOWN = (math.nan, math.nan)
@@ -85,20 +84,15 @@ class RaceResult:
         return own | rest | {name: None if math.isnan(value) else value for name, value in flat.items()}
 
 
-def race_seed(seed: int, index: int) -> int:
-    """The race's seeds: apart from those of candidates, baselines and the confirmation."""
-    return 2_000_000 + 1000 * seed + index
-
-
-def heat_seed(seed: int) -> int:
-    """The seed of the heat: apart from all others."""
-    return 6_000_000 + 1000 * seed
+def best_of(table: Iterable[RaceResult], kind: str) -> RaceResult | None:
+    """The first of a kind that has a result; None where there is none."""
+    return next((result for result in table if result.entry.kind == kind and not result.reason), None)
 
 
 def entries(database: Database, settings: RunSettings) -> list[Competitor]:
     """The competitors: the best of the search by the heat, or without one the fittest; the published methods at their
     tuned magnitude; and cross-entropy alone. For each that failed in the race the next one is taken."""
-    failed = {measurement.name for measurement in database.measurements("race") if measurement.reason}
+    failed = {measurement.name for measurement in database.measurements(RACE) if measurement.reason}
     evolved: list[Competitor] = []
     for entry in _by_heat(database, settings) or _fittest(database, settings):
         standing = sum(entry.name not in failed for entry in evolved)
@@ -169,8 +163,8 @@ def unraced(
     database: Database, settings: RunSettings, competitors: Sequence[Competitor]
 ) -> list[tuple[Competitor, int]]:
     """The entries and seeds of the race that the database has no result of."""
-    seeds = [race_seed(settings.search.seed, index) for index in range(settings.plan.race_seeds)]
-    return without_result(database, "race", competitors, seeds)
+    seeds = seeds_of(RACE, settings.search.seed, settings.plan.race_seeds)
+    return without_result(database, RACE, competitors, seeds)
 
 
 def without_result(
@@ -212,7 +206,7 @@ def run_race(
 def standings(database: Database, settings: RunSettings) -> list[RaceResult]:
     """The race's table, the best mean of the family's deciding measure first (equal ones by the one that breaks ties).
     What was measured on test images is reported beside it and decides nothing."""
-    by_name, family = by_seed(database, "race"), settings.family
+    by_name, family = by_seed(database, RACE), settings.family
     kd = by_name.get("kd", {})
     table = [result_of(entry, by_name.get(entry.name, {}), kd, family) for entry in entries(database, settings)]
     return sorted(table, key=lambda result: family.order(result.means))

@@ -118,19 +118,13 @@ TABLES: dict[type, str] = {
     StoredBirth: "births", StoredEvaluation: "evaluations", StoredAnswer: "answers",
     StoredReply: "replies", StoredMeasurement: "measurements", StoredCost: "costs",
 }  # fmt: skip
+# The columns of each row's table, in the order of its fields.
+COLUMNS = {kind: [column.name for column in fields(kind)] for kind in TABLES}
 # Columns of these Python types are kept as JSON.
 _AS_JSON = ("tuple", "dict")
-
-
-_COLUMNS = {kind: [column.name for column in fields(kind)] for kind in TABLES}
 _JSON_COLUMNS = {
     kind: {column.name for column in fields(kind) if str(column.type).startswith(_AS_JSON)} for kind in TABLES
 }
-
-
-def columns(kind: type) -> list[str]:
-    """The columns of a table, in the order of its row's fields."""
-    return _COLUMNS[kind]
 
 
 def stored_values(row: Any) -> dict[str, Any]:
@@ -142,7 +136,5 @@ def stored_values(row: Any) -> dict[str, Any]:
 def row_of(kind: type[Row], values: Mapping[str, Any]) -> Row:
     """The row that ``stored_values`` gave."""
     as_json = _JSON_COLUMNS[kind]
-    names = columns(kind)
-    return cattrs.structure(
-        {name: json.loads(values[name]) if name in as_json else values[name] for name in names}, kind
-    )
+    found = {name: json.loads(values[name]) if name in as_json else values[name] for name in COLUMNS[kind]}
+    return cattrs.structure(found, kind)

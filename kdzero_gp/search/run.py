@@ -17,9 +17,9 @@ import torch
 
 import kdzero_gp.compiler as language
 from kdzero_gp.common import ALONE, ALONE_TEXT
-from kdzero_gp.compiler import Expression, PairShapes, pair_shapes, source_of, terms, zoo
+from kdzero_gp.compiler import Expression, PairShapes, fits, pair_shapes, source_of, summed, terms, zoo
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.errors import ExpressionError, RunError, SettingError
+from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Search
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.files import atomic_write
@@ -32,28 +32,28 @@ from kdzero_gp.proxy.fitness import fitness
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.candidates import CandidateQueue, front
 from kdzero_gp.search.config import CONFIG, config_text
-from kdzero_gp.search.confirmation import FRESH, confirmation, finalists, fresh_seeds, verdict, winner
+from kdzero_gp.search.confirmation import confirmation, finalists, fresh_seeds, verdict, winner
 from kdzero_gp.search.connection import LOCK
 from kdzero_gp.search.estimate import Estimate, estimate, megabytes
 from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.extension import extend
 from kdzero_gp.search.model import ACCOUNT, model_proposer, must_be_askable, tell
 from kdzero_gp.search.pictures import Pictures
-from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, baseline_seed, prepare
-from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
+from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, prepare
+from kdzero_gp.search.pruning import Pruning, pruning
 from kdzero_gp.search.race import (
-    HEAT,
     Competitor,
     RaceResult,
+    best_of,
     entries,
     heat,
-    heat_seed,
     run_race,
     standings,
     tuned_zoo,
     unraced,
     without_result,
 )
+from kdzero_gp.search.seeds import BASELINE, FRESH, HEAT, PRUNING, RACE, seeds_of
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import DATABASE, Database, StoredBirth, StoredMeasurement
 from kdzero_gp.training.verdict import Verdict
@@ -224,20 +224,20 @@ class Work:
 
     def _measure_baseline(self) -> None:
         """Proxy trainings by cross-entropy alone, which fitness is relative to, and their state at the first rung."""
-        count, seed = self.settings.plan.baseline_seeds, self.settings.search.seed
-        seeds = [baseline_seed(seed, index) for index in range(count)]
-        todo = [s for s in seeds if self.database.measurement("baseline", ALONE, s, 1.0) is None]
+        count = self.settings.plan.baseline_seeds
+        seeds = seeds_of(BASELINE, self.settings.search.seed, count)
+        todo = [s for s in seeds if self.database.measurement(BASELINE, ALONE, s, 1.0) is None]
 
         def keep(index: int, trained: Trained) -> None:
             metrics = trained.metrics | {f"short_{name}": value for name, value in trained.short.items()}
-            row = StoredMeasurement("baseline", ALONE, todo[index], 1.0, trained.reason, metrics, ())
+            row = StoredMeasurement(BASELINE, ALONE, todo[index], 1.0, trained.reason, metrics, ())
             self.database.add_measurement(row, trained.seconds, trained.step_milliseconds)
 
-        self.progress.begin("baseline", count)
+        self.progress.begin(BASELINE, count)
         self.progress.advance(count - len(todo))
         self._all([Train("", s, rung=Rung(self.settings.plan.short)) for s in todo], keep)
         self.progress.end()
-        good = [m.metrics for m in self.database.measurements("baseline") if not m.reason]
+        good = [m.metrics for m in self.database.measurements(BASELINE) if not m.reason]
         if not good:
             raise RunError("the student cannot be trained by cross-entropy alone; check the data and the student")
         # a class that one student alone names has a measure there and nowhere else
@@ -252,8 +252,7 @@ class Work:
         self.progress.note(f"{ALONE_TEXT}: validation {values} after one proxy training")
 
     def _estimate(self) -> Estimate:
-        methods = sum(self._fits(zoo[name]) for name in zoo)
-        return estimate(self.database, self.settings, methods, self.workers)
+        return estimate(self.database, self.settings, len(self.fitting()), self.workers)
 
     def _tell_cost(self) -> None:
         """Before what takes long: how long, and how much room."""
@@ -268,7 +267,7 @@ class Work:
     def measure_zoo(self) -> None:
         """Tune every published method: one proxy for each listed factor."""
         seed = self.settings.search.seed
-        wanted = [(name, factor) for name in zoo for factor in self.settings.plan.zoo_factors if self._fits(zoo[name])]
+        wanted = [(name, factor) for name in self.fitting() for factor in self.settings.plan.zoo_factors]
         todo = [(n, f) for n, f in wanted if self.database.measurement("zoo", n, seed, f) is None]
         if not todo:
             return
@@ -299,20 +298,15 @@ class Work:
     def zoo_probes(self) -> dict[str, Probed]:
         """The gradients of the published methods that can be applied to the pair."""
         mode, seed = "absolute" if self.settings.magnitude == "absolute" else "joint", self.settings.search.seed
-        names = [name for name in zoo if self._fits(zoo[name])]
-        probes = [Probe(self._source(zoo[name]), seed, mode) for name in names]
-        answers = dict(self.executor.map(probes))
-        found = {name: answers[place] for place, name in enumerate(names)}
+        fitting = self.fitting()
+        answers = dict(self.executor.map([Probe(self._source(method), seed, mode) for method in fitting.values()]))
+        found: dict[str, Probed] = {name: answers[place] for place, name in enumerate(fitting)}
         self.database.set_fact("zoo_terms", {name: [*probed.terms, probed.total] for name, probed in found.items()})
         return found
 
-    def _fits(self, expression: Expression) -> bool:
-        """Whether an expression can be applied to what the pair exposes."""
-        try:
-            language.check(expression, self.shapes.types)
-        except ExpressionError:
-            return False
-        return True
+    def fitting(self) -> dict[str, Expression]:
+        """The published methods that can be applied to what the pair exposes."""
+        return {name: expression for name, expression in zoo.items() if fits(expression, self.shapes.types)}
 
     # --- evolution ------------------------------------------------------------------------------------------
 
@@ -320,7 +314,7 @@ class Work:
         """The published methods that belong to the space, with magnitudes as the run measures them."""
         if not self.settings.seed_zoo:
             return []
-        fitting = {name: zoo[name] for name in zoo if self._fits(zoo[name])}
+        fitting = self.fitting()
         if self.settings.magnitude == "relative":
             texts = self.database.fact("relative_zoo")
             if texts is None:
@@ -342,10 +336,7 @@ class Work:
             given = [factor * float(t.arguments[1]) for t in parts]  # type: ignore[arg-type]
             shares = [number * norm / probed.total for number, norm in zip(given, probed.terms, strict=True)]
             terms_now = [Expression("times", (t.arguments[0], nearest(s))) for t, s in zip(parts, shares, strict=True)]
-            whole = terms_now[0]
-            for term in terms_now[1:]:
-                whole = Expression("add", (whole, term))
-            texts[name] = str(language.canonical(whole))
+            texts[name] = str(language.canonical(summed(terms_now)))
         return texts
 
     def _keep_birth(self, birth: Birth) -> None:
@@ -404,9 +395,8 @@ class Work:
 
     def _heat(self) -> None:
         """Train the fittest once as the race does: what the proxy cannot tell decides who races."""
-        todo = without_result(
-            self.database, HEAT, heat(self.database, self.settings), [heat_seed(self.settings.search.seed)]
-        )
+        seeds = seeds_of(HEAT, self.settings.search.seed, 1)
+        todo = without_result(self.database, HEAT, heat(self.database, self.settings), seeds)
         if todo:
             self._begin("heat", len(todo))
             self._train_as_raced(todo, HEAT)
@@ -420,8 +410,8 @@ class Work:
             self.progress.note(f"race: {plan.race.epochs:g} epochs each, from {start}")
         while todo := unraced(self.database, self.settings, competitors):
             total = len(competitors) * self.settings.plan.race_seeds
-            self._begin("race", total, total - len(todo))
-            self._train_as_raced(todo, "race")
+            self._begin(RACE, total, total - len(todo))
+            self._train_as_raced(todo, RACE)
             self.progress.end()
             competitors = entries(self.database, self.settings)
 
@@ -467,7 +457,7 @@ class Work:
 
     def _finish(self) -> RunResult:
         table = standings(self.database, self.settings)
-        best = next((s for s in table if s.entry.kind == "evolved" and not s.reason), None)
+        best = best_of(table, "evolved")
         won, exported = winner(self.database, self.settings), None
         if won is not None:
             exported = self.folder / WINNER

@@ -9,14 +9,14 @@ from typing import Any
 import cattrs
 
 from kdzero_gp import tasks
-from kdzero_gp.data.dataset import Statistics
+from kdzero_gp.compiler import PairShapes, pair_shapes
 from kdzero_gp.data.resizing import parse_size
 from kdzero_gp.engine.outputs import Precision
+from kdzero_gp.engine.pair import NamedPair
 from kdzero_gp.errors import SettingError
 from kdzero_gp.evolution import SPACES, SearchSettings
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.language_model import ModelSettings
-from kdzero_gp.models.normalisation import parse_statistics
 from kdzero_gp.proxy.fitness import check_weights
 from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.tasks.plan import DIGITS, PROXY_TRAINS, SearchPlan
@@ -31,24 +31,15 @@ LEAST_IMAGES = 64
 
 
 @dataclass(frozen=True)
-class RunSettings:
+class RunSettings(NamedPair):
     """Everything that a run's results follow from, apart from the kind of machine. Stored with the run.
 
     ``knowledge``: what distillers can be made of; nothing stands for logits, emb and feat, as far as both networks have
     them, and what is named by a tap. ``precision`` (such as ``bfloat16,channels-last``) and ``threads``: None lets the
-    run choose. ``image_size`` (``32`` or ``48x64``) and ``channels`` of the images: None takes what the data have.
-    ``teacher_mean`` and the like: how images are normalised for a network (see ``models.normalisation``).
-    ``judge``: who compares a candidate with another one while the surrogate is blind. ``llm``: a language model's part.
+    run choose. ``image_size`` (``32`` or ``48x64``): None takes what the data have. ``judge``: who compares a candidate
+    with another one while the surrogate is blind. ``llm``: a language model's part.
     """
 
-    task: str = "digits"
-    data: str | None = None
-    teacher: str = ""
-    teacher_weights: str | None = None
-    teacher_taps: dict[str, str] = field(default_factory=dict)
-    student: str = ""
-    student_taps: dict[str, str] = field(default_factory=dict)
-    student_weights: str | None = None
     knowledge: tuple[str, ...] = ()
     space: str = "open"
     magnitude: str = "relative"
@@ -59,16 +50,11 @@ class RunSettings:
     search: SearchSettings = field(default_factory=SearchSettings)
     plan: SearchPlan = DIGITS
     image_size: str | None = None
-    channels: int | None = None
-    teacher_mean: str | None = None
-    teacher_std: str | None = None
-    student_mean: str | None = None
-    student_std: str | None = None
     judge: str = "none"
     llm: ModelSettings = field(default_factory=ModelSettings)
 
     def __post_init__(self) -> None:
-        """Raises SettingError for values that make no sense."""
+        super().__post_init__()
         plan = self.plan
         _one_of("--space", self.space, SPACES)
         _one_of("--judge", self.judge, JUDGES)
@@ -80,11 +66,9 @@ class RunSettings:
         check_weights(plan.weights, metrics)
         if self.precision is not None:
             Precision.parse(self.precision)
-        self.statistics("teacher"), self.statistics("student")
         if self.image_size is not None:
             parse_size(self.image_size)
         checks = [
-            (self.channels is None or self.channels >= 1, f"--channels must be at least 1, got {self.channels}"),
             (self.threads is None or self.threads >= 1, f"--threads must be at least 1, got {self.threads}"),
             (plan.race_seeds >= 1, f"--race-seeds must be at least 1, got {plan.race_seeds}"),
             (plan.fresh_seeds >= 0, f"--fresh-seeds must be at least 0, got {plan.fresh_seeds}"),
@@ -104,14 +88,14 @@ class RunSettings:
             if not holds:
                 raise SettingError(message)
 
-    def statistics(self, role: str) -> Statistics | None:
-        """The mean and deviation of a network's images, as far as they are said. Raises SettingError."""
-        return parse_statistics(role, getattr(self, f"{role}_mean"), getattr(self, f"{role}_std"))
-
     @property
     def family(self) -> TaskFamily:
         """The family of the task."""
         return tasks.get(self.task).family
+
+    def shapes(self, bench: Mapping[str, Any]) -> PairShapes:
+        """The shapes of the run's pair, from what the run keeps of its bench."""
+        return pair_shapes(bench["student_shapes"], bench["teacher_shapes"], self.family.knowledge)
 
     def searched(self, student: Collection[str], teacher: Collection[str]) -> list[str]:
         """The knowledge that distillers are made of, given what the networks expose. Raises SettingError for what was

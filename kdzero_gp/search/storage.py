@@ -16,6 +16,7 @@ from kdzero_gp.errors import RunError
 from kdzero_gp.search.connection import LOCK, connect, copied, give_up, locked, removed, sentences, undamaged
 from kdzero_gp.search.migration import OLDEST, migrated
 from kdzero_gp.search.rows import (
+    COLUMNS,
     TABLES,
     Row,
     Status,
@@ -25,7 +26,6 @@ from kdzero_gp.search.rows import (
     StoredEvaluation,
     StoredMeasurement,
     StoredReply,
-    columns,
     row_of,
     stored_values,
 )  # fmt: skip
@@ -178,7 +178,7 @@ class Database:
     def insert(self, rows: Sequence[Any], replacing: bool = False) -> None:
         """Write rows of any table, in a ``transaction`` of the caller's."""
         for row in rows:
-            names = columns(type(row))
+            names = COLUMNS[type(row)]
             places = ", ".join(f":{name}" for name in names)
             verb = "INSERT OR REPLACE" if replacing else "INSERT"
             statement = f"{verb} INTO {TABLES[type(row)]} ({', '.join(names)}) VALUES ({places})"
@@ -319,7 +319,7 @@ class Database:
         return next(iter(self._rows(kind, rest, *values)), None)
 
     def _rows(self, kind: type[Row], rest: str, *values: Any) -> list[Row]:
-        selected = self._select(f"SELECT {', '.join(columns(kind))} FROM {TABLES[kind]} {rest}", *values)
+        selected = self._select(f"SELECT {', '.join(COLUMNS[kind])} FROM {TABLES[kind]} {rest}", *values)
         with undamaged(self.path):
             return [row_of(kind, dict(row)) for row in selected]
 

@@ -164,14 +164,12 @@ class _Suggesting(Work):
         return list(found.values())
 
     def _published(self) -> Iterator[tuple[str, Expression]]:
-        relative = {}
-        if self.settings.magnitude == "relative":
-            fitting = {name: zoo[name] for name in zoo if self._fits(zoo[name])}
-            relative = self._relative_zoo(fitting)
-        for name in zoo:
-            if self._fits(zoo[name]) and self.grammar.contains(zoo[name]):
+        fitting = self.fitting()
+        relative = self._relative_zoo(fitting) if self.settings.magnitude == "relative" else {}
+        for name, expression in fitting.items():
+            if self.grammar.contains(expression):
                 text = relative.get(name)
-                yield name, zoo[name] if text is None else language.parse(text, self.shapes.types)
+                yield name, expression if text is None else language.parse(text, self.shapes.types)
 
     def _parsed(self, evaluation: StoredEvaluation) -> Expression | None:
         """An earlier run's distiller, if it is made of what is allowed."""

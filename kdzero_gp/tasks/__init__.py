@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from difflib import get_close_matches
-from pathlib import Path
 
-from kdzero_gp.data import boxes, label_maps, load
+from kdzero_gp.data import boxes, label_maps, sources
 from kdzero_gp.data.dataset import Dataset
+from kdzero_gp.data.inputs import channels
 from kdzero_gp.data.resizing import Size
-from kdzero_gp.errors import DataError, DataWarning
+from kdzero_gp.errors import DataError, meant
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.families.classification import CLASSIFICATION
 from kdzero_gp.families.detection import DETECTION
@@ -41,6 +39,14 @@ class Task:
         dataset = self.load(data, size) if self.decodes and size else self.load(data)
         return dataset.with_channels(channels or len(dataset.mean))
 
+    def sizes_of(self, data: str | None) -> tuple[int, int, tuple[int, ...]]:
+        """Classes, channels, and height and width of images: what is known, or else the data's. Raises DataError."""
+        if self.sizes is not None:
+            return *self.sizes[:2], (self.sizes[2],) * 2
+        dataset = self.load(data)
+        images = dataset.train.images
+        return len(dataset.classes), channels(images), tuple(images.shape[2:])
+
 
 TASKS: dict[str, Task] = {}
 
@@ -66,8 +72,7 @@ def get(name: str) -> Task:
         if isinstance(task, Task):
             return task
         raise DataError(f"{name} is a {type(task).__name__}; name a kdzero_gp.tasks.Task")
-    close = get_close_matches(name, TASKS, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(TASKS)}, and module:name of your own"
+    hint = meant(name, TASKS, f"there are {', '.join(TASKS)}, and module:name of your own")
     raise DataError(f"there is no task {name!r}: {hint}")
 
 
@@ -76,18 +81,9 @@ def families() -> dict[str, TaskFamily]:
     return {task.family.name: task.family for task in TASKS.values()}
 
 
-def _from(name: str) -> Callable[..., Dataset]:
-    def read(data: str | Path | None, size: Size | None = None) -> Dataset:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DataWarning)  # the account says it, and it is printed
-            return load(name, data, image_size=size)
-
-    return read
-
-
-register(Task("digits", CLASSIFICATION, _from("digits"), DIGITS, (10, 1, 8)))
-register(Task("cifar10", CLASSIFICATION, _from("cifar10"), CIFAR, (10, 3, 32)))
-register(Task("cifar100", CLASSIFICATION, _from("cifar100"), CIFAR, (100, 3, 32)))
-register(Task("folder", CLASSIFICATION, _from("folder"), FOLDER, decodes=True))
+register(Task("digits", CLASSIFICATION, sources.digits, DIGITS, (10, 1, 8)))
+register(Task("cifar10", CLASSIFICATION, sources.cifar10, CIFAR, (10, 3, 32)))
+register(Task("cifar100", CLASSIFICATION, sources.cifar100, CIFAR, (100, 3, 32)))
+register(Task("folder", CLASSIFICATION, sources.folder, FOLDER, decodes=True))
 register(Task("segmentation", SEGMENTATION, label_maps.load, PIXELS))
 register(Task("detection", DETECTION, boxes.load, DETECTORS, decodes=True))

@@ -154,7 +154,8 @@ PIXELS = SearchPlan(
 )
 # Boxes: few images a step, each with many anchors; a detector needs many steps before it finds anything. By its own
 # loss and the gap of scores in equal shares.
-DETECTORS = SearchPlan(
+DETECTORS = replace(
+    PIXELS,
     teacher="fcos_small_16",
     student="fcos_small_4",
     teacher_recipe=replace(annealed(60, 0.02), batch_size=8),
@@ -162,15 +163,7 @@ DETECTORS = SearchPlan(
     proxy=replace(annealed(3, 0.01, "linear"), batch_size=8),
     race=replace(annealed(30, 0.02), batch_size=8),
     weights={"detection_loss": 1.0, "score_gap": 1.0},
-    loss_memory=256.0,
-    images=256,
-    validation_images=100,
-    race_seeds=3,
-    race_top=3,
-    race_zoo=4,
-    fresh_seeds=3,
-    zoo_factors=(1.0, 10.0),
-    baseline_seeds=3,
+    crop=None,
 )
 
 

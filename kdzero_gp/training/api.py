@@ -12,6 +12,7 @@ import torch
 from kdzero_gp import tasks
 from kdzero_gp.compiler import Expression
 from kdzero_gp.engine.machine import Machine
+from kdzero_gp.engine.pair import NamedPair
 from kdzero_gp.engine.recipe import load_recipe
 from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
@@ -25,58 +26,35 @@ from kdzero_gp.training.shadow import must_have_heads
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(NamedPair):
     """A teacher with its weights, a student, and the data and recipe that the student is trained with.
 
     ``recipe`` is a packaged name (``cifar100``, ``imagenet``, ``vit``, ``short``) or a TOML file; ``changes`` override
     its fields. Without ``validate`` the validation images are trained on too and the last weights are final.
-    ``channels`` of the images (None: as the data have them, and RGB for a student that needs it).
-    ``backbone``: a file of weights for the part of the student that is called so. ``teacher_mean``, ``teacher_std``,
-    ``student_mean`` and ``student_std``: how their images are normalised (see ``models.normalisation``); None takes
-    what is known of their weights, or else the images' own.
     ``backbone``: a file of weights for the part of the student that is called so. ``shadow``: ``teacher`` or
     ``student``, on whose maps a second class head takes part in distillation (see ``engine.shadow``).
     """
 
-    task: str
-    student: str
-    teacher: str = ""
-    teacher_weights: str | None = None
-    data: str | None = None
     recipe: str = "short"
     changes: Mapping[str, Any] | None = None
-    teacher_taps: Mapping[str, str] | None = None
-    student_taps: Mapping[str, str] | None = None
     validate: bool = True
-    channels: int | None = None
-    student_weights: str | None = None
     backbone: str | None = None
-    teacher_mean: str | None = None
-    teacher_std: str | None = None
-    student_mean: str | None = None
-    student_std: str | None = None
     shadow: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises SettingError before anything was begun."""
+        super().__post_init__()
         if self.shadow is not None:
             must_have_heads(tasks.get(self.task).family)
 
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
-        return Settings(
-            self.task, self.student, load_recipe(self.recipe, self.task, self.student, self.changes), self.data,
-            dict(self.student_taps or {}), self.student_weights, seed=seed, validate=self.validate,
-            channels=self.channels, backbone=self.backbone, student_mean=self.student_mean,
-            student_std=self.student_std,
-        )  # fmt: skip
+        recipe = load_recipe(self.recipe, self.task, self.student, self.changes)
+        own = {name: value for name, value in self.names.items() if not name.startswith("teacher")}
+        return Settings(**own, recipe=recipe, seed=seed, validate=self.validate, backbone=self.backbone)
 
     def taught(self, seed: int = 0) -> Settings:
         """The same with the teacher."""
-        return replace(
-            self.settings(seed), teacher=self.teacher, teacher_weights=self.teacher_weights,
-            teacher_taps=dict(self.teacher_taps or {}), teacher_mean=self.teacher_mean, teacher_std=self.teacher_std,
-        )  # fmt: skip
+        return replace(self.settings(seed), **self.names)
 
     def distilling(
         self, distiller: Distiller, seed: int = 0, magnitude: str | None = None, factor: float = 1.0
@@ -129,7 +107,7 @@ def train(
     Example: ``train("digits", "digits_cnn_32", out="teacher", changes={"epochs": 20})``.
     """
     alone = Pair(
-        task, model, data=data, recipe=recipe, changes=changes, student_taps=taps, validate=validate,
+        task, model, data=data, recipe=recipe, changes=changes, student_taps=dict(taps or {}), validate=validate,
         channels=channels, backbone=backbone,
     )  # fmt: skip
     result = _must_end_well(run(alone.settings(seed), Path(out), machine, progress, tensorboard))

@@ -7,7 +7,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 import torch
 
 from kdzero_gp import tasks
-from kdzero_gp.common import interval
 from kdzero_gp.compiler import Expression
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import ExpressionError, SettingError
@@ -32,7 +31,7 @@ from kdzero_gp.training.pictures import gather
 from kdzero_gp.training.run import share
 from kdzero_gp.training.settings import Settings, TrainingResult
 from kdzero_gp.training.shadow import reads_logits
-from kdzero_gp.training.verdict import REFERENCE
+from kdzero_gp.training.verdict import REFERENCE, mean_interval
 
 CROSS_ENTROPY = "ce"
 FACTORS = (0.3, 1.0, 3.0)
@@ -150,24 +149,24 @@ class Comparing:
         """The comparison as a list of verbs."""
         alone = self.pair.settings(self.seed)
         epochs = max(1, round(alone.recipe.epochs * TUNING_SHARE)) if tune_epochs is None else tune_epochs
-        facts = self.pair.taught(self.seed).as_dict()
-        facts |= {"factors": list(factors), "tune_epochs": epochs, "shadow": self.pair.shadow}
-        self.claim("comparison", facts)
+        asked = self.pair.taught(self.seed).as_dict()
+        asked |= {"factors": list(factors), "tune_epochs": epochs, "shadow": self.pair.shadow}
+        self.claim("comparison", asked)
         # one magnitude needs no choice
         tuned = self._tune(factors, epochs) if len(factors) > 1 else {}
         best: dict[str, float | None] = dict.fromkeys((distiller.name for distiller in self.distillers), factors[0])
         best = self.best_of(tuned) if tuned else best
         trained = self._train(seeds, best)
         rows = table(trained, best, self.family.deciding)
-        self._write(facts, tuned, trained, rows)
+        self._write(asked, tuned, trained, rows)
         self._show(rows, best)
         (self.folder / files.TEACHER).unlink(missing_ok=True)
         return Comparison(self.folder, tuple(rows), self.family.deciding)
 
-    def claim(self, kind: str, facts: dict[str, Any]) -> None:
+    def claim(self, kind: str, asked: dict[str, Any]) -> None:
         """Take the folder for this comparison; data and weights must be those that it was begun with. Raises
         KdzeroError."""
-        files.claim(self.folder, kind, facts)
+        files.claim(self.folder, kind, asked)
         self.account = open_for(self.pair.settings(self.seed), torch.device("cpu")).account
         for line in self.account.lines():
             self.progress.note(line)
@@ -208,12 +207,19 @@ class Comparing:
 
     def _train(self, seeds: int, factors: dict[str, float | None]) -> dict[str, dict[int, TrainingResult]]:
         """Everything on every seed; a distiller that could not be tuned is left out."""
-        entries: list[Distiller | None] = [None, *(d for d in self.distillers if factors[d.name] is not None)]
+        usable = [distiller for distiller in self.distillers if factors[distiller.name] is not None]
         numbers = [self.seed + index for index in range(seeds)]
-        wanted = [(entry, number) for number in numbers for entry in entries]
-        jobs = [self._job(entry, number, factors) for entry, number in wanted]
-        found: dict[str, dict[int, TrainingResult]] = {name: {} for name in (CROSS_ENTROPY, *factors)}
-        for index, result in self._results("trainings", jobs):
+        return {name: {} for name in (CROSS_ENTROPY, *factors)} | self._all("trainings", usable, numbers, factors)
+
+    def _all(
+        self, what: str, distillers: list[Distiller], numbers: list[int], factors: dict[str, float | None],
+        sized: Callable[[Job], Job] = lambda job: job,
+    ) -> dict[str, dict[int, TrainingResult]]:  # fmt: skip
+        """These distillers, and cross-entropy alone before them, on these seeds; ``sized`` changes a training."""
+        wanted = [(entry, number) for number in numbers for entry in [None, *distillers]]
+        jobs = [sized(self._job(entry, number, factors)) for entry, number in wanted]
+        found: dict[str, dict[int, TrainingResult]] = {n: {} for n in (CROSS_ENTROPY, *(d.name for d in distillers))}
+        for index, result in self._results(what, jobs):
             entry, number = wanted[index]
             found[entry.name if entry else CROSS_ENTROPY][number] = result
         return {name: dict(sorted(of_seed.items())) for name, of_seed in found.items()}
@@ -251,7 +257,7 @@ class Comparing:
 
     def _write(
         self,
-        facts: dict[str, Any],
+        asked: dict[str, Any],
         tuned: dict[str, dict[float, TrainingResult]],
         trained: dict[str, dict[int, TrainingResult]],
         rows: list[ComparisonRow],
@@ -259,7 +265,7 @@ class Comparing:
         from kdzero_gp.training.figure import draw
 
         content = {
-            "settings": facts,
+            "settings": asked,
             "distillers": {d.name: d.source for d in self.distillers},
             "tuning": {name: {f"{f:g}": r.as_dict() for f, r in found.items()} for name, found in tuned.items()},
             "trainings": {name: {str(s): r.as_dict() for s, r in found.items()} for name, found in trained.items()},
@@ -331,15 +337,16 @@ def _row(
         for seed, result in found.items()
         if name != REFERENCE and seed in kd and not kd[seed].reason
     ]
+    (test, half), (difference, difference_half) = mean_interval(tests), mean_interval(paired)
     return ComparisonRow(
         name=name,
         factor=factor,
         seeds=len(found),
-        test=statistics.fmean(tests),
-        interval=interval(tests),
-        validation=statistics.fmean(validation) if validation else math.nan,
-        difference=statistics.fmean(paired) if paired else math.nan,
-        difference_interval=interval(paired),
+        test=test,
+        interval=half,
+        validation=mean_interval(validation)[0],
+        difference=difference,
+        difference_interval=difference_half,
         milliseconds=statistics.fmean(result.step_milliseconds or math.nan for result in found.values()),
         megabytes=statistics.fmean(result.peak_megabytes or math.nan for result in found.values()),
     )

@@ -122,9 +122,9 @@ class _Halving(Comparing):
         """The whole as a list of verbs."""
         alone = self.pair.settings(self.seed)
         epochs = tune_epochs or max(1, round(alone.recipe.epochs * shares[0]))
-        facts = self.pair.taught(self.seed).as_dict()
-        facts |= {"factors": list(factors), "tune_epochs": epochs, "shares": list(shares), "shadow": self.pair.shadow}
-        self.claim("halving", facts)
+        asked = self.pair.taught(self.seed).as_dict()
+        asked |= {"factors": list(factors), "tune_epochs": epochs, "shares": list(shares), "shadow": self.pair.shadow}
+        self.claim("halving", asked)
         self.lines: list[dict[str, Any]] = []
         tuned = self._tune(factors, epochs)
         self._note_rows("tuning", float(epochs), tuned)
@@ -137,35 +137,23 @@ class _Halving(Comparing):
             rungs.append(self._described(trained, before, seeds, share, share == shares[-1], fitness))
             alive, before = [d for d in alive if d.name in rungs[-1].kept], trained
         fresh, verdict = self._confirm(alive, before, seeds, fresh_seeds)
-        self._finish(facts, rungs, fresh, verdict)
+        self._finish(asked, rungs, fresh, verdict)
         rows = tuple(table(fresh, self.factors, self.family.deciding))
         student = self.folder / files.STUDENT
         return Halving(self.folder, tuple(rungs), rows, verdict, student, self.family.deciding)
 
     def _rung(self, alive: list[Distiller], seeds: int, share: float) -> Trained:
         """Everybody who is left, and cross-entropy alone, at this share of the recipe."""
-        numbers = [self.seed + index for index in range(seeds)]
-        return self._all(alive, numbers, share, f"rung of {share * self.pair.settings().recipe.epochs:.3g} epochs")
+        numbers, epochs = [self.seed + index for index in range(seeds)], share * self.pair.settings().recipe.epochs
 
-    def _all(self, distillers: list[Distiller], numbers: list[int], share: float, what: str) -> Trained:
-        wanted = [(entry, number) for number in numbers for entry in [None, *distillers]]
-        jobs = [self._sized(self._job(entry, number, self.factors), share) for entry, number in wanted]
-        found: Trained = {name: {} for name in (CROSS_ENTROPY, *(d.name for d in distillers))}
-        for index, result in self._results(what, jobs):
-            entry, number = wanted[index]
-            found[entry.name if entry else CROSS_ENTROPY][number] = result
-        self._note_rows(what, jobs[0].settings.recipe.epochs, found)
-        return {name: dict(sorted(of_seed.items())) for name, of_seed in found.items()}
+        def sized(job: Job) -> Job:
+            settings = replace(job.settings, recipe=job.settings.recipe.with_epochs(epochs))
+            return replace(job, settings=settings, folder=job.folder.parent / f"share-{share:.3g}" / job.folder.name)
 
-    def _sized(self, job: Job, share: float) -> Job:
-        if share == 1.0:
-            return job
-        recipe = job.settings.recipe.with_epochs(job.settings.recipe.epochs * share)
-        return replace(
-            job,
-            settings=replace(job.settings, recipe=recipe),
-            folder=job.folder.parent / f"share-{share:.3g}" / job.folder.name,
-        )
+        what = f"rung of {epochs:.3g} epochs"
+        found = self._all(what, alive, numbers, self.factors, *([sized] if share != 1.0 else []))
+        self._note_rows(what, epochs, found)
+        return found
 
     def _described(
         self, trained: Trained, before: Trained, seeds: int, share: float, last: bool, fitness: dict[str, float]
@@ -202,7 +190,8 @@ class _Halving(Comparing):
         if not chosen:
             raise RunError("no distiller finished its trainings; give others, or a recipe with a lower --lr")
         numbers = [FRESH_SEED + self.seed + index for index in range(fresh_seeds)]
-        fresh = self._all(chosen, numbers, 1.0, "fresh seeds")
+        fresh = self._all("fresh seeds", chosen, numbers, self.factors)
+        self._note_rows("fresh seeds", self.pair.settings().recipe.epochs, fresh)
         deciding = self.family.deciding
         samples = {
             name: {seed: result.test[deciding.name] for seed, result in of_seed.items() if not result.reason}
@@ -226,7 +215,7 @@ class _Halving(Comparing):
             for key, result in results.items()
         ]
 
-    def _finish(self, facts: dict[str, Any], rungs: list[RungResult], fresh: Trained, verdict: Verdict) -> None:
+    def _finish(self, asked: dict[str, Any], rungs: list[RungResult], fresh: Trained, verdict: Verdict) -> None:
         """The files; the winner's weights and distiller."""
         deciding = self.family.deciding
         done = {seed: r for seed, r in fresh[verdict.winner].items() if not r.reason}
@@ -238,7 +227,7 @@ class _Halving(Comparing):
         gather(self.folder, self._job(None, best, self.factors).folder, source, winner.name)
         rows = [row.as_dict() for row in table(fresh, self.factors, deciding)]
         whole = {
-            "settings": facts, "distillers": {d.name: d.source for d in self.distillers},
+            "settings": asked, "distillers": {d.name: d.source for d in self.distillers},
             "rungs": [
                 {name: value for name, value in vars(rung).items() if name != "rows" and value == value}
                 | {"rows": [row.as_dict() for row in rung.rows], "said": rung.sentences}

@@ -210,12 +210,10 @@ def _from_folder(
     account = DataAccount(tree.classes, counts, origins, dict(tree.skipped), tuple(notes), content)
     channels = channels or 3
     empty = Split(torch.empty(0, channels, *(recipe.size or (0, 0)), dtype=torch.uint8), torch.empty(0).long())
-    facts = Dataset(
-        root.name, tree.classes, empty, empty, empty, *(IMAGENET if channels == 3 else IMAGENET_GREY), account
-    )
-    facts = change(facts)
+    usual = IMAGENET if channels == 3 else IMAGENET_GREY
+    dataset = change(Dataset(root.name, tree.classes, empty, empty, empty, *usual, account))
     files = {name: _unread(root, labelled, channels) for name, labelled in parts.items()}
-    return Streamed(files, facts, recipe, device, readers)
+    return Streamed(files, dataset, recipe, device, readers)
 
 
 def _split(labelled: list[tuple[str, int]], share: float) -> tuple[list[tuple[str, int]], list[tuple[str, int]]]:
@@ -235,7 +233,7 @@ def _looks_grey(root: Path, train: list[tuple[str, int]], channels: int | None) 
 
 def _content(source: Folder, parts: dict[str, list[tuple[str, int]]]) -> str:
     """A digest of names, labels and sizes of files: their content is too much to be read beforehand."""
-    sizes = {stamp.path: stamp.size for stamp in source.facts}
+    sizes = {stamp.path: stamp.size for stamp in source.stamps}
     labelled = {part: [(name, label, sizes.get(name)) for name, label in files] for part, files in parts.items()}
     return hashlib.sha256(json.dumps(labelled, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -7,61 +7,39 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from kdzero_gp.data.dataset import Statistics
 from kdzero_gp.engine.gradients import MAGNITUDE_MODES
+from kdzero_gp.engine.pair import NamedPair
 from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import SettingError
-from kdzero_gp.models.normalisation import parse_statistics
 
 
-@dataclass(frozen=True)
-class Settings:
+@dataclass(frozen=True, kw_only=True)
+class Settings(NamedPair):
     """One training. Without ``source`` (the text of a distiller's module) it is by cross-entropy alone. Without
-    ``validate`` it takes the validation images too, and its last weights are the final ones. ``channels`` of the images
-    (None: as the data have them, and RGB for a student that needs it). ``backbone``: a file of weights that the part of
-    the student of this name starts with. ``teacher_mean`` and the like: see ``models.normalisation``. ``shadow``: on
-    whose maps a second class head is put."""
+    ``validate`` it takes the validation images too, and its last weights are the final ones. ``backbone``: a file of
+    weights that the part of the student of this name starts with. ``shadow``: on whose maps a second class head is
+    put."""
 
-    task: str
-    student: str
     recipe: Recipe
-    data: str | None = None
-    student_taps: dict[str, str] = field(default_factory=dict)
-    student_weights: str | None = None
-    teacher: str = ""
-    teacher_weights: str | None = None
-    teacher_taps: dict[str, str] = field(default_factory=dict)
     distiller: str = ""
     source: str = ""
     magnitude: str = "joint"
     factor: float = 1.0
     seed: int = 0
     validate: bool = True
-    channels: int | None = None
     backbone: str | None = None
-    teacher_mean: str | None = None
-    teacher_std: str | None = None
-    student_mean: str | None = None
-    student_std: str | None = None
     shadow: str | None = None
 
     def __post_init__(self) -> None:
-        """Raises SettingError for values that make no sense."""
+        super().__post_init__()
         if self.magnitude not in MAGNITUDE_MODES:
             raise SettingError(f"--magnitude must be one of {', '.join(MAGNITUDE_MODES)}, got {self.magnitude!r}")
         if self.shadow not in (None, "teacher", "student"):
             raise SettingError(f"--shadow must be teacher or student, got {self.shadow!r}")
         if not 0 < self.factor < float("inf"):
             raise SettingError(f"the magnitude's factor must be above 0, got {self.factor:g}")
-        self.statistics("teacher"), self.statistics("student")
-        if self.channels is not None and self.channels < 1:
-            raise SettingError(f"--channels must be at least 1, got {self.channels}")
         if not 0 <= self.seed < 1 << 40:
             raise SettingError(f"--seed must be from 0 to 2^40, got {self.seed}")
-
-    def statistics(self, role: str) -> Statistics | None:
-        """The mean and deviation of a network's images, as far as they are said. Raises SettingError."""
-        return parse_statistics(role, getattr(self, f"{role}_mean"), getattr(self, f"{role}_std"))
 
     def as_dict(self) -> dict[str, Any]:
         """As JSON keeps it."""

@@ -79,7 +79,7 @@ def _slots(ray: Any, device: str, share: int) -> int:
     return max(1, int(found.get("GPU", 1) * share if device == "cuda" else found.get("CPU", 1)))
 
 
-def facts() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """What has to be alike on all machines of a run."""
     code = hashlib.sha256()
     for module in (objects, primitives):  # one of each package
@@ -108,7 +108,7 @@ class _Actor:
         self, expected: dict[str, str], own_objects: _File | None, setup: Setup, arguments: tuple[Any, ...], worker: int
     ) -> tuple[News, Any]:
         """Get ready, where this machine is like the driver's."""
-        found = facts()
+        found = versions()
         for name, value in expected.items():
             if found[name] != value:
                 return News.RAISED, RunError(
@@ -155,7 +155,7 @@ class RayEngine:
     def __init__(self, setup: Setup, arguments: tuple[Any, ...], device: str, started: bool, share: int = 1):
         self._ray, self._device, self._started, self._share = _ray(), device, started, share
         self._setup = setup
-        self._facts = facts()
+        self._versions = versions()
         packed = objects.packed()
         self._objects = None if packed is None else self._put(packed)
         if packed is not None:
@@ -176,7 +176,7 @@ class RayEngine:
         )
         actor = self._actors[worker] = made.remote()
         self._places.pop(worker, None)
-        beginning = actor.begin.remote(self._facts, self._objects, self._setup, self._arguments, worker)
+        beginning = actor.begin.remote(self._versions, self._objects, self._setup, self._arguments, worker)
         self._waiting[beginning] = worker
 
     def send(self, worker: int, request: Any) -> None:

@@ -86,7 +86,8 @@ def fitness_chart(rows: Sequence[Row], lines: dict[str, float], width: float) ->
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (high - min(max(value, low), high)) / (high - low)
 
-    body = _axes(low, high, first, last, x, y, width)
+    places = [p for p in ticks(first, last, 10 if width > 500 else 5) if first <= p <= last and p == round(p)]
+    body = axes(ticks(low, high), places, x, y, width, "generation")
     measured = [row for row in rows if math.isfinite(row["median"])]
     for lower, upper, kind in (("q10", "q90", "most"), ("q25", "q75", "half")):
         edge = [(x(row["generation"]), y(row[upper])) for row in measured]
@@ -123,17 +124,16 @@ def ticks(low: float, high: float, most: int = 8) -> list[float]:
     return [round(float(value), 12) for value in values]
 
 
-def _axes(low: float, high: float, first: int, last: int, x: Any, y: Any, width: float) -> list[Markup]:
+def axes(rows: Sequence[float], columns: Sequence[float], x: Any, y: Any, width: float, what: str) -> list[Markup]:
+    """Lines at some values with their numbers, and numbers below at some places, which are of ``what``."""
     parts = []
-    for value in ticks(low, high):
+    for value in rows:
         parts.append(tag("path", kind="grid", d=f"M{LEFT},{y(value):.1f}H{width - RIGHT}"))
         parts.append(label(LEFT - 8, y(value) + 4, f"{value:.3g}", "tick", "end"))
-    for place in ticks(first, last, 10 if width > 500 else 5):
-        if first <= place <= last and place == round(place):
-            anchor = "end" if x(place) > width - RIGHT - 8 else "middle"
-            parts.append(label(x(place), HEIGHT - BOTTOM + 17, f"{place:g}", "tick", anchor))
-    parts.append(label((LEFT + width - RIGHT) / 2, HEIGHT - 3, "generation", "tick", "middle"))
-    return parts
+    for place in columns:
+        anchor = "end" if x(place) > width - RIGHT - 8 else "middle"
+        parts.append(label(x(place), HEIGHT - BOTTOM + 17, f"{place:g}", "tick", anchor))
+    return [*parts, label((LEFT + width - RIGHT) / 2, HEIGHT - 3, what, "tick", "middle")]
 
 
 def _references(lines: dict[str, float], y: Any, width: float) -> list[Markup]:

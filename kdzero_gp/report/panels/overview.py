@@ -13,17 +13,17 @@ from kdzero_gp.common import UNKNOWN, duration
 from kdzero_gp.families import Measure
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.report.panels.trees import distiller
-from kdzero_gp.search.race import TEST, RaceResult
+from kdzero_gp.search.race import TEST, RaceResult, best_of
 
 
 def overview(snapshot: Snapshot) -> dict[str, Any]:
     """Title, verdict (never more than the intervals of the race allow), figures and winner."""
     search, raced, deciding = snapshot.settings.search, snapshot.raced, snapshot.settings.family.deciding
-    evolved = next((result for result in raced if result.entry.kind == "evolved"), None)
+    evolved = best_of(raced, "evolved")
     return {
         "snapshot": snapshot, "settings": snapshot.settings, "total": search.births,
         "evolved": evolved, "raced": sum(result.entry.kind == "evolved" for result in raced),
-        "published": next((result for result in raced if result.entry.kind == "zoo"), None),
+        "published": best_of(raced, "zoo"),
         "deciding": deciding, "to_kd": _to_kd(evolved, deciding) if evolved else None,
         "pruning": snapshot.pruning.lines(deciding) if snapshot.pruning else (),
         "tiles": _tiles(snapshot, evolved),

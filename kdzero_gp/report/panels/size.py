@@ -8,10 +8,10 @@ from typing import Any
 
 from markupsafe import Markup
 
-from kdzero_gp.analysis.markup import Cell, chart, label, tag
+from kdzero_gp.analysis.markup import Cell, chart, tag
 from kdzero_gp.analysis.names import evolved_name
 from kdzero_gp.common import UNKNOWN, real
-from kdzero_gp.report.panels.fitness import BOTTOM, HEIGHT, HIGHEST, LEFT, RIGHT, TOP, ticks
+from kdzero_gp.report.panels.fitness import BOTTOM, HEIGHT, HIGHEST, LEFT, RIGHT, TOP, axes, ticks
 from kdzero_gp.report.panels.snapshot import TOP as SHOWN
 from kdzero_gp.report.panels.snapshot import WIDTHS, Snapshot
 from kdzero_gp.search.ranking import Sized
@@ -53,12 +53,7 @@ def _chart(sizes: Sequence[Sized], width: float) -> Markup:
     def y(value: float) -> float:
         return TOP + (HEIGHT - TOP - BOTTOM) * (rows[-1] - value) / (rows[-1] - rows[0])
 
-    body = []
-    for value in rows:
-        body.append(tag("path", kind="grid", d=f"M{LEFT},{y(value):.1f}H{width - RIGHT}"))
-        body.append(label(LEFT - 8, y(value) + 4, f"{value:.3g}", "tick", "end"))
-    body += [label(x(place), HEIGHT - BOTTOM + 17, f"{place:g}", "tick", "middle") for place in columns[:-1]]
-    body.append(label((LEFT + width - RIGHT) / 2, HEIGHT - 3, "operations", "tick", "middle"))
+    body = axes(rows, columns[:-1], x, y, width, "operations")
     for one, value in places:
         dot = {"cx": f"{x(one.operations):.1f}", "cy": f"{y(value):.1f}", "r": 4 if one.leads else 2.5}
         body.append(tag("circle", kind="best" if one.leads else "known", **dot))

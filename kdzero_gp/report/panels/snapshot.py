@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from kdzero_gp.common import ALONE_TEXT
-from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.engine.predictions import FILE, Predictions, draws
 from kdzero_gp.errors import KdzeroError
-from kdzero_gp.search.confirmation import FRESH, confirmation, verdict
+from kdzero_gp.search.confirmation import confirmation, verdict
 from kdzero_gp.search.final import FINAL
 from kdzero_gp.search.pictures import by_class, of_run, students
-from kdzero_gp.search.pruning import PRUNING, Pruning, pruning
+from kdzero_gp.search.pruning import Pruning, pruning
 from kdzero_gp.search.race import Competitor, RaceResult, standings
 from kdzero_gp.search.ranking import Sized, by_size, ranking
+from kdzero_gp.search.seeds import BASELINE, FRESH, PRUNING, RACE
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, StoredBirth, StoredEvaluation
 from kdzero_gp.training.verdict import Verdict
 
 # The kinds of training whose cost is kept, in the order of a run, and what they are called.
 COST_KINDS = {
-    "baseline": ALONE_TEXT, "zoo": "published methods", "evaluation": "candidates", "race": "race",
+    BASELINE: ALONE_TEXT, "zoo": "published methods", "evaluation": "candidates", RACE: "race",
     PRUNING: "pruning", FRESH: "confirmation",
 }  # fmt: skip
 TOP = 10
@@ -98,6 +98,6 @@ def read_snapshot(folder: Path) -> Snapshot:
 
 def _knowledge(settings: RunSettings, bench: Mapping[str, Any]) -> KnowledgeTypes | None:
     try:
-        return pair_shapes(bench["student_shapes"], bench["teacher_shapes"], settings.family.knowledge).types
+        return settings.shapes(bench).types
     except (KdzeroError, KeyError):
         return None

@@ -478,15 +478,24 @@ def test_a_training_that_fails_at_its_start_leaves_no_folder(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("content", ["", "5", "null", '"x"', "[1]", "{}"])
+def test_a_result_of_another_kind_is_one_sentence(tmp_path, content):
+    (tmp_path / "result.json").write_text(content)
+    with pytest.raises(RunError, match="is damaged or of another version; delete it"):
+        running.files.read_result(tmp_path)
+
+
 def test_a_folder_of_something_else_is_left_alone(pair, tmp_path):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("years of work")
     with pytest.raises(RunError, match="holds no training of kdzero-gp; choose another --out"):
         training.train("digits", "digits_cnn_2", out=foreign, machine=ONE)
-    (foreign / "settings.json").write_text("{}")
-    with pytest.raises(RunError, match="is not a settings file of kdzero-gp"):
-        training.train("digits", "digits_cnn_2", out=foreign, machine=ONE)
+    for content in ("{}", "5", '"x"', "[1]", '{"kind": "training", "settings": 5}',
+                    '{"kind": "training", "settings": {}, "content": 5}'):  # fmt: skip
+        (foreign / "settings.json").write_text(content)
+        with pytest.raises(RunError, match="is not a settings file of kdzero-gp"):
+            training.train("digits", "digits_cnn_2", out=foreign, machine=ONE)
     assert {path.name for path in foreign.iterdir()} == {"thesis.tex", "settings.json"}
 
 

@@ -24,7 +24,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
 READERS = ("expressions", "answers of a language model", "recipes", "settings of runs", "contracts beside weights",
-           "results of trainings", "boxes")  # fmt: skip
+           "settings of trainings", "results of trainings", "boxes")  # fmt: skip
 MEMORY = Path("/dev/shm")
 
 

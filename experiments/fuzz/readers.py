@@ -14,6 +14,7 @@ from damage import HOSTILE, NAMES, changed, damaged, damaged_json, garbled
 from kdzero_gp.analysis.run import StoredRun
 from kdzero_gp.compiler import from_genotype, parse, zoo
 from kdzero_gp.data import images
+from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.annotations import find_annotations
 from kdzero_gp.engine.outputs import TensorSplit
 from kdzero_gp.engine.recipe import load_recipe, names
@@ -36,6 +37,7 @@ BOXES = {
     "categories": [{"id": 2, "name": "cat", "supercategory": "animal"}],
 }
 TRANSFORMS = ("no", "pow2", "abs", "norm_C", "norm_HW", "satt", "local_s2", "scale_r2", "softmax_C", "mish")
+ACCOUNT = DataAccount(("cat", "dog"), {"train": (3, 4)})
 # Values of the paper's genotypes.
 FIELDS = {
     "knowledge_input": ("feat", "emb", "emd", "logits"), "trans_func1": TRANSFORMS, "trans_func2": TRANSFORMS,
@@ -152,12 +154,15 @@ def _proxy_task(path):
 
 
 def _trained(folder):
-    """The bytes of a result and of a checkpoint."""
+    """The bytes of the settings, the result and a checkpoint of a training."""
     measured = {"accuracy": 0.9}
     result = training.TrainingResult(measured, measured, measured, measured, 3, 4.0)
     training.write_result(folder, result, {"seed": 0}, {"device": "cpu"})
     training.save_checkpoint(folder, {"epoch": 1, "student": {"w": torch.randn(3, 3)}, "log": [{"epoch": 0}]})
-    return (folder / training.RESULT).read_bytes(), (folder / training.CHECKPOINT).read_bytes()
+    (folder / training.SETTINGS).write_text(json.dumps({"kind": "training", "settings": {"seed": 0}}))
+    training.check_content(folder, "0123", ACCOUNT)
+    names = training.SETTINGS, training.RESULT, training.CHECKPOINT
+    return tuple((folder / name).read_bytes() for name in names)
 
 
 def _in_folder(read):
@@ -179,7 +184,7 @@ def readers(folder):
     recipes = [(base / f"{name}.toml").read_bytes() for name in names()]
     config = config_text(RunSettings(teacher="digits_cnn_32", student="digits_cnn_4")).replace("\n# ", "\n").encode()
     databases = [_run(folder / "run", 8, True), _run(folder / "unraced", 24, False)]
-    result, checkpoint = _trained(folder)
+    settings, result, checkpoint = _trained(folder)
     (folder / "any.pt").write_bytes(b"")
     expressions, grammar = [str(one) for one in zoo.values()], grammar_of()
     said = ["1. " + "\n2. ".join(expressions[:5]), json.dumps(expressions[:5]), "Sure! ```" + expressions[0] + "```"]
@@ -194,8 +199,9 @@ def readers(folder):
         "weights of torch": (_File(lambda path: load_weights(network, path), "given.pt"), saved, 0.1),
         "weights, safetensors": (_File(lambda path: load_weights(network, path), "given.safetensors"), tensors, 0.1),
         "contracts": (_File(read_contract, "given.safetensors"), tensors, 0.05),
-        "contracts beside weights": (_File(read_beside, "any.pt" + SIDECAR, damaged_json), [beside], 0.05),
+        "contracts beside weights": (_File(read_beside, "any.pt" + SIDECAR, damaged_json), [beside], 0.03),
         "proxy tasks": (_File(ProxyTask.load, "given.pt"), [_proxy_task(folder / "task.pt")], 0.05),
+        "settings of trainings": (_File(_in_folder(_settings), training.SETTINGS, damaged_json), [settings], 0.02),
         "results of trainings": (_File(read_result, training.RESULT, damaged_json), [result], 0.02),
         "boxes": (_File(_boxes, "train.json", damaged_json), [json.dumps(BOXES).encode()], 0.03),
         "checkpoints": (_File(_in_folder(_checkpoint), training.CHECKPOINT), [checkpoint], 0.02),
@@ -207,6 +213,10 @@ def readers(folder):
 def _boxes(path):
     with images.find(path.parent) as source:
         return find_annotations(source)
+
+
+def _settings(folder):
+    return training.check_content(folder, "0123", ACCOUNT)
 
 
 def _checkpoint(folder):

@@ -40,6 +40,8 @@ DISTILLER = "distiller.py"
 RESULT = "result.json"
 # Characters of a setting that a message shows.
 SHOWN = 60
+# What is said of a settings file that cannot be read.
+NO_SETTINGS = "{} is not a settings file of kdzero-gp; choose another --out"
 
 
 def claim(folder: Path, kind: str, settings: Mapping[str, Any]) -> bool:
@@ -86,18 +88,25 @@ def as_network(folder: Path) -> Path:
     return folder / NETWORK
 
 
-def _known(folder: Path, kind: str) -> dict[str, Any] | None:
+def _stored(folder: Path) -> dict[str, Any]:
+    """What the settings file holds: ``kind``, ``settings`` and perhaps ``content``. Raises RunError."""
     path = folder / SETTINGS
-    if not path.exists():
-        return None
     try:
-        stored = json.loads(path.read_text("utf-8"))
-        found: dict[str, Any] = stored["settings"]
-        held = stored["kind"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise RunError(f"{path} is not a settings file of kdzero-gp; choose another --out") from None
-    if held != kind:
-        raise RunError(f"{folder} holds a {held} and no {kind}; choose another --out")
+        found = json.loads(path.read_text("utf-8"))
+        if all(isinstance(part, dict) for part in (found, found["settings"], found.get("content", {}))):
+            return {"kind": found["kind"], **found}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise RunError(NO_SETTINGS.format(path))
+
+
+def _known(folder: Path, kind: str) -> dict[str, Any] | None:
+    if not (folder / SETTINGS).exists():
+        return None
+    stored = _stored(folder)
+    if stored["kind"] != kind:
+        raise RunError(f"{folder} holds a {stored['kind']} and no {kind}; choose another --out")
+    found: dict[str, Any] = stored["settings"]
     return found
 
 
@@ -127,12 +136,15 @@ def _short(one: Any, other: Any) -> tuple[str, str]:
 def check_content(folder: Path, weights: str | None, account: DataAccount | None) -> None:
     """Keep what the weights and the data hold, or find that they hold what they held when this folder was begun. None:
     not looked at. Raises RunError naming what differs."""
-    stored = json.loads((folder / SETTINGS).read_text("utf-8"))
+    stored = _stored(folder)
     known = stored.get("content", {})
     remedy = "give what it was begun with, or another --out"
     if weights is not None and known.get("teacher_weights", weights) != weights:
         raise RunError(f"the file of the teacher's weights changed since {folder} was begun; {remedy}")
-    changed = account.difference(known["data"]) if account is not None and "data" in known else ""
+    try:
+        changed = account.difference(known["data"]) if account is not None and "data" in known else ""
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise RunError(NO_SETTINGS.format(folder / SETTINGS)) from None
     if changed:
         raise RunError(f"the data changed since {folder} was begun: {changed}; {remedy}")
     found = {"teacher_weights": weights, "data": account and account.as_dict()}

@@ -80,10 +80,10 @@ class TrainingResult:
         return flat | {name: v for name, v in vars(self).items() if name not in (*MEASURED, "magnitudes")}
 
     @classmethod
-    def from_dict(cls, stored: dict[str, Any]) -> TrainingResult:
+    def from_dict(cls, stored: Any) -> TrainingResult:
         """Read back what ``as_dict`` gave. Raises TypeError for what another version wrote."""
         names = {f.name for f in dataclasses.fields(cls)}
-        if not names <= stored.keys():
+        if not isinstance(stored, dict) or not names <= stored.keys():
             raise TypeError("fields are missing")
         values = {name: value for name, value in stored.items() if name in names}
         return cls(**values | {"magnitudes": tuple(values["magnitudes"])})

@@ -53,7 +53,13 @@ class Watched:
             name = getattr(arguments[0], "co_filename", "")
             if name.startswith(OURS) or Path(name).is_file():
                 return
-        self.seen.append(f"{event} {str(arguments)[:100]}")
+        if event == "shutil.rmtree" and Path(arguments[0]).parent == Path(tempfile.gettempdir()):
+            return  # torch unpacks its oldest format in a temporary folder
+        frames = traceback.extract_stack()[-7:-1]
+        if event == "exec" and any(frame.filename.startswith("<frozen importlib") for frame in frames):
+            return  # a module of an installed package, imported late, makes its named tuples
+        callers = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
+        self.seen.append(f"{event} {str(arguments)[:100]} from {' → '.join(callers)}")
 
 
 def once(read, given, problems):

@@ -197,6 +197,10 @@ class RayEngine:
             there, _ = self._ray.wait([*self._waiting], timeout=seconds)
             if there:
                 there, _ = self._ray.wait([*self._waiting], num_returns=min(_AT_ONCE, len(self._waiting)), timeout=0)
+            elif self._started and not any(node["Alive"] for node in self._ray.nodes()):
+                raise RunError(
+                    "the Ray cluster of this machine has ended; resume starts another, or give --engine local"
+                )
             return [self._event(one) for one in there]
         except self._ray.exceptions.RayError as error:
             raise RunError(

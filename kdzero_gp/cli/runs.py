@@ -158,7 +158,7 @@ def inspect(what: str, rank: int | None, output: Path | None) -> None:
 
     numbers: tuple[float, ...] = ()
     if rank is None and Path(what).is_dir():
-        expression, knowledge, numbers = StoredRun(what).winner
+        expression, knowledge, numbers, _ = StoredRun(what).winner
     elif isinstance(found := distiller_of(what, 1 if rank is None else rank), tuple):
         expression, knowledge = found
     else:

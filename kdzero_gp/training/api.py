@@ -12,7 +12,7 @@ import torch
 from kdzero_gp import tasks
 from kdzero_gp.compiler import Expression
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.engine.recipe import load_recipe
+from kdzero_gp.engine.recipe import Recipe, load_recipe
 from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
 from kdzero_gp.training.distillers import Distiller, NamedDistiller, resolve
@@ -28,14 +28,13 @@ from kdzero_gp.training.shadow import must_have_heads
 class Pair:
     """A teacher with its weights, a student, and the data and recipe that the student is trained with.
 
-    ``recipe`` is a packaged name (``cifar100``, ``imagenet``, ``vit``, ``short``) or a TOML file; ``changes`` override
-    its fields. Without ``validate`` the validation images are trained on too and the last weights are final.
-    ``channels`` of the images (None: as the data have them, and RGB for a student that needs it).
+    ``recipe`` is a packaged name (``cifar100``, ``imagenet``, ``vit``, ``short``), a TOML file, or a recipe;
+    ``changes`` override its fields. Without ``validate`` the validation images are trained on too and the last weights
+    are final. ``channels`` of the images (None: as the data have them, and RGB for a student that needs it).
     ``backbone``: a file of weights for the part of the student that is called so. ``teacher_mean``, ``teacher_std``,
     ``student_mean`` and ``student_std``: how their images are normalised (see ``models.normalisation``); None takes
-    what is known of their weights, or else the images' own.
-    ``backbone``: a file of weights for the part of the student that is called so. ``shadow``: ``teacher`` or
-    ``student``, on whose maps a second class head takes part in distillation (see ``engine.shadow``).
+    what is known of their weights, or else the images' own. ``shadow``: ``teacher`` or ``student``, on whose maps a
+    second class head takes part in distillation (see ``engine.shadow``).
     """
 
     task: str
@@ -43,7 +42,7 @@ class Pair:
     teacher: str = ""
     teacher_weights: str | None = None
     data: str | None = None
-    recipe: str = "short"
+    recipe: str | Recipe = "short"
     changes: Mapping[str, Any] | None = None
     teacher_taps: Mapping[str, str] | None = None
     student_taps: Mapping[str, str] | None = None

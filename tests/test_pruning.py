@@ -125,7 +125,7 @@ def test_a_run_says_what_was_pruned(raced):
     shown = CliRunner().invoke(main, ["show", str(folder)]).output
     words = found.lines(settings.family.deciding)
     assert words[0].startswith("pruned from 3 terms of 11 operations to 2 terms of 8 operations, which changes")
-    assert f"without {GOOD}: −5.0" in " ".join(words)
+    assert f"without {GOOD} validation accuracy changes by −5.0" in " ".join(words)
     assert all(line in shown for line in words)
     assert Run(folder).pruning == found
     expression, _, magnitudes, _ = Run(folder).winner  # before the confirmation it is what pruning left

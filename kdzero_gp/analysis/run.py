@@ -187,6 +187,15 @@ class StoredRun:
         shares = self._read(lambda database: shares_of(database, settings, entry, expression))
         return expression, rows.knowledge, entry.magnitudes, shares
 
+    @property
+    def winner_title(self) -> str:
+        """What the run exports, in words."""
+        settings = self.settings
+        entry = self._read(lambda database: winner(database, settings))
+        if entry is None:
+            return "the best distiller so far"
+        return f"the run's winner ({entry.title})" if entry.kind == "zoo" else "the run's winner"
+
     def top(self, count: int = 10) -> HallOfFame:
         """The best ``count`` distillers."""
         if count < 1:

@@ -93,18 +93,18 @@ def _print_lines(run: StoredRun) -> None:
     from kdzero_gp.search.model import account_line
 
     verdict, pruned = run.verdict, run.pruning
-    for line in pruned.lines(run.settings.family.deciding) if pruned is not None else ():
-        click.echo(line)
-    for line in verdict.lines if verdict is not None else ():
-        click.echo(line)
     for reason, count in run.rejections.most_common():
-        click.echo(f"rejected {count}: {reason}")
+        click.echo(f"rejected or failed, {count}: {reason}")
     if run.language_model:
         click.echo(account_line(run.language_model))
     rarer = sorted((row["weight"], name) for name, row in run.drawn.items() if row["weight"] < 1)
     if rarer:
         names = ", ".join(f"{name} {weight:.2f}" for weight, name in rarer[:SHRUNK])
         click.echo(f"drawn less often, since their descendants lose: {names}")
+    for line in pruned.lines(run.settings.family.deciding) if pruned is not None else ():
+        click.echo(line)
+    for line in verdict.lines if verdict is not None else ():
+        click.echo(line)
     if not run.finished:
         click.echo(f"go on with: kdzero-gp resume {run.folder}")
 
@@ -210,9 +210,11 @@ def export(
         export_expression(output, expression, *shapes, shares=shares, knowledge=tasks.get(task).family.knowledge)
     elif isinstance(distiller, StoredRun):
         distiller.export(output, with_hooks, method)
+        what = method or distiller.winner_title
     else:
         distiller.export(output, with_hooks)
-    click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy")
+        what = f"the evolved distiller of rank {distiller.rank}"
+    click.echo(f"wrote {what} to {output}: add Distiller()(student, teacher, labels) to your cross-entropy")
     click.echo("for another batch size than its own, call its calibrate(student, teacher, labels) first")
 
 

@@ -82,7 +82,7 @@ def _print_tables(run: StoredRun, top: int) -> None:
     if raced:
         tables.show(console, tables.race_table(raced, family, width, expressions=False))
     if run.confirmation:
-        tables.show(console, tables.confirmation_table(run.confirmation, raced, family, width))
+        tables.show(console, tables.confirmation_table(run.confirmation, raced, family))
     tables.show(console, tables.sizes_table(run.sizes, family))
     tables.show(console, tables.screens_table(run.screens))
     if settings.search.objectives:

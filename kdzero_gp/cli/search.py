@@ -68,7 +68,7 @@ def _conclude(result: Any) -> None:
     width = width_of(console)
     show(console, race_table(result.table, result.family, width))
     if result.fresh:
-        show(console, confirmation_table(result.fresh, result.table, result.family, width))
+        show(console, confirmation_table(result.fresh, result.table, result.family))
     for line in _conclusion(result):
         click.echo(line)
 

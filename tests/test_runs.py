@@ -454,7 +454,7 @@ WRONG = {
     "fresh-seeds": (("--fresh-seeds", "-1"), ("--fresh-seeds",)),
     "prune": (("--prune", "-1"), ("--prune",)),
     "images": (("--images", "3"), ("--images", "at least 64")),
-    "weights": (("--weight", "cross_entropy=-1"), ("fitness weights",)),
+    "weights": (("--weight", "cross_entropy=-1"), ("--weight takes shares of at least 0",)),
     "magnitude": (("--magnitude", "big"), ("--magnitude",)),
     "device": (("--device", "tpu"), ("--device", "cpu")),
 }

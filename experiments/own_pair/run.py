@@ -2,7 +2,8 @@
 
 The page's own blocks are run as they are written, in ``--work``, up to its training loop; in place of its last lines
 the winner, ``kd`` and the student alone are trained by that loop on the same fresh seeds. ``kd``'s weight is tuned on
-validation images over other seeds. One line a training in ``rows.jsonl``; given again, the command goes on.
+validation images over other seeds. Where the run exports a published method, its best evolved distiller is trained,
+too. One line a training in ``rows.jsonl``; given again, the command goes on.
 
     python experiments/own_pair/run.py train --work /tmp/own-pair --search-seeds 0 1 2
     python experiments/own_pair/run.py report
@@ -14,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import runpy
 import statistics
 import subprocess
 import sys
@@ -49,7 +51,7 @@ def page_until_its_loop(folder: Path, search_seed: int) -> dict[str, Any]:
         if file:
             Path(file).write_text(code, encoding="utf-8")
         elif language == "bash":
-            if not Path("distiller.py").exists() or "cp " not in code:
+            if not Path("distiller.py").exists():
                 begun = time.monotonic()
                 subprocess.run(["bash", "-euc", code.replace("evolve ", f"evolve --seed {search_seed} ")], check=True)
                 print(f"{code.split()[1]}: {time.monotonic() - begun:.0f} s", flush=True)
@@ -71,16 +73,17 @@ def one(folder: Path, search_seed: int) -> None:
     known = {(row["search_seed"], row["distiller"], row["weight"], row["seed"]) for row in read()}
     names = page_until_its_loop(folder, search_seed)
     trained, accuracy, kd, winner = names["trained"], names["accuracy"], names["kd"], names["Distiller"]
+    subprocess.run(["kdzero-gp", "export", "runs/own", "--rank", "1", "-o", "evolved.py"], check=True)
+    made = {"alone": lambda: None, "kd": kd, "winner": winner, "evolved": runpy.run_path("evolved.py")["Distiller"]}
 
     def keep(distiller: str, weight: float, seed: int) -> None:
         if (search_seed, distiller, weight, seed) in known:
             return
-        made = {"alone": lambda: None, "kd": kd, "winner": winner}[distiller]()
-        student = trained(seed, made, weight)
+        student = trained(seed, made[distiller](), weight)
         row = {
             "search_seed": search_seed, "distiller": distiller, "weight": weight, "seed": seed,
             "validation": round(100 * accuracy(student, "val"), 3), "test": round(100 * accuracy(student, "test"), 3),
-            "expression": winner.EXPRESSION if distiller == "winner" else "",
+            "expression": made[distiller].EXPRESSION if distiller in ("winner", "evolved") else "",
         }  # fmt: skip
         with ROWS.open("a") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
@@ -93,6 +96,8 @@ def one(folder: Path, search_seed: int) -> None:
         keep("alone", 1, seed)
         keep("kd", best, seed)
         keep("winner", 1, seed)
+        if made["evolved"].EXPRESSION != winner.EXPRESSION:
+            keep("evolved", 1, seed)
 
 
 def tuned(rows: list[dict[str, Any]], search_seed: int) -> float:
@@ -109,16 +114,20 @@ def report() -> None:
     for search_seed in sorted({row["search_seed"] for row in rows}):
         best = tuned(rows, search_seed)
         of = {
-            name: {r["seed"]: r["test"] for r in rows
+            name: {r["seed"]: r for r in rows
                    if r["search_seed"] == search_seed and r["distiller"] == name and r["seed"] in FRESH_SEEDS}
-            for name in ("alone", "kd", "winner")
+            for name in ("alone", "kd", "winner", "evolved")
         }  # fmt: skip
-        expression = next((r["expression"] for r in rows if r["search_seed"] == search_seed and r["expression"]), "")
-        leads = [of["winner"][seed] - of["kd"][seed] for seed in of["winner"] if seed in of["kd"]]
-        means = ", ".join(f"{name} {statistics.fmean(values.values()):.2f}" for name, values in of.items() if values)
-        print(f"search seed {search_seed}: {means} (kd at weight {best:g}, {len(leads)} paired fresh seeds)")
-        print(f"  winner - kd: {statistics.fmean(leads):+.2f} ± {interval(leads):.2f} points of test accuracy")
-        print(f"  {expression}")
+        means = [
+            f"{name} {statistics.fmean(r['test'] for r in found.values()):.2f}" for name, found in of.items() if found
+        ]
+        print(f"search seed {search_seed}: {', '.join(means)} (kd at weight {best:g})")
+        for name in ("winner", "evolved"):
+            leads = [row["test"] - of["kd"][seed]["test"] for seed, row in of[name].items()]
+            if leads:
+                what = next(iter(of[name].values()))["expression"]
+                lead = f"{statistics.fmean(leads):+.2f} ± {interval(leads):.2f} points"
+                print(f"  {name} - kd: {lead}, {len(leads)} paired seeds: {what}")
 
 
 if __name__ == "__main__":

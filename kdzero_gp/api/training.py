@@ -28,7 +28,7 @@ from kdzero_gp.training import api as trainings
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.compare import FACTORS
 from kdzero_gp.training.compare import compare as compare_trainings
-from kdzero_gp.training.distillers import NamedDistiller
+from kdzero_gp.training.distillers import NamedDistiller, must_be_there
 from kdzero_gp.training.halving import halve
 from kdzero_gp.training.normalising import normalised
 from kdzero_gp.training.run import run as run_training
@@ -183,8 +183,11 @@ def _opened(
             progress.note(f"folder: {folder}")
         if run is not None:
             _tell_length(run, pair, progress)
+        named = [resolved(one) for one in distillers]
+        for one in named:  # before a teacher is trained
+            must_be_there(one)
         pair = normalised(_with_teacher(pair, folder, machine, progress), machine, progress)
-        yield _OpenedCall(pair, [resolved(one) for one in distillers], folder, machine)
+        yield _OpenedCall(pair, named, folder, machine)
 
 
 def _tell_length(run: Run, pair: trainings.Pair, progress: Progress) -> None:

@@ -191,7 +191,9 @@ def export(
     from kdzero_gp.compiler import export as export_expression
     from kdzero_gp.compiler import zoo
 
-    distiller = StoredRun(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
+    distiller = (
+        StoredRun(what) if rank is None and Path(what).is_dir() else distiller_of(what, 1 if rank is None else rank)
+    )
     if method is not None and not isinstance(distiller, StoredRun):
         raise SettingError("--method needs a run's folder, and no --rank")
     if output is None:

@@ -128,6 +128,10 @@ def _final_options(options: dict[str, Any]) -> dict[str, Any]:
         raise SettingError("--final-recipe and --final-epochs have no effect without --final; add it, for example 8")
     if count is not None and count < 1:
         raise SettingError(f"--final must be at least 1, got {count}")
+    if recipe is not None:
+        from kdzero_gp.engine.recipe import load_recipe
+
+        load_recipe(recipe)  # before a search of hours
     return {"count": count, "recipe": recipe or "short", "changes": {"epochs": epochs} if epochs else None}
 
 

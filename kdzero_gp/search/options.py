@@ -3,6 +3,7 @@ from this table."""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass, replace
@@ -225,9 +226,11 @@ def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _read(option: Option, value: Any) -> Any:
-    """A value of the command line as the settings have it."""
+    """A value of the command line as the settings have it. Raises SettingError."""
     if option.form == "names":
         return _names(option, value)
+    if option.field.endswith(".epochs") and not 0 < float(value) < math.inf:
+        raise SettingError(f"{option.name} must be above 0, got {float(value):g}")
     return pairs(value, option) if option.form == "pairs" else value
 
 

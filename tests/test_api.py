@@ -21,6 +21,7 @@ from kdzero_gp.engine import loop
 from kdzero_gp.engine.batches import Batch
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.engine.recipe import load_recipe
+from kdzero_gp.errors import SettingError
 from kdzero_gp.models import build
 from kdzero_gp.models.own import OwnNetwork
 from kdzero_gp.models.weights import save_weights
@@ -105,6 +106,34 @@ def test_a_run_brings_its_task_networks_taps_and_weights(monkeypatch, tmp_path):
     with pytest.raises(stop):
         kdzero_gp.Run(folder).fit(student="resnet8", teacher_weights="other", verbose=False)
     assert calls[1][0][0].student == "resnet8" and calls[1][0][0].teacher_weights == "other"
+
+
+def test_a_run_is_distilled_as_its_race_trained_and_by_its_winner(monkeypatch, tmp_path):
+    calls, stop = caught(monkeypatch, training.trainings, "distill")
+    folder = synthetic_run(tmp_path / "run", 20, 10)
+    (folder / "teacher.safetensors").touch()
+    plan, winner = kdzero_gp.Run(folder).settings.plan, kdzero_gp.Run(folder).winner
+    for call in (
+        lambda: kdzero_gp.distill(distiller=f"run:{folder}", verbose=False),
+        lambda: kdzero_gp.Run(folder).fit(verbose=False),
+        lambda: kdzero_gp.Run(folder).fit(epochs=3, verbose=False),
+        lambda: kdzero_gp.distill(distiller=f"run:{folder}", recipe="short", verbose=False),
+    ):
+        with pytest.raises(stop):
+            call()
+    recipes = [pair.settings().recipe for (pair, _), _ in calls]
+    assert plan.race_from_scratch and recipes[0] == recipes[1] == plan.race
+    assert recipes[2] == plan.race.with_epochs(3) and recipes[3] == load_recipe("short", "digits", "digits_cnn_4")
+    for (_, distiller), _ in calls:
+        assert (distiller.expression, distiller.magnitudes, distiller.shares) == (winner[0], *winner[2:])
+
+
+def test_a_distiller_that_is_none_is_told_before_a_teacher_is_trained(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, words in (("zoo:kdd", "did you mean zoo:kd"), ("none.py", "no such file"), ("kdd", "not a file")):
+        with pytest.raises(SettingError, match=words):
+            kdzero_gp.distill(task="digits", distiller=name, verbose=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_student_weights_are_the_start_everywhere(tmp_path):

@@ -54,7 +54,8 @@ def confirm(folder, settings, evolved, published, kd, seeds=SEEDS, test=True):
         (0.95, 0.92, 0.92, "evolved", "ahead of kd by 3.00 ±"),
         (0.92, 0.92, 0.92, "kd", ": use kd"),
         (0.92, 0.95, 0.92, "published", "behind "),
-        (0.90, 0.92, 0.92, "kd", "behind kd by 2.00 ±"),
+        (0.95, 0.95, 0.92, "published", "not distinguishable from "),
+        (0.90, 0.92, 0.92, "kd", "(paired 95 % interval): use kd"),
     ],
 )
 def test_the_winner_is_who_is_ahead_by_more_than_the_interval(raced, evolved, published, kd, winner, words):
@@ -64,6 +65,8 @@ def test_the_winner_is_who_is_ahead_by_more_than_the_interval(raced, evolved, pu
     assert found.images == "test" and found.published != "kd"
     assert any(words in line for line in found.lines), found.lines
     assert all(f"{SEEDS} fresh seeds" in line for line in found.lines)
+    gain = [line for line in found.lines if f"use {found.published}, which is ahead of kd by 3.00 ±" in line]
+    assert bool(gain) == (winner == "published"), "a published winner's lead over kd is told, too"
     shown = CliRunner().invoke(main, ["show", str(raced[0])]).output
     assert all(line in shown for line in found.lines) and f"confirmation, {SEEDS} fresh seeds" in shown
     assert Run(raced[0]).verdict == found and len(Run(raced[0]).confirmation) == 4

@@ -117,10 +117,10 @@ def test_a_run_says_what_was_pruned(raced):
     shown = CliRunner().invoke(main, ["show", str(folder)]).output
     words = found.lines(settings.family.deciding)
     assert words[0].startswith("pruned from 3 terms of 11 operations to 2 terms of 8 operations, which changes")
-    assert f"without {GOOD}: −5.0" in " ".join(words)
+    assert f"without {GOOD} validation accuracy changes by −5.0" in " ".join(words)
     assert all(line in shown for line in words)
     assert Run(folder).pruning == found
-    expression, _, magnitudes = Run(folder).winner  # before the confirmation it is what pruning left
+    expression, _, magnitudes, _ = Run(folder).winner  # before the confirmation it is what pruning left
     assert (str(expression), magnitudes) == (found.after.expression, found.after.magnitudes)
     drawn = CliRunner().invoke(main, ["inspect", str(folder), "-o", str(folder / "tree.txt")])
     assert drawn.exit_code == 0 and "feature" not in (folder / "tree.txt").read_text(encoding="utf-8")

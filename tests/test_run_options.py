@@ -170,7 +170,8 @@ def test_gaps_decide_nothing_where_evolution_would_only_close_them(task):
         (("--threads", "0"), "--threads must be at least 1"),
         (("--knowledge", "logits,feat9"), "the teacher has no feat9"),
         (("--proxy-trains", "half"), "--proxy-trains must be one of whole, last-stage"),
-        (("--proxy-epochs", "0"), "a recipe's epochs must be above 0"),
+        (("--proxy-epochs", "0"), "--proxy-epochs must be above 0, got 0"),
+        (("--final", "2", "--final-recipe", "shrt"), "there is no recipe 'shrt'"),
     ],
     ids=str,
 )

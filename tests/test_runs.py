@@ -252,7 +252,8 @@ def test_an_exported_file_says_what_its_numbers_mean(reference, tmp_path):
 def test_a_published_method_is_exported_as_the_run_tuned_it(reference, tmp_path):
     path = tmp_path / "kd.py"
     assert command("export", reference[0], "--method", "kd", "-o", path)[0] == 0
-    assert "times(no(kl(softmax_C(logits, 4))), 1)" in path.read_text() and "kind: zoo" in path.read_text()
+    head = path.read_text()
+    assert "times(no(kl(softmax_C(logits, 4))), 1)" in head and "kind: published method kd" in head
     assert_one_sentence(*command("export", reference[0], "--method", "crd", "-o", path)[::2], "tuned no 'crd'", "kd")
     assert_one_sentence(*command("export", "kd", "--method", "kd", "-o", path)[::2], "--method needs a run")
 
@@ -453,7 +454,7 @@ WRONG = {
     "fresh-seeds": (("--fresh-seeds", "-1"), ("--fresh-seeds",)),
     "prune": (("--prune", "-1"), ("--prune",)),
     "images": (("--images", "3"), ("--images", "at least 64")),
-    "weights": (("--weight", "cross_entropy=-1"), ("fitness weights",)),
+    "weights": (("--weight", "cross_entropy=-1"), ("--weight takes shares of at least 0",)),
     "magnitude": (("--magnitude", "big"), ("--magnitude",)),
     "device": (("--device", "tpu"), ("--device", "cpu")),
 }

@@ -50,6 +50,24 @@ def race_cells(result: RaceResult, rank: int, family: TaskFamily) -> list[str]:
     ]  # fmt: skip
 
 
+def confirmed_headers(family: TaskFamily) -> list[str]:
+    """The columns of a confirmation's table; what the verdict goes by comes first."""
+    deciding = family.deciding
+    return [f"test, {', '.join(filter(None, ('to kd', deciding.difference_unit)))}", f"test {deciding.heading}",
+            f"validation {deciding.heading}"]  # fmt: skip
+
+
+def confirmed_cells(result: RaceResult, family: TaskFamily) -> list[tuple[str, float]]:
+    """A row of it: each number as a text and as it is. Where there are no test images, the difference to ``kd`` is that
+    on validation images, which then report."""
+    deciding = family.deciding
+    tested = TEST + deciding.name in result.values
+    difference = result.test_difference if tested else result.difference
+    numbers = [result.value(TEST + deciding.name), result.value(deciding.name)]
+    to_kd = "" if result.entry.name == "kd" else deciding.difference(*difference)
+    return [(to_kd, difference[0]), *((deciding.text(*number), number[0]) for number in numbers)]
+
+
 @dataclass(frozen=True, repr=False)
 class RankedDistiller:
     """One distiller of a run.

@@ -25,7 +25,7 @@ from kdzero_gp.proxy.evaluator import Train
 from kdzero_gp.search.candidates import counts_of, front, screen_rows
 from kdzero_gp.search.confirmation import confirmation, verdict, winner
 from kdzero_gp.search.connection import undamaged
-from kdzero_gp.search.export import export_entry
+from kdzero_gp.search.export import export_entry, shares_of
 from kdzero_gp.search.model import ACCOUNT
 from kdzero_gp.search.pruning import Pruning, pruning
 from kdzero_gp.search.race import RaceResult, standings, tuned_zoo
@@ -171,18 +171,30 @@ class StoredRun:
 
     @property
     def best(self) -> RankedDistiller:
-        """The winner: first of the race among evolved distillers, or the fittest before a race. Raises ``RunError``
+        """The best evolved distiller: first of the race among these, or the fittest before a race. Raises ``RunError``
         where nothing has a fitness yet."""
         return self.find(1)
 
     @property
-    def winner(self) -> tuple[Expression, KnowledgeTypes | None, tuple[float, ...]]:
+    def winner(self) -> tuple[Expression, KnowledgeTypes | None, tuple[float, ...], tuple[float, ...]]:
         """What the run exports, whom the fresh seeds named and pruned, or the best so far: its expression, the
-        knowledge that it is made of and its final magnitudes. Raises ``RunError`` where nothing has a fitness yet."""
+        knowledge that it is made of, its final magnitudes, and the share of the gradient that they give each term.
+        Raises ``RunError`` where nothing has a fitness yet."""
+        settings = self.settings
         entry, rows = self._ask(winner), self._rows()
         if entry is None:
-            return self.best.expression, rows.knowledge, self.best.magnitudes
-        return rows.parse(entry.expression), rows.knowledge, entry.magnitudes
+            return self.best.expression, rows.knowledge, self.best.magnitudes, self.best.shares
+        expression = rows.parse(entry.expression)
+        shares = self._read(lambda database: shares_of(database, settings, entry, expression))
+        return expression, rows.knowledge, entry.magnitudes, shares
+
+    @property
+    def winner_title(self) -> str:
+        """What the run exports, in words."""
+        entry = self._ask(winner)
+        if entry is None:
+            return "the best distiller so far"
+        return f"the run's winner ({entry.title})" if entry.kind == "zoo" else "the run's winner"
 
     def top(self, count: int = 10) -> HallOfFame:
         """The best ``count`` distillers."""

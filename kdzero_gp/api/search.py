@@ -192,11 +192,12 @@ class Run(StoredRun):
         self, teacher: Any = None, student: Any = None, train: Any = None, validation: Any = None, test: Any = None, *,
         distiller: Any = None, **options: Any,
     ) -> Distilled:  # fmt: skip
-        """Train the run's student with its best distiller, or another one: ``kdzero_gp.distill`` with the teacher,
-        student, data, taps and weights of the run unless they are given. Raises KdzeroError."""
+        """Train the run's student with its winner, a published method perhaps, or another distiller, as its race
+        trained new students: ``kdzero_gp.distill`` with the teacher, student, data, taps and weights of the run unless
+        they are given. Raises KdzeroError."""
         from kdzero_gp.api.training import distill
 
-        chosen = self.best if distiller is None else distiller
+        chosen = self if distiller is None else distiller
         return distill(teacher, student, chosen, train, validation, test, run=self, **options)
 
     def final(self, count: int, *, progress: Progress | None = None, verbose: bool = True, **options: Any) -> Any:

@@ -17,6 +17,7 @@ from kdzero_gp.api.search import Run, numbers_text
 from kdzero_gp.api.shown import shown
 from kdzero_gp.compiler import Expression
 from kdzero_gp.engine.machine import Machine
+from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.models import names as built_in
 from kdzero_gp.models.weights import load_weights
@@ -28,12 +29,14 @@ from kdzero_gp.training import api as trainings
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.compare import FACTORS
 from kdzero_gp.training.compare import compare as compare_trainings
-from kdzero_gp.training.distillers import NamedDistiller
+from kdzero_gp.training.distillers import NamedDistiller, must_be_there
 from kdzero_gp.training.halving import halve
 from kdzero_gp.training.normalising import normalised
 from kdzero_gp.training.run import run as run_training
 from kdzero_gp.training.settings import Settings, TrainingResult
 
+# Where neither a call nor a run says how to train.
+DEFAULT_RECIPE = "short"
 # A distiller: a run's (``run.best``, the run itself, ``run:DIR#RANK``), a file, an expression, or ``zoo:NAME``.
 Distiller = Any
 
@@ -62,7 +65,7 @@ def distill(
     validation: Any = None,
     test: Any = None,
     *,
-    recipe: str = "short",
+    recipe: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     magnitude: str | None = None,
@@ -72,7 +75,8 @@ def distill(
     progress: Progress | None = None,
     **more: Any,
 ) -> Distilled:
-    """Train a student by its own loss plus a distiller's, as ``recipe`` says.
+    """Train a student by its own loss plus a distiller's, as ``recipe`` says: without one as the run's race trained new
+    students, or else as ``short`` says.
 
     Networks and data are as in ``evolve``. A distiller of a run brings the run's task, data, networks, taps and
     weights, as far as they are not given; a task's own teacher is trained first where it has no weights. ``more`` are
@@ -115,7 +119,7 @@ def compare(
     tune_epochs: int | None = None,
     halving: bool = False,
     fresh_seeds: int | None = None,
-    recipe: str = "short",
+    recipe: str | None = None,
     out: str | Path | None = None,
     seed: int = 0,
     run: Run | None = None,
@@ -162,8 +166,8 @@ class _OpenedCall:
 
 @contextmanager
 def _opened(
-    distillers: Sequence[Distiller], run: Run | None, objects: tuple[Any, ...], recipe: str, out: str | Path | None,
-    what: str, more: Mapping[str, Any], progress: Progress,
+    distillers: Sequence[Distiller], run: Run | None, objects: tuple[Any, ...], recipe: str | None,
+    out: str | Path | None, what: str, more: Mapping[str, Any], progress: Progress,
 ) -> Iterator[_OpenedCall]:  # fmt: skip
     """The pair, the distillers and the folder of a call, while its objects are known."""
     options = dict(more)
@@ -174,14 +178,17 @@ def _opened(
     for note in chosen.notes:
         progress.note(note)
     with chosen.known():
-        pair = _pair(chosen, run, recipe, options)
+        pair = _pair(chosen, run, recipe or _recipe_of(run), options)
         folder = Path(out) if out is not None else Path("runs") / f"{_stem(chosen, run)}-{what}"
         if out is None:
             progress.note(f"folder: {folder}")
         if run is not None:
             _tell_length(run, pair, progress)
+        there = [resolved(one) for one in distillers]
+        for one in there:  # before a teacher is trained
+            must_be_there(one)
         pair = normalised(_with_teacher(pair, folder, machine, progress), machine, progress)
-        yield _OpenedCall(pair, [resolved(one) for one in distillers], folder, machine)
+        yield _OpenedCall(pair, there, folder, machine)
 
 
 def _tell_length(run: Run, pair: trainings.Pair, progress: Progress) -> None:
@@ -190,9 +197,16 @@ def _tell_length(run: Run, pair: trainings.Pair, progress: Progress) -> None:
     if epochs != plan.race.epochs:
         start = "a new student" if plan.race_from_scratch else "its warm student"
         progress.note(
-            f"trains for {epochs:g} epochs (recipe {pair.recipe}); the race of {run.folder} trained {start} for "
-            f"{plan.race.epochs:g}, so that its accuracies are not those to expect; --epochs says how long"
+            f"trains for {epochs:g} epochs; the race of {run.folder} trained {start} for {plan.race.epochs:g}, so that "
+            "its accuracies are not those to expect; --epochs says how long"
         )
+
+
+def _recipe_of(run: Run | None) -> str | Recipe:
+    """How a run's race trained new students, so that a student is as good as its table says; ``short`` where there is
+    no run, or where it went on with a warm student, which says nothing about a new one."""
+    plan = None if run is None else run.settings.plan
+    return plan.race if plan is not None and plan.race_from_scratch else DEFAULT_RECIPE
 
 
 _MACHINE = ("device", "workers", "threads", "precision", "readers")
@@ -203,7 +217,7 @@ _PAIR = (
 )  # fmt: skip
 
 
-def _pair(chosen: Given, run: Run | None, recipe: str, options: dict[str, Any]) -> trainings.Pair:
+def _pair(chosen: Given, run: Run | None, recipe: str | Recipe, options: dict[str, Any]) -> trainings.Pair:
     """The pair of a call. Raises SettingError where a network is not named and cannot be known."""
     values: dict[str, Any] = {name: options.pop(name) for name in _PAIR if name in options}
     values = {name: value for name, value in values.items() if value is not None}
@@ -272,26 +286,26 @@ def _run_of(distiller: Distiller) -> Run | None:
     return named_run(distiller)[0] if isinstance(distiller, str) and distiller.startswith("run:") else None
 
 
-def named_run(text: str) -> tuple[Run, int]:
-    """The run and the rank in ``run:DIR`` or ``run:DIR#RANK``. Raises SettingError."""
-    folder, _, rank = text.removeprefix("run:").partition("#")
-    if not Path(folder).is_dir() or (rank and not rank.isdigit()):
+def named_run(text: str) -> tuple[Run, int | None]:
+    """The run in ``run:DIR``, which stands for its winner, or the run and the rank in ``run:DIR#RANK``. Raises
+    SettingError."""
+    folder, mark, rank = text.removeprefix("run:").partition("#")
+    if not Path(folder).is_dir() or (mark and not rank.isdigit()):
         raise SettingError(f"{text!r} does not name a run; write run:DIR or run:DIR#RANK of kdzero-gp show")
-    return Run(folder), int(rank or 1)
+    return Run(folder), int(rank) if mark else None
 
 
 def resolved(distiller: Distiller) -> Any:
-    """A distiller as trainings take it: of a run, its expression and final magnitudes."""
-    name = ""
+    """A distiller as trainings take it: of a run, or of one of its distillers, the expression and final magnitudes."""
     if isinstance(distiller, str) and distiller.startswith("run:"):
         run, rank = named_run(distiller)
-        name = run.folder.resolve().name + (f"#{rank}" if "#" in distiller else "")
-        distiller = run.find(rank)
-    elif isinstance(distiller, Run):
-        distiller = distiller.best
+        distiller = run if rank is None else run.find(rank)
+    if isinstance(distiller, Run):
+        expression, _, magnitudes, shares = distiller.winner
+        return NamedDistiller(distiller.folder.resolve().name, expression, magnitudes, shares)
     if not isinstance(distiller, RankedDistiller):
         return distiller
-    name = name or distiller.folder.resolve().name + (f"#{distiller.rank}" if distiller.rank != 1 else "")
+    name = f"{distiller.folder.resolve().name}#{distiller.rank}"
     return NamedDistiller(name, distiller.expression, distiller.magnitudes, distiller.shares)
 
 

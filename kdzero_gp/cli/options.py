@@ -14,8 +14,8 @@ from kdzero_gp.search.options import OPTIONS, Option, pairs
 # What the help of a search puts together; what is in none of these stands in the last.
 GROUPS = {
     "Your pair and data": (
-        "task", "data", "image_size", "channels", "teacher", "teacher_weights", "teacher_mean", "teacher_std",
-        "student", "student_weights", "student_mean", "student_std",
+        "task", "data", "image_size", "channels", "ignore", "classes", "teacher", "teacher_weights", "teacher_mean",
+        "teacher_std", "student", "student_weights", "student_mean", "student_std",
     ),
     "The search": ("generations", "pop", "seed", "training", "patience", "out", "config"),
     "The machine": ("workers", "engine", "address", "device", "gpu_share", "timeout", "precision", "threads"),
@@ -24,8 +24,11 @@ GROUPS = {
         "knowledge", "teacher_tap", "student_tap", "space", "magnitude", "seed_zoo",
     ),
     "For experts: what a candidate is trained on and judged by": (
-        "images", "validation_images", "warm_epochs", "proxy_epochs", "proxy_trains", "race_epochs", "weight",
+        "images", "validation_images", "crop", "warm_epochs", "proxy_epochs", "proxy_trains", "race_epochs", "weight",
         "screens", "surrogate_share", "short_bound", "loss_memory",
+    ),
+    "For experts: births by a language model": (
+        "llm_url", "llm_model", "llm_key_env", "llm_share", "llm_budget", "llm_price", "llm_timeout", "llm_replay",
     ),
     "For experts: evolution": (),
 }  # fmt: skip
@@ -126,7 +129,7 @@ TAP = click.option("--tap", multiple=True, metavar="NAME=LAYER", help="Where to 
 WORKER_OPTIONS = (
     click.option("--workers", type=int,
                  help="Worker processes [default: one for each core]; results do not depend on it."),
-    click.option("--engine", default="local", show_default=True,
+    click.option("--engine", default="local", show_default=True, metavar="local|ray",
                  help="local: processes of this machine; ray: a cluster (pip install 'kdzero-gp[ray]')."),
     click.option("--address", help="Of a running Ray cluster, as host:port or auto [default: one is started here]."),
     DEVICE,

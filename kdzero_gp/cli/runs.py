@@ -73,7 +73,7 @@ def _print_tables(run: StoredRun, top: int) -> None:
     if raced:
         tables.show(console, tables.race_table(raced, family, width, expressions=False))
     if run.confirmation:
-        tables.show(console, tables.confirmation_table(run.confirmation, raced, family, width))
+        tables.show(console, tables.confirmation_table(run.confirmation, raced, family))
     tables.show(console, tables.sizes_table(run.sizes, family))
     tables.show(console, tables.screens_table(run.screens))
     if settings.search.objectives:
@@ -88,18 +88,18 @@ def _print_lines(run: StoredRun, top: int) -> None:
     if signed:
         click.echo(f"the value of {', '.join(signed)} {NEGATIVE}")
     verdict, pruned = run.verdict, run.pruning
-    for line in pruned.lines(run.settings.family.deciding) if pruned is not None else ():
-        click.echo(line)
-    for line in verdict.lines if verdict is not None else ():
-        click.echo(line)
     for reason, count in run.rejections.most_common():
-        click.echo(f"rejected {count}: {reason}")
+        click.echo(f"rejected or failed, {count}: {reason}")
     if run.language_model:
         click.echo(account_line(run.language_model))
     rarer = sorted((row["weight"], name) for name, row in run.drawn.items() if row["weight"] < 1)
     if rarer:
         names = ", ".join(f"{name} {weight:.2f}" for weight, name in rarer[:SHRUNK])
         click.echo(f"drawn less often, since their descendants lose: {names}")
+    for line in pruned.lines(run.settings.family.deciding) if pruned is not None else ():
+        click.echo(line)
+    for line in verdict.lines if verdict is not None else ():
+        click.echo(line)
     if not run.finished:
         click.echo(f"go on with: kdzero-gp resume {run.folder}")
 
@@ -153,7 +153,7 @@ def inspect(what: str, rank: int | None, output: Path | None) -> None:
 
     numbers: tuple[float, ...] = ()
     if rank is None and Path(what).is_dir():
-        expression, knowledge, numbers = StoredRun(what).winner
+        expression, knowledge, numbers, _ = StoredRun(what).winner
     elif isinstance(found := distiller_of(what, 1 if rank is None else rank), tuple):
         expression, knowledge = found
     else:
@@ -186,7 +186,9 @@ def export(
     from kdzero_gp.compiler import export as export_expression
     from kdzero_gp.compiler import zoo
 
-    distiller = StoredRun(what) if rank is None and Path(what).is_dir() else distiller_of(what, rank or 1)
+    distiller = (
+        StoredRun(what) if rank is None and Path(what).is_dir() else distiller_of(what, 1 if rank is None else rank)
+    )
     if method is not None and not isinstance(distiller, StoredRun):
         raise SettingError("--method needs a run's folder, and no --rank")
     if output is None:
@@ -205,9 +207,11 @@ def export(
         export_expression(output, expression, *shapes, shares=shares, knowledge=tasks.get(task).family.knowledge)
     elif isinstance(distiller, StoredRun):
         distiller.export(output, with_hooks, method)
+        what = method or distiller.winner_title
     else:
         distiller.export(output, with_hooks)
-    click.echo(f"wrote {output}: add Distiller()(student, teacher, labels) to your cross-entropy")
+        what = f"the evolved distiller of rank {distiller.rank}"
+    click.echo(f"wrote {what} to {output}: add Distiller()(student, teacher, labels) to your cross-entropy")
     click.echo("for another batch size than its own, call its calibrate(student, teacher, labels) first")
 
 

@@ -66,7 +66,7 @@ def _conclude(result: Any) -> None:
     width = width_of(console)
     show(console, race_table(result.table, result.family, width))
     if result.fresh:
-        show(console, confirmation_table(result.fresh, result.table, result.family, width))
+        show(console, confirmation_table(result.fresh, result.table, result.family))
     for line in _conclusion(result):
         click.echo(line)
 
@@ -126,6 +126,10 @@ def _final_options(options: dict[str, Any]) -> dict[str, Any]:
         raise SettingError("--final-recipe and --final-epochs have no effect without --final; add it, for example 8")
     if count is not None and count < 1:
         raise SettingError(f"--final must be at least 1, got {count}")
+    if recipe is not None:
+        from kdzero_gp.engine.recipe import load_recipe
+
+        load_recipe(recipe)  # before a search of hours
     return {"count": count, "recipe": recipe or "short", "changes": {"epochs": epochs} if epochs else None}
 
 

@@ -13,7 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from kdzero_gp.analysis.names import evolved_name, names_of
-from kdzero_gp.analysis.results import RankedDistiller, race_cells, race_headers
+from kdzero_gp.analysis.results import (
+    RankedDistiller,
+    confirmed_cells,
+    confirmed_headers,
+    race_cells,
+    race_headers,
+)
 from kdzero_gp.common import LEAST_VALUES, UNKNOWN, real
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.search.race import RaceResult
@@ -43,12 +49,18 @@ def race_table(
     return Group(_results_table(table, family, title, names, width), *lines)
 
 
-def confirmation_table(
-    table: Sequence[RaceResult], race: Sequence[RaceResult], family: TaskFamily, width: int = UNLIMITED
-) -> Table:
-    """The finalists on fresh seeds, under the names that they have in the race."""
-    title = f"confirmation, {_seeds(table)} fresh seeds that chose nothing, mean{_half(_seeds(table))}"
-    return _results_table(table, family, title, names_of(race, table), width)
+def confirmation_table(table: Sequence[RaceResult], race: Sequence[RaceResult], family: TaskFamily) -> Table:
+    """The finalists on fresh seeds, under the names that they have in the race; what the verdict goes by first."""
+    shown = _table(f"confirmation, {_seeds(table)} fresh seeds that chose nothing, mean{_half(_seeds(table))}")
+    names = names_of(race, table)
+    _add_column(shown, "distiller", is_text=True)
+    for header in confirmed_headers(family):
+        _add_column(shown, header)
+    for result in table:
+        cells = [result.reason, "", ""] if result.reason else [text for text, _ in confirmed_cells(result, family)]
+        style = "" if result.entry.kind == "evolved" else "dim"
+        shown.add_row(names.get(result.entry.name, result.entry.title), *cells, style=style)
+    return _unbroken(shown)
 
 
 def _seeds(table: Sequence[RaceResult]) -> int:

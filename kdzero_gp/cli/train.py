@@ -31,8 +31,12 @@ from kdzero_gp.cli.options import (
 )  # fmt: skip
 from kdzero_gp.errors import SettingError
 
+RECIPE = click.option(
+    "--recipe", default="short", show_default=True, help="cifar100, imagenet, vit, short, or a .toml."
+)
+RECIPE_OF_RUN = click.option("--recipe", help="cifar100, imagenet, vit, short, or a .toml [default: as the run's race "
+                             "trained new students, or short].")  # fmt: skip
 RECIPE_OPTIONS = (
-    click.option("--recipe", default="short", show_default=True, help="A packaged recipe, such as short, or a .toml."),
     click.option("--epochs", type=int, help="In place of the recipe's; its milestones move along."),
     click.option("--batch-size", type=int, help="In place of the recipe's."),
     click.option("--lr", "learning_rate", type=float, help="In place of the recipe's."),
@@ -130,7 +134,7 @@ def _conclude(result: Any, out: Path, task: str, weights: str = "student.safeten
 @click.option("--model", required=True, help=NETWORK)
 @click.option("--backbone", help="Weights for the part of the network that is called backbone, such as ImageNet's.")
 @TAP
-@with_options((TASK, DATA, MAPS), RECIPE_OPTIONS, MACHINE_OPTIONS)
+@with_options((TASK, DATA, MAPS), (RECIPE,), RECIPE_OPTIONS, MACHINE_OPTIONS)
 @_BOARD
 @click.pass_context
 def train(ctx: click.Context, model: str, **options: Any) -> None:
@@ -156,12 +160,13 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
 @click.option("--distiller", required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]", help="What to distil with.")
 @click.option("--magnitude", help="relative, joint or absolute [default: absolute for files and runs, joint for the "
               "zoo, relative for expressions].")  # fmt: skip
-@with_options(RECIPE_OPTIONS, MACHINE_OPTIONS)
+@with_options((RECIPE_OF_RUN,), RECIPE_OPTIONS, MACHINE_OPTIONS)
 @_BOARD
 @click.pass_context
 def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options: Any) -> None:
-    """Train a student with a distiller. The same command goes on after an interruption. Of a run (run:DIR), the task,
-    data, networks, taps and weights are taken unless they are given."""
+    """Train a student with a distiller. The same command goes on after an interruption. run:DIR is a run's winner, a
+    published method perhaps; of the run, the task, data, networks, taps, weights and the recipe of its race are taken
+    unless they are given."""
     from kdzero_gp.api.training import distill as distil
 
     with _resumable(ctx) as progress:
@@ -184,7 +189,7 @@ def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options
               "these to the end; keep the winner's student.")  # fmt: skip
 @click.option("--fresh-seeds", type=int, help="With --halving: seeds that choose nothing and report [default: 3].")
 @click.option("--workers", type=int, help="Trainings at once [default: one for each core, one on a GPU].")
-@with_options(RECIPE_OPTIONS, MACHINE_OPTIONS)
+@with_options((RECIPE_OF_RUN,), RECIPE_OPTIONS, MACHINE_OPTIONS)
 @click.pass_context
 def compare(
     ctx: click.Context, named: tuple[str, ...], distillers: tuple[str, ...], factors: str, **options: Any

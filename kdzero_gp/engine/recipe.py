@@ -236,13 +236,24 @@ def _text(name: str) -> str:
         raise SettingError(f"the recipe {name} cannot be read ({error}); give {', '.join(names())} or a file") from None
 
 
-def load_recipe(name: str, task: str = "", student: str = "", changes: Mapping[str, Any] | None = None) -> Recipe:
-    """A packaged recipe by name, or a TOML file of the user's, for one task and one student.
+def load_recipe(
+    name: str | Recipe, task: str = "", student: str = "", changes: Mapping[str, Any] | None = None
+) -> Recipe:
+    """A packaged recipe by name, a TOML file of the user's, or a recipe as it is, for one task and one student.
 
     The file's ``[[overrides]]`` apply where ``task`` and ``student`` match their patterns; ``changes`` come last. The
     user's own data are changed by their own transforms, and by what ``changes`` ask for, alone. A
     change of ``epochs`` alone moves the milestones along. Raises SettingError for what is unknown.
     """
+    recipe = name if isinstance(name, Recipe) else _written(name, task, student)
+    given = {key: _converted(key, value) for key, value in (changes or {}).items()}
+    if "epochs" in given and "milestones" not in given and given["epochs"] > 0:
+        recipe = recipe.with_epochs(given.pop("epochs"))
+    return replace(recipe, **given)
+
+
+def _written(name: str, task: str, student: str) -> Recipe:
+    """What a file says for one task and one student."""
     try:
         values: dict[str, Any] = tomllib.loads(_text(name))
     except tomllib.TOMLDecodeError as error:
@@ -256,8 +267,4 @@ def load_recipe(name: str, task: str = "", student: str = "", changes: Mapping[s
             values |= {key: value for key, value in override.items() if key not in CONDITIONS}
     if is_own(task):
         values |= WITHOUT_CHANGES
-    recipe = Recipe.from_dict(values)
-    given = {key: _converted(key, value) for key, value in (changes or {}).items()}
-    if "epochs" in given and "milestones" not in given and given["epochs"] > 0:
-        recipe = recipe.with_epochs(given.pop("epochs"))
-    return replace(recipe, **given)
+    return Recipe.from_dict(values)

@@ -123,9 +123,9 @@ def check_url(url: str) -> SplitResult:
     except ValueError:
         usable = False
     if not usable:
-        raise SettingError("the model's URL must start with http:// or https:// and name a host")
+        raise SettingError("--llm-url must start with http:// or https:// and name a host")
     if parts.username or parts.password or parts.query or parts.fragment:
-        raise SettingError("the model's URL must hold no user, key or query; put the key into a variable")
+        raise SettingError("--llm-url must hold no user, key or query; put the key into a variable")
     return parts
 
 

@@ -87,8 +87,8 @@ def read_contract(path: str | Path | None) -> InputContract | None:
         return None
     path = Path(path).expanduser()
     if not path.is_file():
-        path = path.with_name(path.name.partition("#")[0])
-    beside = path.with_name(path.name + SIDECAR)
+        path = path.parent / path.name.partition("#")[0]
+    beside = path.parent / (path.name + SIDECAR)
     if beside.is_file():
         try:
             stored = json.loads(beside.read_text("utf-8"))

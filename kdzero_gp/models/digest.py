@@ -15,8 +15,8 @@ def content_digest(path: str | Path) -> str:
     all files of a folder; empty where there is nothing."""
     path = Path(path).expanduser()
     if not path.exists():
-        path = path.with_name(path.name.partition("#")[0])
-    files = sorted(path.iterdir()) if path.is_dir() else [path, path.with_name(path.name + SIDECAR)]
+        path = path.parent / path.name.partition("#")[0]
+    files = sorted(path.iterdir()) if path.is_dir() else [path, path.parent / (path.name + SIDECAR)]
     digest = hashlib.sha256()
     found = [file for file in files if file.is_file()]
     for file in found:

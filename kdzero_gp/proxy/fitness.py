@@ -15,7 +15,7 @@ def check_weights(weights: Mapping[str, float], metrics: tuple[str, ...]) -> Non
         raise SettingError(f"there is no metric {unknown[0]!r}; --weight takes {', '.join(metrics)}")
     values = tuple(weights.values())
     if any(not math.isfinite(v) or v < 0 for v in values) or sum(values) <= 0:
-        raise SettingError(f"fitness weights must be at least 0 and not all 0, got {values}")
+        raise SettingError(f"--weight takes shares of at least 0, not all 0, got {list(values)}")
 
 
 def fitness(metrics: Mapping[str, float], baseline: Mapping[str, float], weights: Mapping[str, float]) -> float:

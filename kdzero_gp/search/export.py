@@ -67,7 +67,7 @@ def _facts(folder: Path, database: Database, settings: RunSettings, entry: Compe
     plan = settings.plan
     start = "a new" if plan.race_from_scratch else "the warm"
     facts: dict[str, Any] = {
-        "kind": entry.kind,
+        "kind": f"published method {entry.name}" if entry.kind == "zoo" else entry.kind,
         "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
         "recipe": f"searched with {plan.proxy.summary} from a student of {plan.warm.epochs:g} epochs; raced with "
         f"{plan.race.summary} from {start} student",
@@ -80,7 +80,7 @@ def _facts(folder: Path, database: Database, settings: RunSettings, entry: Compe
         mean = statistics.fmean(v[measure.name] for v in values)
         facts["race"] = f"mean validation {measure.heading} {measure.text(mean)}, {len(values)} seeds"
     found = verdict(database, settings)
-    if found is not None and found.evolved == entry.name:
+    if found is not None and entry.name in (found.evolved, found.winner):
         facts["confirmed"] = ", ".join(found.lines[1:])
     pruned = pruning(database, settings)
     if pruned is not None and pruned.after.name == entry.name:

@@ -3,6 +3,7 @@ from this table."""
 
 from __future__ import annotations
 
+import math
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, is_dataclass, replace
@@ -56,7 +57,7 @@ def above_zero(text: str) -> float:
 OPTIONS = (
     Option("--generations", "A generation is --pop births (of each island).", "search.generations", int, always=True),
     Option("--pop", "Size of the population.", "search.population", int, always=True),
-    Option("--task", "digits, cifar10, cifar100, folder, segmentation, or module:name of your own.", "task",
+    Option("--task", "digits, cifar10, cifar100, folder, segmentation, detection, or module:name of your own.", "task",
            always=True),
     Option("--data", "Archive, image folder or zip of the task's images; of CIFAR also: download.", "data"),
     Option("--image-size", "Pixels a side, or height x width, of what the networks see [default: the most common of "
@@ -82,15 +83,17 @@ OPTIONS = (
     Option("--student-tap", "The same of the student.", "student_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--knowledge", "What distillers are made of, such as logits,feat,feat1 [default: logits, emb, feat, and "
            "what a tap names].", "knowledge", form="names"),
-    Option("--space", "open: free trees; kdzero: the paper's template.", "space"),
-    Option("--magnitude", "relative: γ in units of the cross-entropy's gradient; absolute: as written.", "magnitude"),
+    Option("--space", "open: free trees; kdzero: the paper's template.", "space",
+           metavar="open|kdzero"),
+    Option("--magnitude", "relative: γ in units of the cross-entropy's gradient; absolute: as written.", "magnitude",
+           metavar="relative|absolute"),
     Option("--seed-zoo", "Start with published distillers.", "seed_zoo", form="flag"),
     Option("--seed", "Of everything random.", "search.seed", int, always=True),
     Option("--tournament", "Size of the selection tournament.", "search.tournament", int),
     Option("--sample-ratio", "Select as the paper's Algorithm 1: from this share of the population …",
            "search.sample_ratio", float),
     Option("--top-k", "… one of the best k.", "search.top_k", int),
-    Option("--removal", "Who leaves the population: oldest or worst.", "search.removal"),
+    Option("--removal", "Who leaves the population.", "search.removal", metavar="oldest|worst"),
     Option("--objectives", "Two or more of the task's metrics (cross_entropy, calibrated, error, sharpness_gap, "
            "cka_gap), step_time and memory: optimise all with NSGA-II. With step_time, a measurement, runs are not "
            "reproducible.",
@@ -108,14 +111,14 @@ OPTIONS = (
            "generations the best of each enters the next one, too.", "search.islands", int),
     Option("--patience", "Stop after this many generations without a better distiller.", "search.patience", int),
     Option("--training", "What the winner is for: long trainings, or short ones of a few epochs; decides the defaults "
-           "of --warm-epochs, --proxy-epochs, --short-bound and --weight [default: long]."),
+           "of --warm-epochs, --proxy-epochs, --short-bound and --weight [default: long].", metavar="long|short"),
     Option("--images", "Training images of a proxy.", "plan.images", int),
     Option("--validation-images", "Validation images.", "plan.validation_images", int),
     Option("--warm-epochs", "Epochs without a teacher that the student has when proxies start.", "plan.warm.epochs",
            float),
     Option("--proxy-epochs", "Epochs of a proxy.", "plan.proxy.epochs", float),
     Option("--proxy-trains", "whole: the student; last-stage: its last stage alone, on what the warm student's other "
-           "stages give, computed once; cheaper.", "plan.proxy_trains"),
+           "stages give, computed once; cheaper.", "plan.proxy_trains", metavar="whole|last-stage"),
     Option("--surrogate-share", "Share of the candidates to train: the most promising and the most uncertain by the "
            "surrogate; the others get a predicted fitness. 1 trains all.", "plan.surrogate_share", float),
     Option("--short-bound", "Stop a candidate early whose gaps to the teacher are so many times those of cross-entropy "
@@ -134,7 +137,7 @@ OPTIONS = (
            "cka_gap for images to classes; error is what accuracy, mean IoU or AP lack to 1.", "plan.weights", float,
            "pairs", "NAME=SHARE"),
     Option("--judge", "none, or surrogate: while fewer than 20 were trained, a candidate that it finds less fit than "
-           "one drawn of them is not (ρ of the paper's Algorithm 1).", "judge"),
+           "one drawn of them is not (ρ of the paper's Algorithm 1).", "judge", metavar="none|surrogate"),
     Option("--llm-url", "Ask a language model for births, too: the URL of a server with /chat/completions, before that "
            "part, for example http://127.0.0.1:8080/v1.", "llm.url"),
     Option("--llm-model", "The model's name there.", "llm.model"),
@@ -225,9 +228,11 @@ def _merged(before: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _read(option: Option, value: Any) -> Any:
-    """A value of the command line as the settings have it."""
+    """A value of the command line as the settings have it. Raises SettingError."""
     if option.form == "names":
         return _names(option, value)
+    if option.field.endswith(".epochs") and not 0 < float(value) < math.inf:
+        raise SettingError(f"{option.name} must be above 0, got {float(value):g}")
     return pairs(value, option) if option.form == "pairs" else value
 
 

@@ -80,7 +80,9 @@ class Pruning:
                 f"{measure.difference(-mean, half)}{unit} on {len(self.seeds)} other seeds"
             )
         for text, (mean, half) in self.contributions.items():
-            lines.append(f"without {text}: {measure.difference(-mean, half)}{unit}")
+            lines.append(
+                f"without {text} validation {measure.label} changes by {measure.difference(-mean, half)}{unit}"
+            )
         return lines
 
 

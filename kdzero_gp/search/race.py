@@ -57,13 +57,14 @@ class Competitor:
 class RaceResult:
     """A competitor's results over the race's seeds: for each measure, and ``test_`` each measure, the mean and the
     half-width of its 95 % interval (Student's t). ``difference``: the same of the deciding measure to ``kd``, seed by
-    seed. ``reason``: why there is none."""
+    seed, and ``test_difference`` on test images. ``reason``: why there is none."""
 
     entry: Competitor
     seeds: int
     values: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     difference: tuple[float, float] = UNKNOWN
     reason: str = ""
+    test_difference: tuple[float, float] = UNKNOWN
 
     def value(self, name: str) -> tuple[float, float]:
         """Mean and half-width of a measure; NaN where it was not measured."""
@@ -233,14 +234,16 @@ def result_of(
     metrics = {seed: measurement.metrics for seed, measurement in sorted(measured.items())}
     names = [prefix + measure.name for prefix in ("", TEST) for measure in family.measures]
     samples = {name: [m[name] for m in metrics.values() if name in m] for name in names}
-    paired = [
-        m[family.decides] - kd[seed].metrics[family.decides]
-        for seed, m in metrics.items()
-        if seed in kd and not kd[seed].reason
-    ]
+    theirs = {seed: measurement.metrics for seed, measurement in kd.items() if not measurement.reason}
+
+    def to_kd(name: str) -> tuple[float, float]:
+        both = [seed for seed in metrics if name in metrics[seed] and name in theirs.get(seed, {})]
+        return mean_interval([metrics[seed][name] - theirs[seed][name] for seed in both]) if both else UNKNOWN
+
     return RaceResult(
         entry,
         len(metrics),
         {name: mean_interval(values) for name, values in samples.items() if values},
-        mean_interval(paired) if paired else UNKNOWN,
+        to_kd(family.decides),
+        test_difference=to_kd(TEST + family.decides),
     )

@@ -133,9 +133,7 @@ class Database:
         where its folder cannot be written."""
         path = folder / DATABASE
         if not path.is_file():
-            raise RunError(
-                f"{folder} holds no run ({DATABASE} is missing); start one with: kdzero-gp evolve --out {folder}"
-            )
+            raise _no_run(folder)
         connection = connect(path) if os.access(folder, os.W_OK) else copied(path)
         try:
             with sentences(path):
@@ -326,3 +324,16 @@ class Database:
     def _select(self, statement: str, *values: Any) -> list[sqlite3.Row]:
         with sentences(self.path):
             return self._connection.execute(statement, values).fetchall()
+
+
+def _no_run(folder: Path) -> RunError:
+    """What to do where a folder holds no run."""
+    if folder.is_file():
+        return RunError(
+            f"{folder} holds no run (it is a file); give the run's folder, which evolve names when it begins"
+        )
+    what = f"{DATABASE} is missing" if folder.is_dir() else "there is no such folder"
+    return RunError(
+        f"{folder} holds no run ({what}); give the folder that evolve named when it began, or start one with: "
+        f"kdzero-gp evolve --out {folder}"
+    )

@@ -13,7 +13,7 @@ from kdzero_gp import tasks
 from kdzero_gp.compiler import Expression
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.engine.pair import NamedPair
-from kdzero_gp.engine.recipe import load_recipe
+from kdzero_gp.engine.recipe import Recipe, load_recipe
 from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
 from kdzero_gp.training.distillers import Distiller, NamedDistiller, resolve
@@ -29,13 +29,13 @@ from kdzero_gp.training.shadow import must_have_heads
 class Pair(NamedPair):
     """A teacher with its weights, a student, and the data and recipe that the student is trained with.
 
-    ``recipe`` is a packaged name (``cifar100``, ``imagenet``, ``vit``, ``short``) or a TOML file; ``changes`` override
-    its fields. Without ``validate`` the validation images are trained on too and the last weights are final.
-    ``backbone``: a file of weights for the part of the student that is called so. ``shadow``: ``teacher`` or
+    ``recipe`` is a packaged name (``cifar100``, ``imagenet``, ``vit``, ``short``), a TOML file, or a recipe;
+    ``changes`` override its fields. Without ``validate`` the validation images are trained on too and the last weights
+    are final. ``backbone``: a file of weights for the part of the student that is called so. ``shadow``: ``teacher`` or
     ``student``, on whose maps a second class head takes part in distillation (see ``engine.shadow``).
     """
 
-    recipe: str = "short"
+    recipe: str | Recipe = "short"
     changes: Mapping[str, Any] | None = None
     validate: bool = True
     backbone: str | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,25 @@ class NamedDistiller:
     shares: tuple[float, ...] = ()
 
 
+def must_be_there(what: str | Path | Expression | NamedDistiller) -> None:
+    """Raise SettingError for a name, a file or a text that is no distiller's for any pair."""
+    text = str(what)
+    if isinstance(what, Expression | NamedDistiller) or text.removeprefix("zoo:") in zoo:
+        return
+    if text.startswith("zoo:"):
+        close = get_close_matches(text.removeprefix("zoo:"), zoo, n=1)
+        hint = f"did you mean zoo:{close[0]}?" if close else f"it has {', '.join(zoo)}"
+        raise SettingError(f"the zoo has no {text.removeprefix('zoo:')!r}; {hint}")
+    path = Path(text).expanduser()
+    if text.endswith(".py") and not path.is_file():
+        reason = "it is a folder" if path.is_dir() else "there is no such file"
+        raise SettingError(f"the distiller {path} cannot be read ({reason}); give a file of kdzero-gp export")
+    if "(" not in text and not path.is_file():
+        raise SettingError(
+            f"--distiller {text!r} is not a file, an expression or zoo:NAME; kdzero-gp zoo lists the published ones"
+        )
+
+
 def resolve(
     what: str | Path | Expression | NamedDistiller,
     student: Shapes,
@@ -67,14 +87,9 @@ def resolve(
     if text.removeprefix("zoo:") in zoo:
         name = text.removeprefix("zoo:")
         return Distiller(name, _compiled(name, zoo[name], student, teacher, knowledge), "joint")
-    if text.startswith("zoo:"):
-        raise SettingError(f"the zoo has no {text.removeprefix('zoo:')!r}; it has {', '.join(zoo)}")
+    must_be_there(text)
     if text.endswith(".py") or Path(text).is_file():
         return Distiller(Path(text).stem, _from_file(Path(text), student, teacher), "absolute")
-    if "(" not in text:
-        raise SettingError(
-            f"--distiller {text!r} is not a file, an expression or zoo:NAME; kdzero-gp zoo lists the published ones"
-        )
     expression = parse(text, pair_shapes(student, teacher, knowledge).types)
     return Distiller(text, _compiled(text, expression, student, teacher, knowledge), "relative")
 

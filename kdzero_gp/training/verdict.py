@@ -20,8 +20,8 @@ class Verdict:
     """What fresh seeds say, by the names of distillers. ``winner`` is the one to use: ``kd``, unless the best published
     method, or the evolved distiller, is ahead by more than the interval; a tie goes to the simpler. ``differences``:
     the evolved distiller's lead over a rival, a mean with the half-width of its paired 95 % interval, positive where
-    it is better. ``alone`` is what cross-entropy alone is called, ``images`` are those that report (test, validation);
-    ``chosen_on`` is how many other seeds chose."""
+    it is better; ``gain``: the winner's over ``kd``. ``alone`` is what cross-entropy alone is called, ``images`` are
+    those that report (test, validation); ``chosen_on`` is how many other seeds chose."""
 
     winner: str
     evolved: str
@@ -32,6 +32,7 @@ class Verdict:
     measure: Measure
     images: str
     alone: str
+    gain: tuple[float, float] = (math.nan, math.nan)
 
     @property
     def lines(self) -> tuple[str, str, str]:
@@ -41,9 +42,16 @@ class Verdict:
         chosen = f"chosen on {seeds} by validation {self.measure.label}"
         first = f"winner: {name} ({chosen}, confirmed on {self.seeds} fresh seeds by {self.images} images)"
         if not self.evolved:
-            return first, "no evolved distiller came to the last trainings", f"use {self.winner}"
+            return first, "no evolved distiller came to the last trainings", f"use {self.winner}{self._named()}"
         other = self.alone if self.published in ("", REFERENCE) else self.published
         return first, f"the evolved distiller is {self._against(REFERENCE)}", f"and {self._against(other)}"
+
+    def _named(self) -> str:
+        """What the winner gains over ``kd``, where that is not said of the evolved distiller already."""
+        if self.winner in (self.evolved, REFERENCE) or math.isnan(self.gain[0]):
+            return ""
+        unit = f" {self.measure.difference_unit}".rstrip()
+        return f", which is ahead of {REFERENCE} by {self.measure.text(*self.gain)}{unit}"
 
     def _against(self, rival: str) -> str:
         mean, half = self.differences.get(rival, (math.nan, math.nan))
@@ -55,10 +63,10 @@ class Verdict:
             lead = f"{self.measure.difference(mean)}{unit}"
             return f"{lead} from {title} on {self.seeds} fresh seeds, too few for an interval (--fresh-seeds)"
         where = f"on {self.seeds} fresh seeds (paired 95 % interval)"
+        advice = f": use {rival}{self._named()}" if rival == self.winner else ""
         if abs(mean) > half:
             side = "ahead of" if mean > 0 else "behind"
-            return f"{side} {title} by {self.measure.text(abs(mean), half)}{unit} {where}"
-        advice = "" if rival == self.alone or self.winner == self.evolved else f": use {self.winner}"
+            return f"{side} {title} by {self.measure.text(abs(mean), half)}{unit} {where}{advice}"
         return f"not distinguishable from {title}, {self.measure.difference(mean, half)}{unit} {where}{advice}"
 
 
@@ -79,9 +87,9 @@ def judge(
     rivals = [name for name in samples if name != evolved]
     differences = {name: lead(samples[evolved], samples[name], measure) for name in rivals if evolved in samples}
     seeds = max(len(of_seed) for of_seed in samples.values())
-    return Verdict(
-        winner, evolved if evolved in samples else "", published, differences, seeds, chosen_on, measure, images, alone
-    )
+    gain = lead(samples[winner], samples.get(REFERENCE, {}), measure)
+    evolved = evolved if evolved in samples else ""
+    return Verdict(winner, evolved, published, differences, seeds, chosen_on, measure, images, alone, gain)
 
 
 def lead(one: Mapping[int, float], other: Mapping[int, float], measure: Measure) -> tuple[float, float]:

@@ -8,12 +8,14 @@ from typing import Any
 
 from kdzero_gp.analysis.markup import Cell
 from kdzero_gp.analysis.names import names_of
+from kdzero_gp.analysis.results import confirmed_cells, confirmed_headers
 from kdzero_gp.analysis.statistics import candidate_flow
 from kdzero_gp.common import UNKNOWN, duration
 from kdzero_gp.families import Measure
 from kdzero_gp.report.panels.snapshot import Snapshot
 from kdzero_gp.report.panels.trees import distiller
 from kdzero_gp.search.race import TEST, RaceResult, best_of
+from kdzero_gp.training.verdict import Verdict
 
 
 def overview(snapshot: Snapshot) -> dict[str, Any]:
@@ -26,9 +28,10 @@ def overview(snapshot: Snapshot) -> dict[str, Any]:
         "published": best_of(raced, "zoo"),
         "deciding": deciding, "to_kd": _to_kd(evolved, deciding) if evolved else None,
         "pruning": snapshot.pruning.lines(deciding) if snapshot.pruning else (),
-        "tiles": _tiles(snapshot, evolved),
+        "tiles": _tiles(snapshot, next((r for r in snapshot.fresh if r.entry.kind == "evolved"), evolved)),
         "winner": distiller(snapshot, snapshot.winner, 1) if snapshot.winner else None,
         "verdict": None if snapshot.verdict is None else _sentences(snapshot.verdict.lines),
+        "exported": _exported(snapshot.verdict),
         **_confirmed(snapshot),
     }  # fmt: skip
 
@@ -37,22 +40,23 @@ def _sentences(lines: Sequence[str]) -> list[str]:
     return [lines[0][0].upper() + lines[0][1:], *lines[1:]]
 
 
+def _exported(verdict: Verdict | None) -> str:
+    """The published method that the run exports in place of the distiller that the page shows; '' where it does not."""
+    return "" if verdict is None or verdict.winner == verdict.evolved else verdict.winner
+
+
 def _confirmed(snapshot: Snapshot) -> dict[str, Any]:
     """The finalists on the fresh seeds, as a small table."""
     family, names = snapshot.settings.family, names_of(snapshot.raced, snapshot.fresh)
-    deciding = family.deciding
     seeds = max((result.seeds for result in snapshot.fresh), default=0)
-    parts = {"validation": deciding.name, "test": TEST + deciding.name}
     rows = [
         [
             Cell(names.get(result.entry.name, result.entry.title)),
-            *(Cell(deciding.text(*result.value(name)), result.value(name)[0]) for name in parts.values()),
-            Cell("" if result.entry.name == "kd" else deciding.difference(*result.difference), result.difference[0]),
+            *(Cell(text, number) for text, number in confirmed_cells(result, family)),
         ]
         for result in snapshot.fresh
     ]
-    to_kd = ", ".join(filter(None, ("to kd", deciding.difference_unit)))
-    return {"confirmed": rows, "headers": (f"{seeds} fresh seeds, {deciding.heading}", *parts, to_kd)}
+    return {"confirmed": rows, "headers": (f"{seeds} fresh seeds", *confirmed_headers(family))}
 
 
 def _to_kd(evolved: RaceResult, deciding: Measure) -> str | None:

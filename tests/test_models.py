@@ -138,7 +138,7 @@ def test_a_torchvision_network_gets_the_classes():
     assert network.fc.out_features == 7
     with pytest.raises(ModelError, match=r"no network 'resnet_18'.*resnet18"):
         models.build("torchvision:resnet_18", classes=7)
-    with pytest.raises(ModelError, match="3 channels and the data have 1"):
+    with pytest.raises(ModelError, match="3 channels and these have 1"):
         models.build("torchvision:resnet18", classes=7, channels=1)
     with pytest.raises(ModelError, match="no network 'fasterrcnn_resnet50_fpn'"):
         models.build("torchvision:fasterrcnn_resnet50_fpn", classes=7)

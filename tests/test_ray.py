@@ -100,17 +100,6 @@ def test_another_version_is_refused_in_one_sentence(nodes, tmp_path, monkeypatch
         dict(dispatcher.map(["where"]))
 
 
-def test_a_cluster_of_this_machine_that_ended_is_told_at_once(dispatcher, monkeypatch):
-    list(dispatcher.map(["where"] * 2))
-    engine = dispatcher.engine
-    monkeypatch.setattr(engine._ray, "nodes", lambda: [{"Alive": False}])
-    engine.send(0, "where")
-    assert list(engine.events(0.0)) == []  # other machines may join one that was not started here
-    monkeypatch.setattr(engine, "_started", True)
-    with pytest.raises(RunError, match="the Ray cluster of this machine has ended; resume starts another"):
-        engine.events(0.0)
-
-
 def test_a_cluster_that_loses_a_node_and_gets_another_finds_the_same_rows(nodes, dispatcher, tmp_path):
     def lose_and_add():
         nodes.remove_node(nodes.first, allow_graceful=False)
@@ -120,3 +109,14 @@ def test_a_cluster_that_loses_a_node_and_gets_another_finds_the_same_rows(nodes,
     (tmp_path / "ray").mkdir()
     expected = search(tmp_path / "here", Workers(1, 0), lanes=5)
     assert_equal(search(tmp_path / "ray", Asked(dispatcher, 25, lose_and_add), lanes=5), expected)
+
+
+def test_a_cluster_of_this_machine_that_ended_is_told_at_once(dispatcher, monkeypatch):
+    list(dispatcher.map(["where"] * 2))
+    engine = dispatcher.engine
+    monkeypatch.setattr(engine._ray, "nodes", lambda: [{"Alive": False}])
+    engine.send(0, "where")
+    assert list(engine.events(0.0)) == []  # other machines may join one that was not started here
+    monkeypatch.setattr(engine, "_started", True)
+    with pytest.raises(RunError, match="the Ray cluster of this machine has ended; resume starts another"):
+        engine.events(0.0)

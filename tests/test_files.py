@@ -1,9 +1,12 @@
 """A file is the old one or the new one, never a part, and an error names the path and the remedy."""
 
 import os
+import re
+from pathlib import Path
 
 import pytest
 
+import kdzero_gp
 from kdzero_gp.errors import RunError
 from kdzero_gp.files import atomic_write
 
@@ -44,3 +47,12 @@ def test_a_folder_and_a_missing_one_are_named(tmp_path):
         atomic_write(tmp_path, "")
     with pytest.raises(RunError, match="No such file or directory; free space or choose another --out"):
         atomic_write(tmp_path / "missing" / "file", "")
+
+
+def test_a_clock_that_goes_backwards_decides_nothing():
+    """Durations are of the monotonic clock; the wall clock is asked for one thing alone: leftovers in the cache that
+    are old enough to be nobody's, and those of the future are not."""
+    root = Path(kdzero_gp.__file__).parent
+    asked = [path.relative_to(root).as_posix() for path in root.rglob("*.py")
+             if re.search(r"\btime\.time(_ns)?\(|\bdatetime\b|from time import", path.read_text("utf-8"))]  # fmt: skip
+    assert asked == ["data/cache.py"]

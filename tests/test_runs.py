@@ -356,7 +356,7 @@ def test_ctrl_c_ends_with_a_hint_and_without_a_traceback_or_workers(unfinished, 
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
     assert errors.splitlines() == [
-        f"interrupted; nothing that was computed is lost, go on with: kdzero-gp resume {unfinished}"
+        f"interrupted; no finished training is lost, go on with: kdzero-gp resume {unfinished}"
     ]
     wait_until(lambda: not any(map(alive, workers)), LEAVING, "the end of the workers")
 

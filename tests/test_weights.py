@@ -11,6 +11,8 @@ from torch import nn
 
 from kdzero_gp import models
 from kdzero_gp.errors import ModelError, RunError
+from kdzero_gp.models.contract import read_contract
+from kdzero_gp.models.digest import content_digest
 from kdzero_gp.models.weights import load_weights, save_weights
 
 
@@ -125,6 +127,7 @@ def test_files_without_weights_are_refused(tmp_path: Path):
 
     refused("missing.pth", "does not exist")
     refused("", "is a folder")
+    assert read_contract(".") is None and len(content_digest(".")) > 0, "a path without a name"
     (tmp_path / "text.pth").write_text("hello, this is not a weights file")
     refused("text.pth", "not a weights file")
     (tmp_path / "empty.pth").touch()

@@ -255,8 +255,20 @@ class StoredRun:
     @property
     def rejections(self) -> Counter[str]:
         """Why candidates have no result: reasons up to their first colon, with how many gave them."""
-        statuses = (Status.REJECTED, Status.FAILED)
-        return Counter(e.reason.split(":")[0] for e in self._history()[1] if e.status in statuses)
+        return self.rejected + self.failed
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """The same of those that a screen turned away."""
+        return self._reasons(Status.REJECTED)
+
+    @property
+    def failed(self) -> Counter[str]:
+        """The same of those whose training failed."""
+        return self._reasons(Status.FAILED)
+
+    def _reasons(self, status: Status) -> Counter[str]:
+        return Counter(e.reason.split(":")[0] for e in self._history()[1] if e.status is status)
 
     @property
     def screens(self) -> list[dict[str, Any]]:

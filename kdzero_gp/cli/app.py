@@ -42,7 +42,7 @@ class _Commands(click.Group):
             raise
         except KeyboardInterrupt:
             folder = ctx.obj and ctx.obj.get("folder")
-            hint = f"; nothing that was computed is lost, go on with: kdzero-gp resume {folder}" if folder else ""
+            hint = f"; no finished training is lost, go on with: kdzero-gp resume {folder}" if folder else ""
             click.echo(f"interrupted{hint}", err=True)
             ctx.exit(INTERRUPTED)
         except KdzeroError as error:

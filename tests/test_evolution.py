@@ -6,6 +6,7 @@ Searches here ask a toy evaluation, which reads a fitness off the digest, so tha
 
 import collections
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -255,11 +256,23 @@ def test_crossover_keeps_types_and_only_swaps(space, pair):
 
 
 def test_every_mutation_is_drawn():
-    births = births_of(generations=50, population=20)
+    births, asked = [], collections.Counter()
+    search = toy_search(on_birth=births.append, generations=50, population=20)
+
+    def counted(proposer):
+        def propose():
+            asked[proposer.name] += 1
+            return proposer.propose()
+
+        return dataclasses.replace(proposer, propose=propose)
+
+    search.proposers[:] = map(counted, search.proposers)
+    collections.deque(search.run(), maxlen=0)
     drawn = collections.Counter(birth.operator for birth in births if birth.generation)
-    assert set(drawn) == {"crossover", *MUTATIONS}
+    assert set(drawn) == set(asked) == {"crossover", *MUTATIONS}
     assert sum(weight for _, weight in MUTATIONS.values()) == pytest.approx(1)
-    # drawn for 0.3; of its children more are known already than of mutations
+    assert asked["crossover"] / asked.total() == pytest.approx(0.3, abs=0.03)
+    # of its children more are known already, or hold a loss twice, than of mutations
     assert 0.15 < drawn["crossover"] / len(births) < 0.4
 
 

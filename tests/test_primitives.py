@@ -459,6 +459,16 @@ def test_loss_of_a_sample_does_not_depend_on_the_others(operation, kinds):
             assert losses_of(operation, student, teacher, pair)[0] == one[0], pair
 
 
+@pytest.mark.parametrize("pair", [given[0] for given in CATALOGUE["kl"].overloads], ids=describe)
+@pytest.mark.parametrize("name", ["kl", "kl_mean"])
+def test_divergence_of_distributions_is_never_negative(name, pair):
+    operation = CATALOGUE[name]
+    losses = losses_of(operation, *two_sides(operation, pair), pair)
+    # Of a distribution over the batch, or by its mean, a sample has a part of a sum alone.
+    assert losses.mean() > 0
+    assert pair.axis == "N" or (losses > 0).all()
+
+
 @distances_by_type
 def test_a_distance_is_negative_only_where_it_is_declared_so(operation, pair, result):
     """Far and near sides. Of a distribution over the batch a sample has a part of a sum alone."""

@@ -162,7 +162,8 @@ def test_evolve_ends_with_a_race_an_exported_file_and_the_next_commands(referenc
     )
     assert re.search(
         r"births: 20/20, took \d[\d.]*( min \d\d)? s, best \d\.\d{4}"
-        r"(, \d+ (trained|equivalent|predicted|rejected|failed|duplicate))+$",
+        r", [1-9]\d* trained(, [1-9]\d* equivalent)?(, [1-9]\d* predicted)?(, [1-9]\d* rejected)?(, [1-9]\d* failed)?"
+        r"(, [1-9]\d* duplicate)?$",
         output, re.MULTILINE,
     )  # fmt: skip
     assert f" to {folder / 'distiller.py'}" in output

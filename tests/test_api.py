@@ -133,6 +133,8 @@ def test_a_distiller_that_is_none_is_told_before_a_teacher_is_trained(tmp_path, 
     for name, words in (("zoo:kdd", "did you mean zoo:kd"), ("none.py", "no such file"), ("kdd", "not a file")):
         with pytest.raises(SettingError, match=words):
             kdzero_gp.distill(task="digits", distiller=name, verbose=False)
+    with pytest.raises(SettingError, match="clip has to be a number, got 'abc'"):
+        kdzero_gp.compare(task="digits", distillers=["zoo:kd"], changes={"clip": "abc"}, verbose=False)
     assert not list(tmp_path.iterdir())
 
 

@@ -185,7 +185,8 @@ def _opened(
         if run is not None:
             _tell_length(run, pair, progress)
         there = [resolved(one) for one in distillers]
-        for one in there:  # before a teacher is trained
+        pair.settings()  # a recipe that makes no sense, and a distiller that is none, before a teacher is trained
+        for one in there:
             must_be_there(one)
         pair = normalised(_with_teacher(pair, folder, machine, progress), machine, progress)
         yield _OpenedCall(pair, there, folder, machine)

@@ -49,14 +49,15 @@ class SettingError(KdzeroError):
     """A setting whose value makes no sense."""
 
 
-def meant(name: str, known: Iterable[str], otherwise: str = "") -> str:
+def meant(name: str, known: Iterable[str], otherwise: str = "", prefix: str = "") -> str:
     """Which of the ``known`` names may have been meant by one that is not, as a question; or what to say ``otherwise``.
+    ``prefix``: what is written before such a name.
 
-    >>> meant("resnet2", ("resnet20", "vgg8")), meant("x", ("y",), "there is y")
-    ('did you mean resnet20?', 'there is y')
+    >>> meant("resnet2", ("resnet20", "vgg8")), meant("x", ("y",), "there is y"), meant("kdd", ("kd",), prefix="zoo:")
+    ('did you mean resnet20?', 'there is y', 'did you mean zoo:kd?')
     """
     close = get_close_matches(name, list(known), n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else otherwise
+    return f"did you mean {' or '.join(prefix + one for one in close)}?" if close else otherwise
 
 
 def install(extra: str) -> str:

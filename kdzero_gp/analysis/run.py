@@ -183,7 +183,8 @@ class StoredRun:
         settings = self.settings
         entry, rows = self._ask(winner), self._rows()
         if entry is None:
-            return self.best.expression, rows.knowledge, self.best.magnitudes, self.best.shares
+            best = self.best
+            return best.expression, rows.knowledge, best.magnitudes, best.shares
         expression = rows.parse(entry.expression)
         shares = self._read(lambda database: shares_of(database, settings, entry, expression))
         return expression, rows.knowledge, entry.magnitudes, shares
@@ -255,20 +256,17 @@ class StoredRun:
     @property
     def rejections(self) -> Counter[str]:
         """Why candidates have no result: reasons up to their first colon, with how many gave them."""
-        return self.rejected + self.failed
+        by_status = self.reasons
+        return by_status[Status.REJECTED] + by_status[Status.FAILED]
 
     @property
-    def rejected(self) -> Counter[str]:
-        """The same of those that a screen turned away."""
-        return self._reasons(Status.REJECTED)
-
-    @property
-    def failed(self) -> Counter[str]:
-        """The same of those whose training failed."""
-        return self._reasons(Status.FAILED)
-
-    def _reasons(self, status: Status) -> Counter[str]:
-        return Counter(e.reason.split(":")[0] for e in self._history()[1] if e.status is status)
+    def reasons(self) -> dict[Status, Counter[str]]:
+        """The same of those that a screen turned away, and of those whose training failed."""
+        evaluations = self._history()[1]
+        return {
+            status: Counter(e.reason.split(":")[0] for e in evaluations if e.status is status)
+            for status in (Status.REJECTED, Status.FAILED)
+        }
 
     @property
     def screens(self) -> list[dict[str, Any]]:

@@ -88,9 +88,9 @@ def _print_lines(run: StoredRun, top: int) -> None:
     if signed:
         click.echo(f"the value of {', '.join(signed)} {NEGATIVE}")
     verdict, pruned = run.verdict, run.pruning
-    for fate in ("rejected", "failed"):
-        for reason, count in getattr(run, fate).most_common():
-            click.echo(f"{fate} {count}: {reason}")
+    for status, reasons in run.reasons.items():
+        for reason, count in reasons.most_common():
+            click.echo(f"{status.value} {count}: {reason}")
     if run.language_model:
         click.echo(account_line(run.language_model))
     rarer = sorted((row["weight"], name) for name, row in run.drawn.items() if row["weight"] < 1)

@@ -248,12 +248,10 @@ def build(name: str, classes: int, channels: int = 3) -> nn.Module:
         return as_detector(from_user_code(name, classes))
     found = BUILT_IN.fullmatch(name)
     if found is None:
-        hint = meant(
-            f"torchvision:{name}", [f"torchvision:{one}" for one in models.list_models(module=models.detection)]
-        )
+        hint = meant(name, models.list_models(module=models.detection), prefix="torchvision:")
         raise ModelError(
-            f"there is no detector {name!r}: {hint} there are retinanet_small_16, fcos_mobilenet_v2 and the like, "
-            "torchvision:NAME and module:callable"
+            f"there is no detector {name!r}: {hint}{' ' if hint else ''}there are retinanet_small_16, "
+            "fcos_mobilenet_v2 and the like, torchvision:NAME and module:callable"
         )
     head, width, backbone = found.groups()
     if width:

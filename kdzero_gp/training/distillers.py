@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, PYRAMID, Know
 from kdzero_gp.compiler.rendering import facts_source, magnitudes_source, terms_in_words
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.compiler.zoo import parse_for_some_pair
-from kdzero_gp.errors import KdzeroError, SettingError
+from kdzero_gp.errors import KdzeroError, SettingError, meant
 from kdzero_gp.training.settings import Settings
 
 # What the training calls of a distiller; files that kdzero-gp exports have it all.
@@ -53,9 +52,9 @@ def must_be_there(what: str | Path | Expression | NamedDistiller) -> None:
     if isinstance(what, Expression | NamedDistiller) or text.removeprefix("zoo:") in zoo:
         return
     if text.startswith("zoo:"):
-        close = get_close_matches(text.removeprefix("zoo:"), zoo, n=1)
-        hint = f"did you mean zoo:{close[0]}?" if close else f"it has {', '.join(zoo)}"
-        raise SettingError(f"the zoo has no {text.removeprefix('zoo:')!r}; {hint}")
+        name = text.removeprefix("zoo:")
+        hint = meant(name, zoo, f"it has {', '.join(zoo)}", prefix="zoo:")
+        raise SettingError(f"the zoo has no {name!r}; {hint}")
     path = Path(text).expanduser()
     if text.endswith(".py") and not path.is_file():
         reason = "it is a folder" if path.is_dir() else "there is no such file"

@@ -147,11 +147,13 @@ class _Halving(Comparing):
         numbers, epochs = [self.seed + index for index in range(seeds)], share * self.pair.settings().recipe.epochs
 
         def sized(job: Job) -> Job:
+            if share == 1.0:
+                return job
             settings = replace(job.settings, recipe=job.settings.recipe.with_epochs(epochs))
             return replace(job, settings=settings, folder=job.folder.parent / f"share-{share:.3g}" / job.folder.name)
 
         what = f"rung of {epochs:.3g} epochs"
-        found = self._all(what, alive, numbers, self.factors, *([sized] if share != 1.0 else []))
+        found = self._all(what, alive, numbers, self.factors, sized)
         self._note_rows(what, epochs, found)
         return found
 

@@ -244,7 +244,7 @@ class Search:
         won = child.score.measured and child.score.fitness < ranked[len(ranked) // 2]
         self.record.learn((node.name for node in child.birth.expression.walk() if node.arguments), won)
         if self.settings.shrink:
-            self.grammar.weights.update({name: self.record.weight(name) for name in self.record.trials})
+            self.grammar.weights.update(self.record.weights())
 
     def run(self) -> Iterator[Generation]:
         """Yield the state after each generation: ``population`` births of each island that are judged. The first is

@@ -81,7 +81,8 @@ def distill(
     Networks and data are as in ``evolve``. A distiller of a run brings the run's task, data, networks, taps and
     weights, as far as they are not given; a task's own teacher is trained first where it has no weights. ``more`` are
     ``teacher_weights``, ``student_weights``, ``teacher_mean``, ``teacher_std``, ``student_mean``, ``student_std``,
-    ``teacher_taps``, ``student_taps``, ``shadow`` (``teacher`` or ``student``: on whose maps a second class head takes
+    ``teacher_taps``, ``student_taps``, ``inherit_head`` (the student starts with those weights of the teacher's neck
+    and head that fit it), ``shadow`` (``teacher`` or ``student``: on whose maps a second class head takes
     part), ``validate``, ``task``, ``family``, ``classes``, ``device``, ``threads``, ``precision``, ``readers``, and
     fields of the recipe, such as ``epochs``. The same call goes on where an interrupted one stopped. Raises
     KdzeroError.
@@ -213,7 +214,8 @@ def _recipe_of(run: Run | None) -> str | Recipe:
 _MACHINE = ("device", "workers", "threads", "precision", "readers")
 _STATISTICS = ("teacher_mean", "teacher_std", "student_mean", "student_std")
 _PAIR = (
-    "teacher_weights", "student_weights", "teacher_taps", "student_taps", "validate", "channels", "shadow",
+    "teacher_weights", "student_weights", "inherit_head", "teacher_taps", "student_taps", "validate", "channels",
+    "shadow",
     *_STATISTICS,
 )  # fmt: skip
 
@@ -249,7 +251,9 @@ def _from_run(run: Run, role: str) -> dict[str, Any]:
         weights = str(kept)
     found = {f"{role}_taps": dict(getattr(settings, f"{role}_taps")), f"{role}_weights": weights}
     named = {f"{role}_{part}": getattr(settings, f"{role}_{part}") for part in ("mean", "std")}
-    if role == "teacher" and not any(named.values()):
+    if role == "student":
+        found["inherit_head"] = settings.inherit_head
+    elif not any(named.values()):
         named = run.teacher_statistics
     return found | named
 

@@ -65,6 +65,11 @@ _SHADOW = click.option(
     help="One more class head, a copy of the student's, during the training: on the teacher's maps it is trained and "
     "teaches, too; on the student's it takes the distiller's loss. For segmentation and detection.",
 )  # fmt: skip
+_INHERIT = click.option(
+    "--inherit-head", is_flag=True,
+    help="Every student, the one alone too, starts with those weights of the teacher's neck and head that fit it; for "
+    "networks with a backbone.",
+)  # fmt: skip
 _BOARD = click.option("--tensorboard", is_flag=True, help="Write event files, too.")
 
 
@@ -91,6 +96,7 @@ def _pair(options: dict[str, Any]) -> dict[str, Any]:
              "student_weights", "channels", "shadow", "teacher_mean", "teacher_std", "student_mean",
              "student_std")  # fmt: skip
     pair = {name: options[name] for name in names if options.get(name) is not None}
+    pair |= {"inherit_head": True} if options["inherit_head"] else {}  # else as the run has it
     pair |= {"teacher_taps": teacher_taps or None, "student_taps": student_taps or None}
     return pair | {"validate": options["validation"], "changes": _changes(options)}
 
@@ -156,7 +162,7 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
 
 
 @click.command()
-@with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_SHADOW,))
+@with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_INHERIT, _SHADOW))
 @click.option("--distiller", required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]", help="What to distil with.")
 @click.option("--magnitude", help="relative, joint or absolute [default: absolute for files and runs, joint for the "
               "zoo, relative for expressions].")  # fmt: skip
@@ -179,7 +185,7 @@ def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options
 
 @click.command()
 @click.argument("named", nargs=-1, metavar="[DISTILLER]…")
-@with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_SHADOW,))
+@with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_INHERIT, _SHADOW))
 @click.option("--distiller", "distillers", multiple=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]",
               help="What to compare; kd and cross-entropy alone (ce) always take part.")  # fmt: skip
 @click.option("--seeds", type=int, help="Trainings of each [default: 5; with --halving 1].")

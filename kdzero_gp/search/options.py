@@ -77,6 +77,8 @@ OPTIONS = (
            "teacher_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--student", "As --teacher.", "student", always=True),
     Option("--student-weights", "Weights that the student starts from, as --teacher-weights.", "student_weights"),
+    Option("--inherit-head", "The student starts with those weights of the teacher's neck and head that fit it; for "
+           "networks with a backbone.", "inherit_head", form="flag"),
     Option("--student-mean", "As --teacher-mean, of the student's [default: known of --student-weights, or the "
            "images' own].", "student_mean", metavar="NUMBERS"),
     Option("--student-std", "Their deviation.", "student_std", metavar="NUMBERS"),

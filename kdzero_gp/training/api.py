@@ -49,7 +49,8 @@ class Pair(NamedPair):
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
         recipe = load_recipe(self.recipe, self.task, self.student, self.changes)
-        own = {name: value for name, value in self.names.items() if not name.startswith("teacher")}
+        asks = self.inherit_head
+        own = {name: value for name, value in self.names.items() if asks or not name.startswith("teacher")}
         return Settings(**own, recipe=recipe, seed=seed, validate=self.validate, backbone=self.backbone)
 
     def taught(self, seed: int = 0) -> Settings:

@@ -185,7 +185,7 @@ def head_of(
     """What the head of a training's distiller says besides its expression: pair, recipe, and what each term weighs."""
     recipe = settings.recipe
     facts = {
-        "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
+        "pair": settings.described,
         "recipe": f"trained with {recipe.summary}, seed {settings.seed}",
     }
     if settings.shadow:

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 from collections import Counter
 
 import pytest
@@ -141,6 +142,47 @@ def test_a_straggler_gets_a_copy_and_the_first_answer_counts():
     engine = Script(lambda request, worker, number: None if request == 11 and number == 1 else fine(request, 0, 0))
     assert answers(engine, list(range(13))) == {number: number for number in range(13)}
     assert Counter(request for _, request in engine.asked)[11] == 2
+
+
+def steps_of_a_request(workers):
+    """Lines of the dispatcher that are carried out for a request while all workers are busy and no time passes."""
+    engine = Script(lambda request, worker, number: fine(request, 0, 0) if request else None)
+    dispatcher = Dispatcher(engine, workers)
+    dispatcher.arrived(wait=False)
+    for _ in range(workers - 1):
+        dispatcher.submit(0, 0)
+    steps = 0
+
+    def count(frame, event, argument):
+        nonlocal steps
+        if frame.f_code.co_filename != dispatch.__file__:
+            return None
+        steps += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        for number in range(1, 101):
+            dispatcher.submit(number, number)
+            assert dispatcher.arrived() == (number, number)
+    finally:
+        sys.settrace(before)
+    return steps / 100
+
+
+def test_a_request_costs_the_same_with_many_workers(monkeypatch):
+    monkeypatch.setattr(dispatch.time, "monotonic", lambda: 0.0)
+    assert steps_of_a_request(500) == steps_of_a_request(2)
+
+
+def test_a_straggler_goes_before_what_waits_and_gets_no_third_worker():
+    """One of two workers never ends request 11; the other has a queue."""
+    engine = Script(lambda request, worker, number: None if request == 11 and number < 3 else fine(request, 0, 0))
+    found = answers(engine, list(range(200)), workers=3, timeout=60.0)
+    assert found == {number: number for number in range(200)}
+    asked = [request for _, request in engine.asked]
+    assert asked.count(11) == 3 and asked.index(11, asked.index(11) + 1) < 180
 
 
 def test_workers_that_cannot_start_are_left_out_or_end_the_run():

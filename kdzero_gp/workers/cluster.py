@@ -12,6 +12,7 @@ import getpass
 import hashlib
 import os
 import platform
+import socket
 import sys
 import tempfile
 import time
@@ -40,6 +41,9 @@ _ENVIRONMENT = {
 _PROTECTED = {"RAY_AUTH_MODE": "token"}
 # A wait for one of many answers ends when the first is there; so many more are taken along.
 _AT_ONCE = 64
+# How often the head of a cluster is looked for, and how long it may not answer, in seconds. Ray would end the driver
+# without a sentence after a minute, in which its calls do not return.
+_LOOK_FOR_HEAD, _HEAD_SILENT = 2.0, 20.0
 
 
 def _ray(alone: bool = False) -> Any:
@@ -149,11 +153,30 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+class _Head:
+    """The head of a cluster, which knows its machines and actors: calls about these do not return without it."""
+
+    def __init__(self, address: str):
+        self.address = address
+        self._looked = self._answered = time.monotonic()
+
+    def silent(self) -> float:
+        """Seconds since it answered last, 0 where it does."""
+        now = time.monotonic()
+        if now - self._looked >= _LOOK_FOR_HEAD:
+            self._looked = now
+            host, _, port = self.address.rpartition(":")
+            with contextlib.suppress(OSError), socket.create_connection((host.strip("[]"), int(port)), timeout=2.0):
+                self._answered = time.monotonic()
+        return self._looked - self._answered if self._looked > self._answered else 0.0
+
+
 class RayEngine:
     """Actors on the cluster that ``connect`` found, on one processor or one GPU each."""
 
     def __init__(self, setup: Setup, arguments: tuple[Any, ...], device: str, started: bool, share: int = 1):
         self._ray, self._device, self._started, self._share = _ray(), device, started, share
+        self._head = _Head(self._ray.get_runtime_context().gcs_address)
         self._setup = setup
         self._versions = versions()
         packed = objects.packed()
@@ -185,11 +208,16 @@ class RayEngine:
     def stop(self, worker: int) -> None:
         actor = self._actors.pop(worker, None)
         self._waiting = {one: who for one, who in self._waiting.items() if who != worker}
-        if actor is not None:
+        if actor is not None and not self._head.silent():
             with contextlib.suppress(Exception):
                 self._ray.kill(actor)
 
     def events(self, seconds: float) -> Sequence[Event]:
+        if self._head.silent() > _HEAD_SILENT:
+            raise RunError(
+                f"the head of the Ray cluster ({self._head.address}) does not answer any more; resume on another "
+                "cluster, or with --engine local"
+            )
         if not self._waiting:
             time.sleep(seconds)
             return []
@@ -197,7 +225,7 @@ class RayEngine:
             there, _ = self._ray.wait([*self._waiting], timeout=seconds)
             if there:
                 there, _ = self._ray.wait([*self._waiting], num_returns=min(_AT_ONCE, len(self._waiting)), timeout=0)
-            elif self._started and not any(node["Alive"] for node in self._ray.nodes()):
+            elif self._started and not self._head.silent() and not any(n["Alive"] for n in self._ray.nodes()):
                 raise RunError(
                     "the Ray cluster of this machine has ended; resume starts another, or give --engine local"
                 )
@@ -223,13 +251,15 @@ class RayEngine:
 
     def _node_lives(self, worker: int) -> bool:
         place = self.place(worker)
+        if self._head.silent():
+            return False
         return any(node["NodeID"] == place and node["Alive"] for node in self._ray.nodes())
 
     def silent(self, worker: int) -> bool:
         return False  # Ray looks after its processes; one that answers nothing for long is asked elsewhere
 
     def place(self, worker: int) -> str:
-        if not self._places.get(worker) and worker in self._actors:
+        if not self._places.get(worker) and worker in self._actors and not self._head.silent():
             state = self._ray._private.state.actors(self._actors[worker]._actor_id.hex())
             self._places[worker] = state.get("Address", {}).get("NodeID", "")
         return self._places.get(worker, "")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from math import inf
 from random import Random
@@ -82,23 +83,61 @@ def _half_closed(handler):
     handler.wfile.write(b'{"choices"')
 
 
-def _dripping(handler):
-    handler.send_response(200)
-    handler.end_headers()
+def _drips(handler, part):
+    """Send a part again and again; ``handler.server.left`` is set where the other side goes away."""
     try:
         for _ in range(200):
-            handler.wfile.write(b" ")
+            handler.wfile.write(part)
             handler.wfile.flush()
             time.sleep(0.02)
     except OSError:
-        pass
+        handler.server.left.set()
 
 
-def test_slow_and_broken_answers_end(serve):
+def _dripping(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    _drips(handler, b" ")
+
+
+def _dripping_headers(handler):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+    _drips(handler, b"x")
+
+
+def _continuing(handler):
+    _drips(handler, b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _silent(handler):
+    handler.server.left.wait(30)
+
+
+def test_a_half_closed_connection_ends(serve):
     _, model = serve(_half_closed)
     assert model.ask(MESSAGES, {}).failure == "the connection broke"
-    _, model = serve(_dripping, timeout=0.1)
-    assert model.ask(MESSAGES, {}).failure == "no answer in time"
+
+
+@pytest.mark.parametrize("slow", [_dripping, _dripping_headers, _continuing])
+def test_a_whole_call_has_one_time_limit(serve, slow):
+    server, model = serve(slow, timeout=0.1)
+    reply = model.ask(MESSAGES, {}, most_calls=1)
+    assert reply.failure == "no answer in time" and reply.calls == 1
+    assert server.left.wait(30), "the connection is closed, too"
+
+
+def test_a_silent_server_is_left(serve):
+    server, model = serve(_silent, timeout=0.1)
+    assert model.ask(MESSAGES, {}, most_calls=1).failure == "no answer in time"
+    server.left.set()
+
+
+def test_a_name_that_is_looked_up_for_long_has_the_same_time_limit(monkeypatch):
+    end = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: end.wait(30) and [])
+    model = Endpoint("http://slow.example/v1", "tiny", timeout=0.1)
+    assert model.ask(MESSAGES, {}, most_calls=1).failure == "no answer in time"
+    end.set()
 
 
 def test_huge_answers_are_refused(serve):

@@ -179,6 +179,29 @@ def test_what_cannot_be_asked_is_refused(monkeypatch):
         assert "secret" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://a b/v1", "http://a\nb/v1", " http://a/v1", "http://a/v 1", "http://a/vé", "http://:80/v1", "http://a..b/v1",
+     f"http://{'a' * 64}/v1", "http://a:x/v1", "http://a:99999/v1", "http://[::1/v1", "http:///v1", "https:"],
+)  # fmt: skip
+def test_a_url_that_names_no_host_is_refused(url):
+    with pytest.raises(SettingError, match="name a host"):
+        Endpoint(url, "tiny")
+
+
+@pytest.mark.parametrize("url", ["http://[::1]/v1", "http://[::1]:8080", "https://bücher.example/v1", "http://a_b:1/"])
+def test_what_cannot_be_reached_is_no_error(url, monkeypatch):
+    reached = []
+
+    def refuse(address, *_, **__):
+        reached.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    assert Endpoint(url, "tiny").ask(MESSAGES, {}, most_calls=1).failure == "the connection broke"
+    assert reached[0][0] in ("::1", "bücher.example", "a_b") and reached[0][1] in (80, 443, 8080, 1)
+
+
 # --- answers -------------------------------------------------------------------------------------------------
 
 

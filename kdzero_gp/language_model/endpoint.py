@@ -149,13 +149,16 @@ def _exchanged(
 
 def check_url(url: str) -> SplitResult:
     """The parts of a URL that can be asked. Raises SettingError for others."""
+    # before it is split, since that leaves out line breaks
+    usable = url.isprintable() and " " not in url
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable &= parts.scheme in ("http", "https") and parts.port != 0 and parts.path.isascii()
+        usable &= bool((parts.hostname or "").encode("idna"))
     except ValueError:
         usable = False
     if not usable:
-        raise SettingError("--llm-url must start with http:// or https:// and name a host")
+        raise SettingError("--llm-url must start with http:// or https:// and name a host, without spaces")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SettingError("--llm-url must hold no user, key or query; put the key into a variable")
     return parts

@@ -171,9 +171,15 @@ def test_no_more_calls_than_allowed_are_made(serve):
 
 
 def test_what_cannot_be_asked_is_refused(monkeypatch):
-    monkeypatch.delenv("NO_KEY", raising=False)
-    for url, key in [("ftp://x/v1", ""), ("http://user:secret@x/v1", ""), ("http://x/v1?key=secret", ""),
-                     ("http://x/v1", "NO_KEY")]:  # fmt: skip
+    monkeypatch.delenv("secret_name", raising=False)
+    for url, key in [
+        ("ftp://x/v1", ""),
+        ("http://user:secret@x/v1", ""),
+        ("http://x/v1?key=secret", ""),
+        ("http://x/v1", "secret_name"),
+        ("http://x/v1", "sk-secret"),
+        ("http://x/v1", "secret\n"),
+    ]:
         with pytest.raises(SettingError) as error:
             Endpoint(url, "tiny", key)
         assert "secret" not in str(error.value)

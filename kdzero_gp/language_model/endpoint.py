@@ -11,6 +11,7 @@ import http.client
 import json
 import math
 import os
+import re
 import socket
 import threading
 import time
@@ -31,6 +32,8 @@ PAUSES = (1.0, 4.0)
 LONGEST_PAUSE = 60.0
 # What a server may refuse and can do without, in the order in which it is left out when no name is given.
 OPTIONAL = ("grammar", "response_format", "seed", "temperature", "max_tokens")
+# The name of a variable; what is no name may be a key.
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 # Where a server does not count: characters of a token.
 CHARACTERS = 4
 
@@ -70,8 +73,10 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         self._parts = check_url(self.url)
-        if self.key_variable and not os.environ.get(self.key_variable):
-            raise SettingError(f"the variable {self.key_variable} holds no key; set it")
+        if self.key_variable:
+            check_key_variable(self.key_variable)
+            if not os.environ.get(self.key_variable):
+                raise SettingError("the variable that --llm-key-env names holds no key; set it")
 
     def ask(self, messages: list[dict[str, str]], options: Mapping[str, Any], most_calls: float = math.inf) -> Reply:
         """Ask once, with tries for what passes, ``most_calls`` in all. A ``response_format`` is sent where the server
@@ -162,6 +167,15 @@ def check_url(url: str) -> SplitResult:
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SettingError("--llm-url must hold no user, key or query; put the key into a variable")
     return parts
+
+
+def check_key_variable(name: str) -> None:
+    """Raise SettingError, which does not repeat it, for what is no name of a variable: it may be a key."""
+    if not _NAME.fullmatch(name):
+        raise SettingError(
+            "--llm-key-env takes the name of an environment variable, such as LLM_KEY, and not the key; put the key "
+            "into the variable"
+        )
 
 
 def _content(response: http.client.HTTPResponse) -> str:

@@ -226,6 +226,16 @@ def test_useless_lines_are_counted_by_reason():
     assert read_answer("I cannot do that.", GRAMMAR).useless == {"no expression": 1}
 
 
+def test_what_stands_in_a_list_and_is_no_distiller_is_counted():
+    reading = read_answer('["good", "nonsense", 3, null]', GRAMMAR)
+    assert not reading.distillers and reading.useless == {"syntax": 2, "no text": 2} and "good" in reading.error
+    reading = read_answer(json.dumps([KD, {"loss": KD}, "", *[4] * 50]), GRAMMAR)
+    assert reading.distillers == [parse(KD)] and "a distiller is a text" in reading.error
+    assert reading.useless == {"syntax": 1, "no text": 48, "not read": 3}
+    assert read_answer("[3, null]", GRAMMAR).useless == read_answer("[]", GRAMMAR).useless == {"no expression": 1}
+    assert read_answer(f"As in [1]:\n{KD}", GRAMMAR).distillers == [parse(KD)]
+
+
 def test_of_a_list_that_is_cut_off_what_is_whole_is_read():
     reading = read_answer(f'{{"distillers": ["{KD}", "times(no(l2(emb)), 1)", "times(no(l2(no', GRAMMAR)
     assert [str(one) for one in reading.distillers] == [KD, "times(no(l2(emb)), 1)"]

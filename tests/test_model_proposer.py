@@ -189,6 +189,28 @@ def test_a_useless_answer_is_repaired_once(tmp_path, serve):
     assert account["born"] > 0 and account["useless"]["type"] == len(server.asked) // 2
 
 
+def forms(server):
+    """What each request asked the answer's form by."""
+    return [next(iter({"grammar", "response_format"} & body.keys())) for _, body, _ in server.asked]
+
+
+@pytest.mark.parametrize("text", ["I cannot do that.", '{"distillers": ["times(no(kl(logits)), 1)"]}', "[3]"])
+def test_a_server_that_ignores_the_grammar_is_asked_for_json(tmp_path, serve, text):
+    server, _ = serve(good(text))
+    with pytest.raises(KeyboardInterrupt):
+        carried_out(tmp_path / "run", settings_for(server.url), Workers(ready=30))
+    asked = len(server.asked)
+    carried_out(tmp_path / "run", settings_for(server.url))
+    assert forms(server) == ["grammar", *["response_format"] * (len(server.asked) - 1)] and len(server.asked) > asked
+
+
+def test_a_server_that_keeps_to_the_grammar_is_asked_by_it(tmp_path, serve):
+    cut = good('{"distillers": ["times(no(l2(logits)), 1)", "times(no(l2(')
+    server, _ = serve(distillers(1), cut, good(""), good('{"dist'), distillers(2))
+    carried_out(tmp_path / "run", settings_for(server.url))
+    assert set(forms(server)) == {"grammar"} and len(server.asked) > 4
+
+
 # --- replay -------------------------------------------------------------------------------------------------------
 
 

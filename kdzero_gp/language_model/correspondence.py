@@ -39,6 +39,7 @@ class Correspondence:
         self._endpoint: Endpoint | None = None
         self._ordinals: Counter[str] = Counter()
         self._failures = 0
+        self._refused: set[str] = set()
         self.stopped = ""
         self.used: dict[str, float] = {"calls": 0, "tokens": 0, "usd": 0.0}
 
@@ -54,11 +55,16 @@ class Correspondence:
             if past or self.settings.replay:
                 raise self.replies.missing(key, ordinal)
             self._endpoint = self._endpoint or self._connect()
+            self._endpoint.refused |= self._refused
             most = self.settings.budget.get("calls", float("inf")) - self.used["calls"]
             reply = self._endpoint.ask(messages, options, most)
             self.replies.keep(key, ordinal, reply)
         self._count(reply)
         return reply
+
+    def refuse(self, option: str) -> None:
+        """Send an option no more, since answers do not keep to it; what stands for it is sent instead."""
+        self._refused.add(option)
 
     def _count(self, reply: Reply) -> None:
         used = self.used

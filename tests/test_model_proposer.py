@@ -248,6 +248,45 @@ def test_a_finished_run_is_carried_out_again_without_server_and_key(tmp_path, se
     assert rows(tmp_path / "run") == before and len(server.asked) == asked
 
 
+def test_a_run_goes_on_without_its_key_and_with_it_again(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("A_KEY", CANARY)
+    settings, run = settings_for(server.url, key_env="A_KEY"), tmp_path / "run"
+
+    def stopped(ready):
+        with pytest.raises(KeyboardInterrupt):
+            carried_out(run, settings, Workers(ready=ready))
+        return len(server.asked), rows(run)[0]
+
+    asked, _ = stopped(30)
+    monkeypatch.delenv("A_KEY")
+    without, before = stopped(16)
+    assert without == asked > 0
+    monkeypatch.setenv("A_KEY", CANARY)
+    notes = carried_out(run, settings)
+    births, _, account = rows(run)
+    assert len(server.asked) > asked and births[: len(before)] == before and not notes
+    assert account["useless"]["no answer: its variable holds no key"] > 0 and account["calls"] == len(server.asked)
+    calls = len(server.asked)
+    monkeypatch.delenv("A_KEY")
+    assert not carried_out(run, settings), "a finished run needs no key"
+    assert rows(run)[0] == births and len(server.asked) == calls
+
+
+def test_a_run_without_its_key_says_so_before_anything_runs(tmp_path, server, monkeypatch):
+    monkeypatch.delenv("A_KEY", raising=False)
+    notes = carried_out(tmp_path / "with", settings_for(server.url, key_env="A_KEY"))
+    carried_out(tmp_path / "without", settings_for(None))
+    assert "goes on without the language model until it can be asked: the variable" in notes[0] and not server.asked
+    assert rows(tmp_path / "with")[:2] == rows(tmp_path / "without")[:2]
+
+
+def test_a_replayed_run_that_is_gone_is_told_before_anything_runs(tmp_path, server):
+    settings, workers = settings_for(server.url, replay=str(tmp_path / "gone")), Workers()
+    with pytest.raises(RunError, match="holds no run"):
+        carried_out(tmp_path / "run", settings, workers)
+    assert not workers.asked
+
+
 def test_a_missing_answer_is_one_sentence(tmp_path, server):
     carried_out(tmp_path / "run", settings_for(server.url))
     with Database.open(tmp_path / "run") as database, database.transaction():

@@ -189,6 +189,28 @@ def test_a_useless_answer_is_repaired_once(tmp_path, serve):
     assert account["born"] > 0 and account["useless"]["type"] == len(server.asked) // 2
 
 
+def forms(server):
+    """What each request asked the answer's form by."""
+    return [next(iter({"grammar", "response_format"} & body.keys())) for _, body, _ in server.asked]
+
+
+@pytest.mark.parametrize("text", ["I cannot do that.", '{"distillers": ["times(no(kl(logits)), 1)"]}', "[3]"])
+def test_a_server_that_ignores_the_grammar_is_asked_for_json(tmp_path, serve, text):
+    server, _ = serve(good(text))
+    with pytest.raises(KeyboardInterrupt):
+        carried_out(tmp_path / "run", settings_for(server.url), Workers(ready=30))
+    asked = len(server.asked)
+    carried_out(tmp_path / "run", settings_for(server.url))
+    assert forms(server) == ["grammar", *["response_format"] * (len(server.asked) - 1)] and len(server.asked) > asked
+
+
+def test_a_server_that_keeps_to_the_grammar_is_asked_by_it(tmp_path, serve):
+    cut = good('{"distillers": ["times(no(l2(logits)), 1)", "times(no(l2(')
+    server, _ = serve(distillers(1), cut, good(""), good('{"dist'), distillers(2))
+    carried_out(tmp_path / "run", settings_for(server.url))
+    assert set(forms(server)) == {"grammar"} and len(server.asked) > 4
+
+
 # --- replay -------------------------------------------------------------------------------------------------------
 
 
@@ -224,6 +246,45 @@ def test_a_finished_run_is_carried_out_again_without_server_and_key(tmp_path, se
     monkeypatch.delenv("A_KEY")
     carried_out(tmp_path / "run", settings)
     assert rows(tmp_path / "run") == before and len(server.asked) == asked
+
+
+def test_a_run_goes_on_without_its_key_and_with_it_again(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("A_KEY", CANARY)
+    settings, run = settings_for(server.url, key_env="A_KEY"), tmp_path / "run"
+
+    def stopped(ready):
+        with pytest.raises(KeyboardInterrupt):
+            carried_out(run, settings, Workers(ready=ready))
+        return len(server.asked), rows(run)[0]
+
+    asked, _ = stopped(30)
+    monkeypatch.delenv("A_KEY")
+    without, before = stopped(16)
+    assert without == asked > 0
+    monkeypatch.setenv("A_KEY", CANARY)
+    notes = carried_out(run, settings)
+    births, _, account = rows(run)
+    assert len(server.asked) > asked and births[: len(before)] == before and not notes
+    assert account["useless"]["no answer: its variable holds no key"] > 0 and account["calls"] == len(server.asked)
+    calls = len(server.asked)
+    monkeypatch.delenv("A_KEY")
+    assert not carried_out(run, settings), "a finished run needs no key"
+    assert rows(run)[0] == births and len(server.asked) == calls
+
+
+def test_a_run_without_its_key_says_so_before_anything_runs(tmp_path, server, monkeypatch):
+    monkeypatch.delenv("A_KEY", raising=False)
+    notes = carried_out(tmp_path / "with", settings_for(server.url, key_env="A_KEY"))
+    carried_out(tmp_path / "without", settings_for(None))
+    assert "goes on without the language model until it can be asked: the variable" in notes[0] and not server.asked
+    assert rows(tmp_path / "with")[:2] == rows(tmp_path / "without")[:2]
+
+
+def test_a_replayed_run_that_is_gone_is_told_before_anything_runs(tmp_path, server):
+    settings, workers = settings_for(server.url, replay=str(tmp_path / "gone")), Workers()
+    with pytest.raises(RunError, match="holds no run"):
+        carried_out(tmp_path / "run", settings, workers)
+    assert not workers.asked
 
 
 def test_a_missing_answer_is_one_sentence(tmp_path, server):

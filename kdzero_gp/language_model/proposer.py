@@ -11,7 +11,7 @@ from kdzero_gp.compiler import Expression, digest
 from kdzero_gp.evolution import Grammar, Proposal
 from kdzero_gp.language_model.answers import read_answer
 from kdzero_gp.language_model.correspondence import Correspondence
-from kdzero_gp.language_model.gbnf import gbnf
+from kdzero_gp.language_model.gbnf import breaks, gbnf
 from kdzero_gp.language_model.prompting import Message, Prompts, Situation, plain_reason
 
 # Distillers of one call, and of a prompt's examples.
@@ -92,6 +92,8 @@ class ModelProposer:
             return [], "", ""
         reading = read_answer(reply.text, self.grammar)
         self.useless.update(reading.useless)
+        if breaks(reply.text, reading):
+            self.correspondence.refuse("grammar")
         return reading.distillers, reading.error, reply.text
 
     def _options(self, birth: int) -> dict[str, Any]:

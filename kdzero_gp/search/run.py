@@ -376,6 +376,8 @@ class Work:
         )  # fmt: skip
         if self.workers > (most := settings.under_way):
             self.progress.note(f"--lanes {settings.lanes} keeps at most {most} of {self.workers} workers busy")
+        if len(self.database.births()) < settings.births:
+            self._tell_of_missing_key()
         self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), self._keep_birth, self.guest())
         self._begin("births", settings.births)
         last = 0
@@ -385,6 +387,12 @@ class Work:
         self.progress.end()
         if last < settings.generations:
             self.progress.note(f"stopped after {settings.patience} generations without a better distiller")
+
+    def _tell_of_missing_key(self) -> None:
+        try:
+            must_be_askable(self.settings.llm)
+        except SettingError as error:
+            self.progress.note(f"the search goes on without the language model until it can be asked: {error}")
 
     def _record(self) -> dict[str, list[float]]:
         """How the children with each operation did: trials, wins, and how often it is drawn now."""

@@ -223,7 +223,7 @@ def compare(
 def show_halving(halving: Any) -> None:
     """The rungs' tables, what they say of each other, the finalists on fresh seeds and the verdict."""
     for rung in halving.rungs:
-        _table(rung.rows, halving.measure, f"{rung.epochs:.3g} epochs, {_over(rung.seeds)}")
+        _table(rung.rows, halving.measure, f"{rung.epochs:.3g} epochs, {_over(rung.seeds)}", "validation")
         for sentence in rung.sentences:
             click.echo(sentence)
     seeds = max(row.seeds for row in halving.fresh)
@@ -247,7 +247,7 @@ def _show(comparison: Any, deciding: Any) -> None:
     click.echo(f"wrote {comparison.folder / 'compare.json'}, compare.csv and compare.png beside it")
 
 
-def _table(found: Any, deciding: Any, title: str) -> None:
+def _table(found: Any, deciding: Any, title: str, images: str = "test") -> None:
     from kdzero_gp.cli.tables import numbers_table, show
 
     rows: list[list[str]] = []
@@ -260,13 +260,16 @@ def _table(found: Any, deciding: Any, title: str) -> None:
         if row.reason:
             below.append(f"{row.name} has no result: {row.reason}")
             continue
+        tested = images == "test"
         rows.append([
-            name, "–" if row.factor is None else f"{row.factor:g}", deciding.text(row.test, row.interval),
-            deciding.difference(row.difference, row.difference_interval), deciding.text(row.validation),
+            name, "–" if row.factor is None else f"{row.factor:g}",
+            deciding.text(row.test if tested else row.validation, row.interval),
+            deciding.difference(row.difference, row.difference_interval),
+            *([deciding.text(row.validation)] if tested else []),
             f"{row.milliseconds:.1f}", f"{row.megabytes:.0f}",
         ])  # fmt: skip
-    heading = deciding.heading
-    headers = ["distiller", "factor", f"test {heading}", "to kd", f"validation {heading}", "ms/step", "MB"]
+    other = [f"validation {deciding.heading}"] if images == "test" else []
+    headers = ["distiller", "factor", f"{images} {deciding.heading}", "to kd", *other, "ms/step", "MB"]
     show(console, numbers_table(title, headers, rows))
     for line in below:
         click.echo(line)

@@ -12,8 +12,8 @@ from kdzero_gp.data.resizing import parse_size
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
-from kdzero_gp.search.prepare import TEACHER
 from kdzero_gp.search.confirmation import winner
+from kdzero_gp.search.prepare import TEACHER
 from kdzero_gp.search.race import Competitor, diverse, standings, tuned_zoo
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status

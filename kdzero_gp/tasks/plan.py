@@ -29,9 +29,10 @@ class SearchPlan:
     all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``heat``: how many of the
     fittest train once before ``race_top`` of them race (0: the fittest race). ``race_zoo``: how many
     published methods race besides ``kd`` (None: all); ``zoo_heat``: they run a heat, too, which decides that in place
-    of the proxy. ``race_seeds`` choose the winner, ``fresh_seeds`` others confirm it. ``prune``: with how many smaller ones the winner is compared at most (0: none). ``teacher_recipe``: how a
-    teacher is trained when no weights are given (None: weights are needed). ``baseline_seeds``: over how many proxy
-    trainings by cross-entropy alone the baseline of fitness is averaged. ``weights``: the shares of the metrics in it,
+    of the proxy. ``race_seeds`` choose the winner, ``fresh_seeds`` others confirm it. ``prune``: with how many smaller
+    ones the winner is compared at most (0: none). ``teacher_recipe``: how a teacher is trained when no weights are
+    given (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the
+    baseline of fitness is averaged. ``weights``: the shares of the metrics in it,
     scaled to sum to 1. ``surrogate_share``: how many of the latest candidates, by the fitness predicted for them, are
     worth a training. After the share ``short`` of a proxy's steps, a candidate whose gaps are more than
     ``short_bound`` times those of cross-entropy alone is stopped. ``proxy_trains``: the ``whole`` student, or

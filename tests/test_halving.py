@@ -129,6 +129,31 @@ def test_who_fails_on_a_fresh_seed_is_not_confirmed_and_the_best_published_one_s
     assert "kd is behind cross-entropy alone by 10.00" in found.verdict.lines[-1]
 
 
+def test_a_distiller_brings_its_own_course_over_the_training(pair, tmp_path, monkeypatch):
+    order = {"": 0.5, "kd": 0.4, "kd@early": 0.8, OWN: 0.6, f"{OWN}@linear": 0.9}
+    courses = set()
+
+    def fake(job, machine):
+        job.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("student.safetensors", "distiller.py"):
+            (job.folder / name).write_text(job.settings.distiller)
+        courses.add((job.settings.distiller, job.settings.recipe.distillation))
+        measures = {"accuracy": order[job.settings.distiller], "cross_entropy": 1.0}
+        return TrainingResult(measures, measures, measures, step_milliseconds=1.0, peak_megabytes=1.0)
+
+    monkeypatch.setattr(jobs, "_run", fake)
+    named = [OWN, f"{OWN}@linear", "zoo:kd@early"]
+    found = halve(pair, named, out=tmp_path / "out", factors=(1.0,), shares=(0.25, 1.0), machine=ONE)
+    assert courses == {
+        ("", "constant"),
+        ("kd", "constant"),
+        (OWN, "constant"),
+        (f"{OWN}@linear", "linear"),
+        ("kd@early", "early"),
+    }
+    assert (found.verdict.evolved, found.verdict.published) == (f"{OWN}@linear", "kd@early")
+
+
 @pytest.mark.parametrize("shares", [(), (0.5, 0.2, 1.0), (0.0, 1.0), (0.1, 0.5)])
 def test_rungs_grow_to_the_whole(pair, shares, tmp_path):
     with pytest.raises(SettingError, match="have to grow from above 0 to 1"):

@@ -163,7 +163,8 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
 
 @click.command()
 @with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_INHERIT, _SHADOW))
-@click.option("--distiller", required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]", help="What to distil with.")
+@click.option("--distiller", required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]", help="What to distil with; "
+              "@linear behind it lets its magnitude fall, @early ends it after two thirds of the steps.")  # fmt: skip
 @click.option("--magnitude", help="relative, joint or absolute [default: absolute for files and runs, joint for the "
               "zoo, relative for expressions].")  # fmt: skip
 @with_options((RECIPE_OF_RUN,), RECIPE_OPTIONS, MACHINE_OPTIONS)
@@ -187,7 +188,8 @@ def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options
 @click.argument("named", nargs=-1, metavar="[DISTILLER]…")
 @with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_INHERIT, _SHADOW))
 @click.option("--distiller", "distillers", multiple=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]",
-              help="What to compare; kd and cross-entropy alone (ce) always take part.")  # fmt: skip
+              help="What to compare, with @linear or @early behind it as in distill; kd and cross-entropy alone (ce) "
+              "always take part.")  # fmt: skip
 @click.option("--seeds", type=int, help="Trainings of each [default: 5; with --halving 1].")
 @click.option("--factors", default="0.3,1,3", show_default=True, help="Magnitudes that each is tuned among.")
 @click.option("--tune-epochs", type=int, help="Budget of the tuning [default: a quarter of the recipe's epochs].")

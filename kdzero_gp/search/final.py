@@ -10,6 +10,7 @@ from typing import Any
 from kdzero_gp.compiler import digest, fits, parse, zoo
 from kdzero_gp.data.resizing import parse_size
 from kdzero_gp.engine.machine import Machine
+from kdzero_gp.engine.recipe import DISTILLATION
 from kdzero_gp.errors import RunError
 from kdzero_gp.progress import Progress
 from kdzero_gp.search.confirmation import winner
@@ -63,8 +64,9 @@ def final(
     **options: Any,
 ) -> Halving:
     """Train a run's ``count`` best distillers (its winner where that is an evolved one, those that raced in their
-    order, then the fittest that are no near twins), and all published methods that fit its pair, in rungs (see
-    ``halve``, which takes ``options``), by default in the run's folder. The same call goes on where an interrupted one
+    order, then the fittest that are no near twins), the first of them with the other courses over a training (see
+    ``Recipe.distillation``) too, and all published methods that fit its pair, in rungs (see ``halve``, which takes
+    ``options``), by default in the run's folder. The same call goes on where an interrupted one
     stopped. Raises KdzeroError."""
     with Database.read(folder) as database:
         settings = RunSettings.from_dict(database.fact("settings"))
@@ -79,6 +81,7 @@ def final(
         NamedDistiller(f"evolved-{number}", parse(e.expression, types), magnitudes)
         for number, (e, magnitudes) in enumerate(zip(best, kept, strict=True), 1)
     ]
+    candidates += [one.along(course) for one in candidates[:1] for course in DISTILLATION[1:]]
     fitness = {f"evolved-{n}": e.fitness for n, e in enumerate(best, 1) if e.fitness is not None}
     fitness |= {name: entry.fitness for name, entry in published.items() if entry.fitness is not None}
     methods = [f"zoo:{name}" for name, expression in zoo.items() if fits(expression, types)]

@@ -61,8 +61,10 @@ class Pair(NamedPair):
         self, distiller: Distiller, seed: int = 0, magnitude: str | None = None, factor: float = 1.0
     ) -> Settings:
         """The settings of a training with a distiller."""
+        found = self.taught(seed)
+        recipe = replace(found.recipe, distillation=distiller.distillation or found.recipe.distillation)
         return replace(
-            self.taught(seed), distiller=distiller.name, source=distiller.source,
+            found, distiller=distiller.name, source=distiller.source, recipe=recipe,
             magnitude=magnitude or distiller.magnitude, factor=factor, shadow=self.shadow,
         )  # fmt: skip
 

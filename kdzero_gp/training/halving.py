@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.compiler import Expression, zoo
+from kdzero_gp.compiler import Expression
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.families import Measure
@@ -165,7 +165,8 @@ class _Halving(Comparing):
         ties = self._scores(trained, self.family.breaks_ties)
         names = [n for n in sorted(scores, key=lambda n: (scores[n], ties[n])) if n != CROSS_ENTROPY]
         count = len(names) if last else max(LEAST_KEPT, math.ceil(len(names) / 2))
-        published = next((name for name in names if name in zoo and name != REFERENCE), "")
+        others = {d.name for d in self.distillers if d.is_published and d.name != REFERENCE}
+        published = next((name for name in names if name in others), "")
         kept = [name for name in names if name in (*names[:count], REFERENCE, published)]
         rows = table(trained, self.factors, self.family.deciding, "validation")
         shared, known = [n for n in names if n in earlier], [n for n in names if n in fitness]
@@ -188,8 +189,8 @@ class _Halving(Comparing):
         """The best published method, the best other one, ``kd`` and cross-entropy alone on seeds that chose nothing."""
         scores, ties = self._scores(last), self._scores(last, self.family.breaks_ties)
         order = sorted((d for d in alive if d.name in scores), key=lambda d: (scores[d.name], ties[d.name]))
-        published = next((d.name for d in order if d.name in zoo), "")
-        evolved = next((d.name for d in order if d.name not in zoo), "")
+        published = next((d.name for d in order if d.is_published), "")
+        evolved = next((d.name for d in order if not d.is_published), "")
         chosen = [d for d in order if d.name in (published, evolved, REFERENCE)]
         if not chosen:
             raise RunError("no distiller finished its trainings; give others, or a recipe with a lower --lr")

@@ -70,6 +70,8 @@ _INHERIT = click.option(
     help="Every student, the one alone too, starts with those weights of the teacher's neck and head that fit it; for "
     "networks with a backbone.",
 )  # fmt: skip
+# The best of more rows than this has luck in it that a reader should know of.
+FEW = 4
 _BOARD = click.option("--tensorboard", is_flag=True, help="Write event files, too.")
 
 
@@ -246,6 +248,8 @@ def _over(seeds: int) -> str:
 
 def _show(comparison: Any, deciding: Any) -> None:
     _table(comparison.rows, deciding, _over(max(row.seeds for row in comparison.rows)))
+    if len(comparison.rows) > FEW:
+        click.echo("the first of many is flattered: --halving confirms the best on seeds that chose nothing")
     click.echo(f"wrote {comparison.folder / 'compare.json'}, compare.csv and compare.png beside it")
 
 

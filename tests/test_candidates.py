@@ -1,8 +1,12 @@
 """What the search decides from workers' answers, with workers that are written here: it asks for as little as it can,
 commits what arrives, and takes the same way whatever comes first."""
 
+import base64
+import contextlib
 import itertools
+import json
 import random
+import sqlite3
 from dataclasses import replace
 
 import numpy as np
@@ -11,13 +15,14 @@ import pytest
 from kdzero_gp.compiler import parse
 from kdzero_gp.compiler.canonical import digest
 from kdzero_gp.engine.gradients import SKETCH
+from kdzero_gp.errors import RunError
 from kdzero_gp.evolution import Birth
 from kdzero_gp.proxy.evaluator import Probe, Probed, Train, Trained
 from kdzero_gp.proxy.screens import PROBES
 from kdzero_gp.proxy.surrogate import LEAST_JUDGED, LEAST_KNOWN
 from kdzero_gp.search.candidates import LEAST_SCORES, WORST_FITNESS, CandidateQueue
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import Database, Status
+from kdzero_gp.search.storage import Database, Status, StoredEvaluation
 
 BASELINE = {"cross_entropy": 1.0, "accuracy": 0.5, "calibrated": 1.0, "sharpness_gap": 1.0, "cka_gap": 1.0}
 TEXTS = [
@@ -164,3 +169,40 @@ def test_what_arrived_before_an_interruption_is_not_asked_again(tmp_path, ready)
     # one answer was taken, and one was asked for again at most, for each of those in flight
     again = set(first.asked) & set(second.asked)
     assert len(first.asked) - ready == len(again)
+
+
+DAMAGES = {
+    "no object": ("answers", "answer", "[]", "request = 'probe'"),
+    "magnitudes": ("answers", "answer", '{"magnitudes": ["x"]}', "request = 'probe'"),
+    "short gradient": ("answers", "answer", json.dumps({"fingerprint": base64.b85encode(b"abc").decode()}),
+                       "request = 'probe'"),
+    "other gradient": ("answers", "answer", json.dumps({"fingerprint": base64.b85encode(b"abcd").decode()}),
+                       "request = 'probe'"),
+    "metrics": ("answers", "answer", '{"metrics": {"calibrated": "low"}}', "request = 'train'"),
+    "bytes": ("evaluations", "fingerprint", b"abc", "1"),
+    "no bytes": ("evaluations", "fingerprint", 1.5, "1"),
+    "units": ("evaluations", "units", "soon", "1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_nobody_wrote_ends_a_resumed_search_in_one_sentence(tmp_path, damage):
+    table, column, value, where = DAMAGES[damage]
+    with Database.create(tmp_path) as database, pytest.raises(KeyboardInterrupt):
+        judged(queue(database, Workers(1, ready=17)), 20, window=8)
+    with contextlib.closing(sqlite3.connect(tmp_path / "run.sqlite")) as database, database:
+        assert database.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,)).rowcount
+    with (
+        Database.open(tmp_path) as database,
+        pytest.raises(RunError, match=r"run\.sqlite is damaged \(.*\); restore a copy of it, or start anew in another"),
+    ):
+        judged(queue(database, Workers(2)), 20, window=8)
+
+
+def test_stages_that_are_no_json_are_damage(database):
+    database.add_evaluation(StoredEvaluation("d", "e", Status.FAILED, None, "", {}, ()), 1.0, 1.0, {"finite": 1.0})
+    assert database.stages() == {"finite": (1, 1.0)}
+    with database.transaction():
+        database._connection.execute("UPDATE costs SET stages = '{'")
+    with pytest.raises(RunError, match=r"run\.sqlite is damaged"):
+        database.stages()

@@ -15,12 +15,14 @@ import cattrs.preconf.json
 import numpy as np
 
 from kdzero_gp.compiler import Expression
+from kdzero_gp.engine.gradients import SKETCH
 from kdzero_gp.evolution import SCREENED, Birth, Pending, Score, nondominated
 from kdzero_gp.proxy.evaluator import Answer, Probe, Probed, Request, Rung, Train, Trained
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
-from kdzero_gp.proxy.screens import SCREENS, Fingerprints
+from kdzero_gp.proxy.screens import PROBES, SCREENS, Fingerprints
 from kdzero_gp.proxy.surrogate import LEAST_JUDGED, Prediction, predict
+from kdzero_gp.search.connection import undamaged
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredAnswer, StoredBirth, StoredEvaluation
 
@@ -29,6 +31,7 @@ WORST_FITNESS = 1e9
 # The surrogate's score has to be good among so many latest ones, once there are so many.
 SCORES, LEAST_SCORES = 40, 10
 FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+Gradient = np.ndarray[Any, np.dtype[np.float32]]
 # The surrogate reads no more than so many of the latest fingerprints, so that a birth takes as long in a long run.
 LATEST = 4000
 # A probe takes as long as so many steps of a training: 8 for digits, 18 for the last stage of a network on CIFAR-100
@@ -41,7 +44,7 @@ _CONVERTER = cattrs.preconf.json.make_converter()
 class _Candidate:
     """A birth on its way to its verdict. ``known``: how many fingerprints it may be compared with, and ``score_bound``
     which scores are trained: both follow from the births that were judged before this one was bred. ``judged``: why it
-    is less fit than another."""
+    is less fit than another. ``stored``: whether an answer was read from the database."""
 
     birth: Birth
     source: str
@@ -53,6 +56,7 @@ class _Candidate:
     trained: Trained | None = None
     asked: bool = False
     done: bool = False
+    stored: bool = False
     stages: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -106,7 +110,7 @@ class CandidateQueue:
         that a run takes the same way however many workers there are and however often it was interrupted."""
         stored = self.database.evaluation(birth.digest)
         if stored is not None:
-            return Pending(lambda: self._take(stored), lambda: stored.units)
+            return Pending(lambda: self._take_stored(stored), lambda: stored.units)
         candidate = _Candidate(birth, self.source(birth.expression), len(self.fingerprints), self._score_bound())
         plan, seed = self.settings.plan, self.settings.search.seed
         screens = tuple(name for name in ("finite", "rejection") if name in self.screens)
@@ -124,7 +128,11 @@ class CandidateQueue:
             self.executor.submit(candidate, request)
         else:
             kind: type[Any] = Probed if name == "probe" else Trained
-            self._hear(candidate, _CONVERTER.structure(stored.answer, kind))
+            with undamaged(self.database.path):
+                answer = _CONVERTER.structure(stored.answer, kind)
+                _gradient(getattr(answer, "fingerprint", b""))
+            candidate.stored = True
+            self._hear(candidate, answer)
 
     def _hear_all(self, wait: bool = False) -> None:
         """Take the answers that are there; with ``wait`` at least one."""
@@ -152,7 +160,7 @@ class CandidateQueue:
 
     def _spared(self, candidate: _Candidate, probed: Probed) -> bool:
         """Whether a candidate needs no training."""
-        fingerprint = np.frombuffer(probed.fingerprint, dtype=np.float32)
+        fingerprint = _gradient(probed.fingerprint)
         if "equivalence" in self.screens and len(fingerprint):
             with candidate.stage("equivalence"):
                 if self.fingerprints.find(fingerprint, candidate.known) is not None:
@@ -191,7 +199,8 @@ class CandidateQueue:
     def _settle(self, candidate: _Candidate) -> Score:
         while not candidate.done:
             self._hear_all(wait=True)
-        return self._take(self._keep(candidate))
+        with undamaged(self.database.path) if candidate.stored else contextlib.nullcontext():
+            return self._take(self._keep(candidate))
 
     # --- verdicts -------------------------------------------------------------------------------------------
 
@@ -249,9 +258,13 @@ class CandidateQueue:
         """An earlier distiller with the same gradient, also one that was being trained at the same time."""
         if not probed.fingerprint or "equivalence" not in self.screens:
             return None
-        gradient = np.frombuffer(probed.fingerprint, dtype=np.float32)
+        gradient = _gradient(probed.fingerprint)
         row = self.fingerprints.find(gradient, len(self.fingerprints))
         return None if row is None else self.database.evaluation(self._fingerprinted[row])
+
+    def _take_stored(self, evaluation: StoredEvaluation) -> Score:
+        with undamaged(self.database.path):
+            return self._take(evaluation)
 
     def _take(self, evaluation: StoredEvaluation) -> Score:
         """The verdict on a committed evaluation, which later births are compared with from now on."""
@@ -260,8 +273,7 @@ class CandidateQueue:
             self._scores.append(evaluation.short["score"])
         if evaluation.fingerprint and status not in (Status.EQUIVALENT, Status.PREDICTED):
             self._fingerprinted.append(evaluation.digest)
-            gradient = np.frombuffer(evaluation.fingerprint, dtype=np.float32)
-            self.fingerprints.append(gradient, evaluation.fitness)
+            self.fingerprints.append(_gradient(evaluation.fingerprint), evaluation.fitness)
         self.counts[status.value] += 1
         objectives = self.settings.search.objectives
         if status is Status.PREDICTED:
@@ -277,6 +289,14 @@ class CandidateQueue:
             return False
         earlier = self.database.evaluation(evaluation.equivalent_to)
         return earlier is not None and len(evaluation.expression) >= len(earlier.expression)
+
+
+def _gradient(content: bytes) -> Gradient:
+    """A gradient's folded numbers, or none. Raises ValueError for any other number of bytes."""
+    found: Gradient = np.frombuffer(content, dtype=np.float32)
+    if len(found) not in (0, SKETCH * PROBES):
+        raise ValueError(f"a gradient of {len(content)} bytes")
+    return found
 
 
 def screen_rows(

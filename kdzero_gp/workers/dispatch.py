@@ -73,10 +73,11 @@ class _Try:
 
 
 class Dispatcher:
-    """``workers`` workers of an engine. Each request is stopped after ``timeout`` seconds."""
+    """``workers`` workers of an engine. Each request is stopped after ``timeout`` seconds. Without ``copies`` no two
+    workers are asked the same at once: for requests that write files."""
 
-    def __init__(self, engine: Engine, workers: int, timeout: float | None = None):
-        self.engine, self.timeout = engine, timeout
+    def __init__(self, engine: Engine, workers: int, timeout: float | None = None, copies: bool = True):
+        self.engine, self.timeout, self._copied = engine, timeout, copies
         self._alive = set(range(workers))
         self._idle: dict[int, None] = {}  # the latest last
         self._running: dict[int, _Try] = {}
@@ -180,7 +181,7 @@ class Dispatcher:
         self._suspects.clear()
 
     def _look_at_all(self) -> None:
-        """Give up what takes too long or of which nothing is heard, and find what others should be asked for, too."""
+        """Give up what takes too long or of which nothing is heard."""
         for worker in self._alive - self._idle.keys() - self._running.keys():
             if self.engine.silent(worker):
                 self._start_lost(worker, "hung")
@@ -189,6 +190,11 @@ class Dispatcher:
                 self._lose(worker, "was on a worker that hung", suspicious=False)
             elif self.timeout is not None and self._clock - one.since > self.timeout:
                 self._lose(worker, f"took longer than {self.timeout:g} s")
+        if self._copied:
+            self._find_slow()
+
+    def _find_slow(self) -> None:
+        """Find what others should be asked for, too."""
         usual = {
             kind: statistics.median(known) for kind, known in self._durations.items() if len(known) >= LEAST_LATEST
         }

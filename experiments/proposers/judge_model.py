@@ -19,30 +19,18 @@ from judge import by_size, by_surrogate, right, trained_of
 
 from kdzero_gp.common import interval
 from kdzero_gp.language_model import Endpoint
+from kdzero_gp.language_model.judge import OPTIONS, chosen
+from kdzero_gp.language_model.prompting import compare
 
 HERE = Path(__file__).parent
 KNOWN, SHOWN = 20, 5
-GRAMMAR = 'root ::= "A" | "B"'
-QUESTION = """Distillation losses are written as expressions. Fitness: lower is better; 1 is no help at all.
-
-Good ones:
-{good}
-Bad ones:
-{bad}
-Which of these two is fitter?
-A: {first}
-B: {second}
-Answer with A or B alone."""
 
 
 def said(endpoint, known, first, second):
     """Which of two the model calls the fitter: 0 or 1; None where it gives neither letter."""
     ranked = sorted(known, key=lambda e: e.fitness)
-    lines = ["\n".join(f"{e.fitness:.3f} {e.expression}" for e in part) for part in (ranked[:SHOWN], ranked[-SHOWN:])]
-    question = QUESTION.format(good=lines[0], bad=lines[1], first=first.expression, second=second.expression)
-    options = {"temperature": 0.0, "max_tokens": 2, "grammar": GRAMMAR}
-    answer = endpoint.ask([{"role": "user", "content": question}], options).text.strip()[:1].upper()
-    return "AB".index(answer) if answer in ("A", "B") else None
+    good, bad = ([(e.fitness, e.expression) for e in part] for part in (ranked[:SHOWN], ranked[-SHOWN:]))
+    return chosen(endpoint.ask(compare(good, bad, first.expression, second.expression), OPTIONS).text)
 
 
 def pair_of(trained, number):

@@ -127,6 +127,10 @@ class Search:
         """The individuals of all islands."""
         return [individual for island in self.islands for individual in island]
 
+    def population_of(self, birth: Birth) -> list[Individual]:
+        """The individuals of the island that a birth belongs to."""
+        return self.islands[birth.number % len(self.islands)]
+
     # --- one birth ------------------------------------------------------------------------------------------
 
     @property

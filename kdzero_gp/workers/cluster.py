@@ -116,7 +116,8 @@ def _look_at_machines(ray: Any) -> None:
         try:
             said = ray.get(ref) if ref in told else ""
         except ray.exceptions.RayError as error:
-            said = f"the machine {name} of the Ray cluster cannot be used ({_first_line(error)})"
+            why = _first_line(getattr(error, "cause", None) or error)
+            said = f"the machine {name} of the Ray cluster cannot be used ({why})"
         if said:
             raise RunError(f"{said}; install the same on all machines")
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from kdzero_gp.compiler.checking import check, type_of
 from kdzero_gp.compiler.expression import Expression, terms
+from kdzero_gp.compiler.knowledge import kind_of_pair
 from kdzero_gp.compiler.shapes import TRACED_BATCH, Adapter, PairShapes, Shape, adapters, agrees, result_shape
 from kdzero_gp.errors import ShapeError
-from primitives import CATALOGUE, GRID, OF_STUDENT, POSITIVES, SAMPLE, Operation, PairType
+from primitives import CATALOGUE, GRID, OF_STUDENT, POSITIVES, PROPOSALS, SAMPLE, Operation, PairType
+from primitives.boxes import region_classes
 from primitives.calibrations import of_labelled_places, of_labelled_samples
 from primitives.relations import at_places
 
@@ -182,7 +184,8 @@ class _Lowering:
         constants = tuple(argument for argument in node.arguments if isinstance(argument, float))
         shapes = self.fits(node, way)
         assert shapes is not None
-        extra = [repr(constant) for constant in constants] + list(operation.needs)
+        extra = [repr(constant) for constant in constants]
+        labels = [self.labels_of(operation)] if operation.needs else []
         teacher_in = below.teacher
         per_sample = below.per_sample and operation.per_sample and operation.noise is None
         if below.per_sample and not per_sample:
@@ -192,12 +195,24 @@ class _Lowering:
             noise = Step(f"{name}_draw", (below.student,), operation.noise)
             self.program.steps.append(noise)
             extra.append(noise.name)
-        student = Step(f"{name}_s", (below.student, *extra), operation.function, shapes[0])
-        teacher = Step(f"{name}_t", (teacher_in, *extra), operation.function, shapes[1])
+        here = [self.target(one) if one != "labels" else one for one in labels]
+        student = Step(f"{name}_s", (below.student, *extra, *here), operation.function, shapes[0])
+        there = labels if per_sample else here
+        teacher = Step(f"{name}_t", (teacher_in, *extra, *there), operation.function, shapes[1])
         self.program.steps.append(student)
         (self.program.teacher_steps if per_sample else self.program.steps).append(teacher)
         temperature = constants[0] if constants else below.temperature
         return LoweredPair(student.name, teacher.name, *shapes, per_sample, temperature)
+
+    def labels_of(self, operation: Operation) -> str:
+        """The variable of the labels that a transform indexes; those of regions are computed with the targets."""
+        if PROPOSALS not in operation.reads(kind_of_pair(self.types)):
+            return "labels"
+        name = "region_labels"
+        if name not in self.used:
+            arguments = (self.read(PROPOSALS, "teacher"), "labels")
+            self.program.teacher_steps.append(Step(self.unique(name), arguments, region_classes))
+        return name
 
     def distance(self, node: Expression) -> str:
         operation = CATALOGUE[node.name]
@@ -230,7 +245,7 @@ class _Lowering:
         key = (f"{node.name} {weight}", losses)
         if key not in self.weighted:
             operation = CATALOGUE[node.name]
-            arguments = (losses, self.weights_of(weight))
+            arguments: tuple[str, ...] = (losses, self.weights_of(weight))
             if POSITIVES in operation.needs:
                 arguments += (self.weights_of(Expression(POSITIVES, (Expression(GRID),))),)
             name = self.unique(losses.replace("_losses", f"_{weight.name}_losses"))
@@ -316,7 +331,8 @@ class _Lowering:
         user = next(node for node in child.walk() if node.arguments and "labels" in CATALOGUE[node.name].needs)
         given = type_of(user.children[0], self.types)
         if not isinstance(given, PairType) or given.rank != "map":
-            return "labels"
+            labels = self.labels_of(CATALOGUE[user.name])
+            return labels if labels == "labels" else self.target(labels)
         step = Step(self.unique("labels_seen"), ("labels", self.pair(user.children[0], way).student), at_places)
         self.program.steps.append(step)
         return step.name

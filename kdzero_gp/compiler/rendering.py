@@ -18,6 +18,7 @@ from kdzero_gp.compiler.lowering import Program, Step, written
 from kdzero_gp.compiler.shapes import Adapter
 from kdzero_gp.errors import ShapeError
 from primitives import CATALOGUE
+from primitives.boxes import region_classes
 from primitives.calibrations import of_labelled_places, of_labelled_samples
 
 # Where one network's knowledge is read: the layer, the keys into its output, and what brings it into form.
@@ -43,7 +44,7 @@ def _catalogue_sources() -> dict[Callable[..., Any], str]:
         for function in (operation.function, operation.noise, *special):
             if function is not None:
                 functions |= dict.fromkeys(_needs(function))
-    functions |= dict.fromkeys((of_labelled_places, of_labelled_samples))
+    functions |= dict.fromkeys((of_labelled_places, of_labelled_samples, *_needs(region_classes)))
     return {function: _source_of_function(function) for function in functions} | {
         written: inspect.getsource(written) for written in (*_CALIBRATION, standalone.Reader)
     }

@@ -61,6 +61,13 @@ def centre_similarity(x, labels):
     return found
 
 
+def prototypes(x, labels):
+    columns = torch.zeros(*x.shape[:2], 256, dtype=x.dtype)
+    for n, i, j in (labels >= 0).nonzero().tolist():
+        columns[n, :, labels[n, i, j]] = centre_of(x, labels, n, i, j)
+    return columns
+
+
 def quarters(x):
     cells = [x[:, :, a, b].amax((2, 3)) for a in (slice(0, 3), slice(3, 6)) for b in (slice(0, 3), slice(2, 5))]
     return torch.stack(cells, 2).view(*x.shape[:2], 2, 2)
@@ -71,6 +78,7 @@ TRANSFORMS = {
     "places": lambda x, labels: torch.einsum("ncp,ncq->npq", x.flatten(2), x.flatten(2)),
     "class_centres": class_centres,
     "centre_similarity": centre_similarity,
+    "prototypes": prototypes,
 }
 
 
@@ -88,6 +96,16 @@ def test_a_transform_equals_its_formula_with_its_gradient(name, batch):
     gradients = [torch.autograd.grad((y * cotangent).sum(), x)[0] for y in (given, expected)]
     torch.testing.assert_close(*gradients)
     assert torch.autograd.gradcheck(lambda x: applied(CATALOGUE[name], x, labels), [x], fast_mode=True)
+
+
+def test_places_are_at_most_32_a_side_so_that_large_maps_have_relations():
+    x = torch.randn(1, 2, 64, 33, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    cells = [slice(i * 33 // 32, -(-(i + 1) * 33 // 32)) for i in range(32)]
+    pooled = torch.stack([x[:, :, a : a + 2, b].mean((2, 3)) for a in range(0, 64, 2) for b in cells], dim=2)
+    given = CATALOGUE["places"].function(x)
+    torch.testing.assert_close(given, torch.einsum("ncp,ncq->npq", pooled, pooled))
+    assert torch.autograd.gradcheck(CATALOGUE["places"].function, [x], fast_mode=True)
+    assert CATALOGUE["places"].function(torch.zeros(1, 3, 128, 128, device="meta")).shape == (1, 1024, 1024)
 
 
 def neighbours(labels, n, i, j, width):

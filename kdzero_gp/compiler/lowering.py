@@ -318,7 +318,8 @@ class _Lowering:
     def labelled_source(self, node: Expression, way: Adapter | None) -> Expression | None:
         """The last of a chain at which a place without a label says nothing, if the places are still those."""
         source = next((below for below in node.walk() if self.is_labelled(below)), None)
-        shapes, seen = self.fits(node, way), source and self.fits(source, way)
+        seen = source and self.fits(source.children[0] if source.arguments else source, way)
+        shapes = self.fits(node, way)
         if not shapes or not seen or len(shapes[0]) < 3:
             return None
         return source if all(one[2:] == other[2:] for one, other in zip(shapes, seen, strict=True)) else None

@@ -3,9 +3,11 @@
 import json
 
 import pytest
+from safetensors.torch import load_file
 
 from commands import command
 from drawn_boxes import write_coco, write_voc
+from kdzero_gp.families.detection import DETECTION
 
 FEW = ("--precision", "float32", "--threads", "1", "--batch-size", "4", "--epochs", "1")
 
@@ -73,3 +75,15 @@ def test_a_pair_is_distilled_and_measured(name, tmp_path, request, weights_of):
     assert all(words in told for words in TOLD[kind]), told
     found = json.loads((tmp_path / "student" / "result.json").read_text())
     assert {"ap", "ap50", "detection_loss"} <= found["test"].keys() and found["test"]["detection_loss"] > 0
+
+
+@pytest.mark.parametrize("shadow", ["teacher", "student"])
+def test_a_detector_is_distilled_with_a_shadow_head(shadow, tmp_path, voc, weights_of):
+    data = ("--task", "detection", "--data", str(voc), "--image-size", "64")
+    teacher = ("--teacher", "fcos_small_4", "--teacher-weights", weights_of("fcos_small_4", data))
+    run("distill", *data, *teacher, "--student", "fcos_small_4", "--distiller", "zoo:crosskd", "--shadow", shadow,
+        "--out", tmp_path, *FEW)  # fmt: skip
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["test"]["detection_loss"] > 0
+    names = load_file(tmp_path / "student.safetensors").keys()
+    assert names == DETECTION.build("fcos_small_4", 3, 3).state_dict().keys(), "nothing of the shadow is kept"

@@ -137,6 +137,10 @@ def zoo_page() -> str:
         "Methods with networks of their own or memory banks (CRD, VID, FT, DML) are not functions of two tensors and",
         "therefore not here.",
         "",
+        "On pairs that label every place, no method sees the student's logits where a place has no label (published",
+        "code mostly counts such pixels): the teacher's stand there, softmax over space is over the labelled places,",
+        "and means over places are over those.",
+        "",
         "| name | expression | in words | reference | what differs from it |",
         "|---|---|---|---|---|",
     ]

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from primitives.declaration import calibration, combination
+from primitives.labelled import of_labelled_places, of_labelled_samples
 from primitives.relations import at_places
 from primitives.types import LOSS, MAGNITUDE, SCALAR
 
@@ -30,18 +31,6 @@ def seen_alike(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
     if student_logits.dim() == 4 and student_logits.shape[2:] != teacher_logits.shape[2:]:
         return F.adaptive_avg_pool2d(student_logits, (teacher_logits.shape[2], teacher_logits.shape[3]))
     return student_logits
-
-
-def of_labelled_places(losses: Tensor, labels: Tensor) -> Tensor:
-    """Means over all places, where those without a label are 0, as means over the labelled places: N to N."""
-    labelled = (labels >= 0).flatten(1)
-    return losses * (labelled.shape[1] / labelled.sum(dim=1).clamp(min=1)).to(losses.dtype)
-
-
-def of_labelled_samples(losses: Tensor, labels: Tensor) -> Tensor:
-    """N values whose mean is that of the samples with a label; 0 for the others."""
-    labelled = (labels >= 0).reshape(len(losses), -1).any(dim=1)
-    return losses.masked_fill(~labelled, 0.0) * (len(losses) / labelled.sum().clamp(min=1))
 
 
 @_listed(name="no", batch=True, latex="", words="averaged over the batch", note="plain mean")

@@ -63,8 +63,9 @@ class Operation:
     student and teacher must have one size before the operation can be applied (``("*",)`` is all of them).
     ``noise`` draws what a stochastic operation shares between the two sides. ``specialise`` gives, for one type of
     pair, the plain functions whose composition the operation is there. ``needs``: what the function takes behind its
-    arguments, in that order (see ``NEEDS``). ``dense``: for pairs of these kinds alone, out of ``MAPS`` and ``BOXES``,
-    since it needs a label for each place, or boxes, or is of no use without.
+    arguments, in that order (see ``NEEDS``). ``labelled``: the function over places that leaves out those without a
+    label; it takes the labels behind the arguments. ``dense``: for pairs of these kinds alone, out of ``MAPS`` and
+    ``BOXES``, since it needs a label for each place, or boxes, or is of no use without.
 
     In print: ``latex``, of a transform with <x> for its argument, <b> for the argument in brackets where it is no
     single symbol, <T> for the division by its temperature and <N> for its constant; of a distance with <t> and <s>
@@ -95,6 +96,7 @@ class Operation:
     noise: Callable[..., Any] | None = None
     specialise: Callable[[PairType], tuple[Callable[..., Any], ...]] | None = None
     needs: tuple[str, ...] = ()
+    labelled: Callable[..., Any] | None = None
     paper: bool = False
     searchable: bool = True
     dense: tuple[str, ...] = ()

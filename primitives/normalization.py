@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from primitives.declaration import Declarer, operator, transform
+from primitives.labelled import logsoftmax_labelled, softmax_labelled
 from primitives.types import RANKS, TEMPERATURE, PairType, pairs
 
 _SUPPLEMENT = "KD-Zero (NeurIPS 2023), supplement, listing 2"
@@ -94,7 +95,7 @@ def softmax_C(x: Tensor, temperature: float) -> Tensor:
     return torch.softmax(x / temperature, dim=1)
 
 
-@_softmax("HW", "space")
+@_softmax("HW", "space", labelled=softmax_labelled)
 def softmax_HW(x: Tensor, temperature: float) -> Tensor:
     """softmax(x / T) over space.
 
@@ -122,7 +123,7 @@ def logsoftmax_C(x: Tensor, temperature: float) -> Tensor:
     return torch.log_softmax(x / temperature, dim=1)
 
 
-@_logsoftmax("HW", "space")
+@_logsoftmax("HW", "space", labelled=logsoftmax_labelled)
 def logsoftmax_HW(x: Tensor, temperature: float) -> Tensor:
     """log softmax(x / T) over space.
 

@@ -17,17 +17,22 @@ from primitives.types import ANCHOR_WEIGHT, MAP_LOGITS, WEIGHT, PairType, pairs
 
 # Below, 257 slots take sums of classes: label maps are 8-bit images; the last slot takes the places without a label.
 # (A constant of the module would not travel with the functions into an exported file.)
-def centres(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """For each place the mean of its class in its image, N×C×H×W, 0 without a label; and which have one, N×1×H×W."""
+def class_means(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The mean of each class in its image, N×257×C, 0 of one that is absent; and the slot of each place, N×(H·W)."""
     at = at_places(labels, x)
-    labelled = (at >= 0)[:, None].to(x.dtype)
     slots = torch.where(at >= 0, at.clamp(max=255), 256).flatten(1)
     rows = x.flatten(2).transpose(1, 2)
-    index = slots[:, :, None].expand_as(rows)
-    sums = x.new_zeros(len(x), 257, x.shape[1]).scatter_add(1, index, rows)
+    sums = x.new_zeros(len(x), 257, x.shape[1]).scatter_add(1, slots[:, :, None].expand_as(rows), rows)
     counts = x.new_zeros(len(x), 257).scatter_add(1, slots, torch.ones_like(slots, dtype=x.dtype))
-    means = (sums / counts.clamp(min=1)[:, :, None]).gather(1, index)
-    return means.transpose(1, 2).reshape(x.shape) * labelled, labelled
+    return sums / counts.clamp(min=1)[:, :, None], slots
+
+
+def centres(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """For each place the mean of its class in its image, N×C×H×W, 0 without a label; and which have one, N×1×H×W."""
+    means, slots = class_means(x, labels)
+    labelled = (slots < 256).view(len(x), 1, *x.shape[2:]).to(x.dtype)
+    at = means.gather(1, slots[:, :, None].expand(-1, -1, x.shape[1]))
+    return at.transpose(1, 2).reshape(x.shape) * labelled, labelled
 
 
 _MAPS = pairs("map", kinds=("real", "logits"))
@@ -53,14 +58,14 @@ def maxpool_2(x: Tensor) -> Tensor:
     dense=MAPS + BOXES,
     latex=operator("Gram", "HW"),
     words="place-to-place products of <x>",
-    source="Liu et al. 2019, arXiv:1903.04197 (SKD, pair-wise)",
+    source="Liu et al. 2019, arXiv:1903.04197 (SKD, pair-wise); the bound on the places is ours",
 )
 def places(x: Tensor) -> Tensor:
-    """Xᵀ X for each sample, X with a column for each place.
+    """Xᵀ X for each sample, X with a column for each place, of at most 32×32 by means.
 
-    N×C×H×W to N×(H·W)×(H·W).
+    N×C×H×W to N×P×P with P = min(H, 32) · min(W, 32): memory does not grow with the fourth power of the side.
     """
-    columns = x.flatten(2)
+    columns = F.adaptive_avg_pool2d(x, (min(x.shape[2], 32), min(x.shape[3], 32))).flatten(2)
     return torch.bmm(columns.transpose(1, 2), columns)
 
 
@@ -78,6 +83,22 @@ def class_centres(x: Tensor, labels: Tensor) -> Tensor:
     N×C×H×W and label maps to N×C×H×W.
     """
     return centres(x, labels)[0]
+
+
+@transform(
+    {given: PairType("tokens") for given in _MAPS},
+    dense=MAPS,
+    needs=("labels",),
+    latex=operator("prototypes", "y"),
+    words="class prototypes of <x>",
+    source="Wang et al. 2020, ECCV (IFVD, prototypes): every class alike, whatever its area",
+)
+def prototypes(x: Tensor, labels: Tensor) -> Tensor:
+    """The mean of x over each class in its image: a column for each of 256 classes, 0 for those that are absent.
+
+    N×C×H×W and label maps to N×C×256.
+    """
+    return class_means(x, labels)[0][:, :256].transpose(1, 2)
 
 
 @transform(

@@ -1,5 +1,6 @@
 """Transforms that relate samples to samples, channels to channels, or classes to the label."""
 
+import math
 from functools import partial
 
 import torch
@@ -100,10 +101,14 @@ def transpose(x: Tensor) -> Tensor:
 def at_places(labels: Tensor, x: Tensor) -> Tensor:
     """Label maps N×H×W at the size of a map N×C×h×w: the label at each place's centre.
 
-    Labels N×(h·w) get the shape of the map.
+    Labels N×(H·W) are those of a map, a square one where it is not of the size of x.
     """
-    if labels.dim() == 2 or labels.shape[1:] == x.shape[2:]:
-        return labels.reshape(len(x), *x.shape[2:])
+    if labels.dim() == 2:
+        side = math.isqrt(labels.shape[1])
+        fitting = labels.shape[1] == x.shape[2] * x.shape[3]
+        labels = labels.reshape(len(x), *(x.shape[2:] if fitting else (side, side)))
+    if labels.shape[1:] == x.shape[2:]:
+        return labels
     rows, columns = (
         ((torch.arange(size, device=labels.device) + 0.5) * (length / size)).long()
         for size, length in zip(x.shape[2:], labels.shape[1:], strict=True)

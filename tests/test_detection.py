@@ -23,6 +23,7 @@ from kdzero_gp.families.detection import DETECTION
 from kdzero_gp.families.precision import average_precision
 from kdzero_gp.models.contract import Conversion, InputContract
 from kdzero_gp.models.detection import as_detector, fasterrcnn, fcos, retinanet
+from kdzero_gp.models.levels import named_levels
 from kdzero_gp.models.pyramids import SmallStages, pyramid
 
 LOAD = tasks.get("detection").load
@@ -286,6 +287,19 @@ def test_a_teacher_with_classes_in_another_order_is_read_in_that_of_the_data():
     assert ordered["region_logits"].flatten().tolist() == [9, 1, 2, 3]
     assert ordered["region_deltas"].flatten().tolist() == [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3]
     assert torch.equal(ordered["boxes"], said["boxes"])
+
+
+@pytest.mark.parametrize(
+    "side, sizes, numbers",
+    [(160, (20, 10, 5, 3, 2), (3, 4, 5, 6, 7)), (64, (8, 4, 2, 1, 1), (3, 4, 5, 6, 7)),
+     (320, (20, 10, 5, 3, 2, 1), (4, 5, 6, 7, 8, 9)), (512, (64, 32, 16, 8, 4), (3, 4, 5, 6, 7))],
+)  # fmt: skip
+def test_no_level_is_lost_where_strides_round_to_one_number(side, sizes, numbers):
+    """Of FCOS and RetinaNet, and of SSDlite at 320 pixels."""
+    named = named_levels(torch.zeros(1, 3, side, side), [torch.zeros(1, 2, size, size) for size in sizes])
+    assert {name: level.shape[2] for name, level in named.items()} == {
+        f"fpn{number}": size for number, size in zip(numbers, sizes, strict=True)
+    }
 
 
 @pytest.mark.parametrize(

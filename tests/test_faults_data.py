@@ -1,5 +1,6 @@
 """Data as they lie on disks: layouts, formats and damage of all kinds are read, or refused with what was seen."""
 
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
+import drawn_boxes
+import label_maps
+from commands import command
 from kdzero_gp.data import decoding, images
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.data.dataset import Dataset
@@ -572,3 +576,29 @@ def test_a_changed_table_is_noticed(tmp_path: Path):
     first = torch.bincount(loaded(root)[0].train.labels)
     (root / "t.csv").write_text("\n".join(["file,label", *(row[:-1] + str(int(i > 1)) for i, row in enumerate(rows))]))
     assert not torch.equal(torch.bincount(loaded(root)[0].train.labels), first)
+
+
+@pytest.mark.parametrize("task, part", [(t, p) for t in ("segmentation", "detection") for p in ("train", "val")])
+def test_a_part_without_any_label_is_told_when_it_is_read(task: str, part: str, tmp_path: Path):
+    """Maps that are ignored all over, and images without boxes (or with a crowd alone)."""
+    root = tmp_path / "data"
+    if task == "segmentation":
+        label_maps.write(root, {"train": 6, "val": 2, "test": 2})
+        if part == "train":
+            Image.new("L", (32, 24), 1).save(root / "labels" / "val" / "000.png")
+        for path in (root / "labels" / part).iterdir():
+            Image.new("L", (32, 24), 255).save(path)
+        asked, noun = ("--ignore", "255", "--classes", "ground,box,disc"), "a pixel with a label"
+    else:
+        drawn_boxes.write_coco(root, {"train": 6, "val": 2, "test": 2}, crowds={0, 6})
+        table = root / "annotations" / f"instances_{part}.json"
+        content = json.loads(table.read_text())
+        content["annotations"] = [one for one in content["annotations"] if one["iscrowd"]]
+        table.write_text(json.dumps(content))
+        asked, noun = (), "a box"
+    model = {"segmentation": "segmenter_4", "detection": "fcos_small_4"}[task]
+    code, _, errors = command("train", "--task", task, "--data", str(root), *asked, "--model", model, "--out",
+                              str(tmp_path / "out"), "--epochs", "1")  # fmt: skip
+    name = {"train": "train", "val": "validation"}[part]
+    assert code == 2 and len(errors.strip().splitlines()) == 1, errors
+    assert re.search(rf"none of the \d {name} images of .* has {noun}", errors), errors

@@ -1,5 +1,6 @@
 """Operations, zoo entries and weights of pairs that label every place, against formulas written with loops."""
 
+import runpy
 import sys
 from pathlib import Path
 from random import Random
@@ -10,7 +11,7 @@ from matplotlib.mathtext import MathTextParser
 
 import kdzero_gp
 from devices import OnDevice, fake_batch, loss_on_cuda, pretended_cuda
-from kdzero_gp.compiler import compile_distiller, pair_shapes
+from kdzero_gp.compiler import compile_distiller, export, pair_shapes
 from kdzero_gp.compiler.canonical import canonical
 from kdzero_gp.draw import describe, to_latex, to_svg
 from kdzero_gp.errors import ExpressionTypeError
@@ -60,6 +61,13 @@ def centre_similarity(x, labels):
     return found
 
 
+def prototypes(x, labels):
+    columns = torch.zeros(*x.shape[:2], 256, dtype=x.dtype)
+    for n, i, j in (labels >= 0).nonzero().tolist():
+        columns[n, :, labels[n, i, j]] = centre_of(x, labels, n, i, j)
+    return columns
+
+
 def quarters(x):
     cells = [x[:, :, a, b].amax((2, 3)) for a in (slice(0, 3), slice(3, 6)) for b in (slice(0, 3), slice(2, 5))]
     return torch.stack(cells, 2).view(*x.shape[:2], 2, 2)
@@ -70,6 +78,7 @@ TRANSFORMS = {
     "places": lambda x, labels: torch.einsum("ncp,ncq->npq", x.flatten(2), x.flatten(2)),
     "class_centres": class_centres,
     "centre_similarity": centre_similarity,
+    "prototypes": prototypes,
 }
 
 
@@ -87,6 +96,16 @@ def test_a_transform_equals_its_formula_with_its_gradient(name, batch):
     gradients = [torch.autograd.grad((y * cotangent).sum(), x)[0] for y in (given, expected)]
     torch.testing.assert_close(*gradients)
     assert torch.autograd.gradcheck(lambda x: applied(CATALOGUE[name], x, labels), [x], fast_mode=True)
+
+
+def test_places_are_at_most_32_a_side_so_that_large_maps_have_relations():
+    x = torch.randn(1, 2, 64, 33, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    cells = [slice(i * 33 // 32, -(-(i + 1) * 33 // 32)) for i in range(32)]
+    pooled = torch.stack([x[:, :, a : a + 2, b].mean((2, 3)) for a in range(0, 64, 2) for b in cells], dim=2)
+    given = CATALOGUE["places"].function(x)
+    torch.testing.assert_close(given, torch.einsum("ncp,ncq->npq", pooled, pooled))
+    assert torch.autograd.gradcheck(CATALOGUE["places"].function, [x], fast_mode=True)
+    assert CATALOGUE["places"].function(torch.zeros(1, 3, 128, 128, device="meta")).shape == (1, 1024, 1024)
 
 
 def neighbours(labels, n, i, j, width):
@@ -141,7 +160,7 @@ def test_disagreement_of_maps_is_zero_without_a_label(batch):
     assert not given.requires_grad and (given[labels < 0] == 0).all()
     for n, i, j in (labels >= 0).nonzero().tolist():
         p, q = (side["logits"][n, :, i, j].softmax(0) for side in (teacher, student))
-        assert given[n, i, j].item() == pytest.approx(float((p - q).abs().max()))
+        assert given[n, i, j].item() == pytest.approx(float((p - q).detach().abs().max()))
 
 
 def test_disagreement_of_maps_of_two_sizes_is_that_of_what_is_compared():
@@ -161,8 +180,12 @@ def test_every_operation_for_label_maps_is_checked_here():
 
 
 def cwd_logits(student, teacher, labels):
-    p, q = (side["logits"].flatten(2).div(4).softmax(2) for side in (teacher, student))
-    return 16 * (p * (p.log() - q.log())).sum() / (p.shape[0] * p.shape[1])
+    """Over the labelled places alone."""
+    total = 0.0
+    for n in range(len(labels)):
+        p, q = (side["logits"][n][:, labels[n] >= 0].div(4).softmax(1) for side in (teacher, student))
+        total += 16 * (p * (p.log() - q.log())).sum() / len(p)
+    return total / len(labels)
 
 
 def skd(student, teacher, labels):
@@ -180,8 +203,10 @@ def ifvd(student, teacher, labels):
 
 
 def pixel_kd(student, teacher, labels):
+    """Each image's mean over its labelled places."""
     p, q = (side["logits"].div(4).softmax(1) for side in (teacher, student))
-    return 16 * (p * (p.log() - q.log())).sum(1).mean()
+    terms = (p * (p.log() - q.log())).sum(1)
+    return 16 * torch.stack([one[at >= 0].mean() for one, at in zip(terms, labels, strict=True)]).mean()
 
 
 @pytest.mark.parametrize("name, formula", [("kd", pixel_kd), ("cwd_logits", cwd_logits), ("skd", skd), ("ifvd", ifvd)])
@@ -212,6 +237,70 @@ def test_weights_are_of_the_teacher_alone_and_ignored_places_count_nowhere(batch
     types = kdzero_gp.compiler.pair_shapes(SHAPES, SHAPES, SEGMENTATION.knowledge).types
     sentence = describe(kdzero_gp.parse(text, types), types)
     assert "by KL divergence at each place, weighted near another class" in sentence
+
+
+def logits_gradient(expression, number, kind, seed=0):
+    """A distiller's value, the gradient of the student's logits, and which of their places have a label."""
+    shapes = trees.PAIRS[number]
+    generator = torch.Generator().manual_seed(seed)
+    student, teacher = (trees.batch(side, 3, generator) for side in shapes[:2])
+    labels = trees.label_maps(kind, 3, shapes[2], generator)
+    student["logits"].requires_grad_()
+    distiller = compile_distiller(expression, *shapes[:2], knowledge=SEGMENTATION.knowledge)
+    value = distiller(student, teacher, labels)
+    (gradient,) = torch.autograd.grad(value, student["logits"], allow_unused=True) if value.requires_grad else (None,)
+    return value, gradient, at_places(labels, student["logits"]) >= 0
+
+
+@pytest.mark.parametrize("space", ["open", "kdzero"])
+def test_no_distiller_of_a_space_teaches_logits_without_a_label(space):
+    taught = 0
+    for index, (number, tree) in enumerate(trees.trees(150, seed=3, space=space)):
+        if not any(node.name == "logits" for node in tree.walk() if not node.arguments):
+            continue
+        value, gradient, labelled = logits_gradient(tree, number, ("some", "one")[index % 2], index)
+        if gradient is not None:
+            assert (gradient.transpose(0, 1)[:, ~labelled] == 0).all(), str(tree)
+            taught += bool(gradient.abs().sum() > 0)
+        value, gradient, _ = logits_gradient(tree, number, "none", index)
+        if {node.name for node in tree.walk() if not node.arguments} != {"logits"}:
+            continue  # maps of places without a label may be taught
+        assert value == 0 and (gradient is None or (gradient == 0).all()), str(tree)
+    assert taught > 30
+
+
+@pytest.mark.parametrize("name", ["kd", "mse", "cwd_logits", "dkd", "wsld"])
+@pytest.mark.parametrize("number", range(len(trees.PAIRS)))
+def test_what_stands_at_places_without_a_label_changes_nothing(name, number):
+    """Of pairs of one size; of others the teacher's logits there reach into the places next to them."""
+    student_shapes, teacher_shapes, size = trees.PAIRS[number]
+    if student_shapes["logits"] != teacher_shapes["logits"]:
+        return
+    generator = torch.Generator().manual_seed(1)
+    student, teacher = (trees.batch(side, 3, generator) for side in (student_shapes, teacher_shapes))
+    labels = trees.label_maps("one", 3, size, generator)
+    void = (at_places(labels, student["logits"]) < 0)[:, None]
+    distiller = compile_distiller(kdzero_gp.zoo[name], student_shapes, teacher_shapes, knowledge=SEGMENTATION.knowledge)
+    value = distiller(student, teacher, labels)
+    other = [
+        {**side, "logits": side["logits"].masked_fill(void, fill)} for side, fill in ((student, 3.0), (teacher, -5.0))
+    ]
+    assert value > 0
+    if name != "wsld":  # whose cross-entropy is the teacher's entropy where both agree
+        torch.testing.assert_close(distiller(*other, labels), value)
+
+
+def test_an_exported_file_leaves_out_the_same_places(tmp_path):
+    student, teacher, size = trees.PAIRS[1]
+    text = kdzero_gp.zoo.entries["cwd_logits"].text
+    export(tmp_path / "distiller.py", text, student, teacher, knowledge=SEGMENTATION.knowledge)
+    names = runpy.run_path(str(tmp_path / "distiller.py"))
+    outputs = trees.batch(student, 3, torch.Generator().manual_seed(0))
+    logits = outputs["logits"].requires_grad_()
+    labels = trees.label_maps("one", 3, size, torch.Generator().manual_seed(1))
+    names["Distiller"]()(outputs, trees.batch(teacher, 3, torch.Generator().manual_seed(2)), labels).backward()
+    void = at_places(labels, logits) < 0
+    assert logits.grad.abs().sum() > 0 and (logits.grad.transpose(0, 1)[:, void] == 0).all()
 
 
 def test_labels_are_read_at_the_centre_of_a_coarser_place():

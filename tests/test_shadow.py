@@ -23,22 +23,36 @@ IMAGES = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
 FEW = ("--precision", "float32", "--threads", "1", "--batch-size", "8")
 
 
-def tapped(family, name, classes=3, seed=0):
+def tapped(family, name, classes=3, seed=0, images=IMAGES):
     torch.manual_seed(seed)
-    return family.tap(family.build(name, classes, 3), IMAGES, None, classes)
+    return family.tap(family.build(name, classes, 3), images, None, classes)
+
+
+FIVE = ("fpn3", "fpn4", "fpn5", "fpn6", "fpn7")
 
 
 @pytest.mark.parametrize(
-    "family, name, reads",
-    [(SEGMENTATION, "segmenter_4", ("low", "feat")), (SEGMENTATION, "lraspp_mobilenet_v3_large", ("low", "feat")),
-     (DETECTION, "fcos_small_4", ("fpn3", "fpn4", "fpn5")), (DETECTION, "retinanet_small_4", ("fpn3", "fpn4", "fpn5"))],
+    "family, name, reads, side",
+    [(SEGMENTATION, "segmenter_4", ("low", "feat"), 64), (SEGMENTATION, "segmenter_4", ("low", "feat"), 160),
+     (SEGMENTATION, "lraspp_mobilenet_v3_large", ("low", "feat"), 160),
+     (SEGMENTATION, "deeplabv3plus_mobilenet_v2", ("low", "feat"), 160),
+     (SEGMENTATION, "deeplabv3_mobilenet_v3_large", ("feat",), 64),
+     (DETECTION, "fcos_small_4", ("fpn3", "fpn4", "fpn5"), 64),
+     (DETECTION, "fcos_small_4", ("fpn3", "fpn4", "fpn5"), 160),
+     (DETECTION, "retinanet_small_4", ("fpn3", "fpn4", "fpn5"), 64),
+     (DETECTION, "torchvision:retinanet_resnet50_fpn", FIVE, 64),
+     (DETECTION, "torchvision:retinanet_resnet50_fpn", FIVE, 160),
+     (DETECTION, "torchvision:fcos_resnet50_fpn", FIVE, 160),
+     (DETECTION, "torchvision:ssdlite320_mobilenet_v3_large", ("fpn4", "fpn5", "fpn6", "fpn7", "fpn8", "fpn9"), 320)],
 )  # fmt: skip
-def test_a_copy_says_what_the_head_says_and_is_trained_apart(family, name, reads):
-    student = tapped(family, name)
-    head = copied_head(student, IMAGES)
+def test_a_copy_says_what_the_head_says_and_is_trained_apart(family, name, reads, side):
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    student = tapped(family, name, images=images)
+    head = copied_head(student, images)
     student.eval(), head.eval()
-    outputs = student(IMAGES)
-    given = head(outputs)
+    with torch.no_grad():
+        outputs = student(images)
+        given = head(outputs)
     assert head.reads == reads
     wanted = outputs["logits"]
     assert torch.allclose(given, wanted, atol=1e-4)
@@ -57,7 +71,22 @@ class Sealed(nn.Module):
         return self.all(images)
 
 
+class Concatenated(nn.Module):
+    """Whose classifier takes more than the backbone gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.backbone, self.classifier = nn.Conv2d(3, 4, 3, 4, 1), nn.Conv2d(8, 3, 1)
+
+    def forward(self, images):
+        feat = self.backbone(images)
+        return self.classifier(torch.cat([feat, -feat], dim=1))
+
+
 def test_what_has_no_shadow_is_told_in_a_sentence():
+    own = SEGMENTATION.tap(Concatenated(), IMAGES, {"feat": "backbone", "logits": "classifier"}, 3)
+    with pytest.raises(ModelError, match="the class head of Concatenated takes something else than the maps feat"):
+        copied_head(own, IMAGES)
     with pytest.raises(ModelError, match="the class head of Sealed cannot be copied"):
         copied_head(SEGMENTATION.tap(Sealed(), IMAGES, None, 3), IMAGES)
     with pytest.raises(ModelError, match="the class head of TwoStageDetector cannot be copied"):

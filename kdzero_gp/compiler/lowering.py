@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from kdzero_gp.compiler.checking import check, type_of
@@ -11,9 +11,19 @@ from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.compiler.knowledge import kind_of_pair
 from kdzero_gp.compiler.shapes import TRACED_BATCH, Adapter, PairShapes, Shape, adapters, agrees, result_shape
 from kdzero_gp.errors import ShapeError
-from primitives import CATALOGUE, GRID, OF_STUDENT, POSITIVES, PROPOSALS, SAMPLE, Operation, PairType
+from primitives import (
+    BATCH,
+    CATALOGUE,
+    GRID,
+    MAP_LOGITS,
+    OF_STUDENT,
+    POSITIVES,
+    PROPOSALS,
+    Operation,
+    PairType,
+)
 from primitives.boxes import region_classes
-from primitives.calibrations import of_labelled_places, of_labelled_samples
+from primitives.labelled import of_labelled_batch, of_labelled_places, of_labelled_samples, where_labelled
 from primitives.relations import at_places
 
 
@@ -152,8 +162,17 @@ class _Lowering:
             cut = ".detach()" if side == "teacher" else ""
             text = f'{side}["{name}"]{cut}{_layout(getattr(self.shapes, side)[name], shape)}'
             steps = self.program.teacher_steps if side == "teacher" else self.program.steps
-            steps.append(Step(self.unique(variable), (text,), shape=(TRACED_BATCH, *shape)))
+            steps.append(self.untaught(name, Step(variable, (text,), shape=(TRACED_BATCH, *shape)), side))
+            self.unique(variable)
         return variable
+
+    def untaught(self, name: str, step: Step, side: str = "student") -> Step:
+        """A step that gives a student's knowledge; of logits of label maps, one that gives the teacher's where there is
+        no label. No tree reads others, so none can teach a place without a label."""
+        if side == "teacher" or self.types.get(name) != MAP_LOGITS:
+            return step
+        arguments = (step.text, self.target(self.read(name, "teacher")), "labels")
+        return replace(step, arguments=arguments, function=where_labelled)
 
     def leaf(self, name: str, way: Adapter | None) -> LoweredPair:
         student, teacher = self.read(name, "student"), self.read(name, "teacher")
@@ -165,7 +184,7 @@ class _Lowering:
             adapted = f"{name}_adapted_s" if way.channels else f"{name}_pooled_s"
             if adapted not in self.used:
                 step = Step(self.unique(adapted), (f"self.{module}({student})",), shape=shapes[0])
-                self.program.steps.append(step)
+                self.program.steps.append(self.untaught(name, step))
             student = adapted
         return LoweredPair(student, teacher, *shapes, per_sample=True)
 
@@ -186,6 +205,10 @@ class _Lowering:
         assert shapes is not None
         extra = [repr(constant) for constant in constants]
         labels = [self.labels_of(operation)] if operation.needs else []
+        function = operation.function
+        if operation.labelled is not None and self.labelled_source(node.children[0], way) is not None:
+            function = operation.labelled
+            labels.append("labels")
         teacher_in = below.teacher
         per_sample = below.per_sample and operation.per_sample and operation.noise is None
         if below.per_sample and not per_sample:
@@ -196,9 +219,9 @@ class _Lowering:
             self.program.steps.append(noise)
             extra.append(noise.name)
         here = [self.target(one) if one != "labels" else one for one in labels]
-        student = Step(f"{name}_s", (below.student, *extra, *here), operation.function, shapes[0])
+        student = Step(f"{name}_s", (below.student, *extra, *here), function, shapes[0])
         there = labels if per_sample else here
-        teacher = Step(f"{name}_t", (teacher_in, *extra, *there), operation.function, shapes[1])
+        teacher = Step(f"{name}_t", (teacher_in, *extra, *there), function, shapes[1])
         self.program.steps.append(student)
         (self.program.teacher_steps if per_sample else self.program.steps).append(teacher)
         temperature = constants[0] if constants else below.temperature
@@ -306,34 +329,52 @@ class _Lowering:
         comparison = node.children[0]
         if len(comparison.children) > 1:
             return losses  # weights are 0 where there is no label
-        chain = list(comparison.children[0].walk())
-        uses_labels = any("labels" in CATALOGUE[below.name].needs for below in chain if below.arguments)
-        if not uses_labels or type_of(comparison, self.types) != SAMPLE:
+        child = in_log_domain(CATALOGUE[comparison.name], comparison.children[0])
+        if not any(self.is_labelled(below) for below in child.walk()):
             return losses
-        functions: list[Callable[..., Any]] = []
-        labels = "labels"
-        if self.types[chain[-1].name].rank != "matrix":
-            functions.append(of_labelled_places)
-            labels = self.seen_labels(comparison)
-        if "labels" not in CATALOGUE[node.name].needs:
-            functions.append(of_labelled_samples)
-        for function in functions:
+        functions: list[tuple[Callable[..., Any], str]] = []
+        if type_of(comparison, self.types) == BATCH:
+            functions.append((of_labelled_batch, "labels"))
+        else:
+            way = self.way_of(Expression(comparison.name, (child,)))
+            source = self.labelled_source(child, way)
+            if source is not None and getattr(type_of(child, self.types), "axis", "") != "HW":
+                functions.append((of_labelled_places, self.seen_labels(source, way)))
+            if "labels" not in CATALOGUE[node.name].needs:
+                functions.append((of_labelled_samples, self.labels_in(child)))
+        for function, labels in functions:
             step = Step(self.unique(losses.replace("_losses", "_labelled")), (losses, labels), function)
             self.program.steps.append(step)
             losses = step.name
         return losses
 
-    def seen_labels(self, comparison: Expression) -> str:
-        """The labels at the size of the map that a transform looked at them with; as they are for other ranks."""
-        operation = CATALOGUE[comparison.name]
-        child = in_log_domain(operation, comparison.children[0])
-        way = self.way_of(Expression(comparison.name, (child,)))
-        user = next(node for node in child.walk() if node.arguments and "labels" in CATALOGUE[node.name].needs)
-        given = type_of(user.children[0], self.types)
-        if not isinstance(given, PairType) or given.rank != "map":
-            labels = self.labels_of(CATALOGUE[user.name])
-            return labels if labels == "labels" else self.target(labels)
-        step = Step(self.unique("labels_seen"), ("labels", self.pair(user.children[0], way).student), at_places)
+    def is_labelled(self, node: Expression) -> bool:
+        """Whether a value is such that its places without a label, or samples, say nothing of the student."""
+        if not node.arguments:
+            return self.types[node.name] == MAP_LOGITS
+        return "labels" in CATALOGUE[node.name].needs
+
+    def labelled_source(self, node: Expression, way: Adapter | None) -> Expression | None:
+        """The last of a chain at which a place without a label says nothing, if the places are still those."""
+        source = next((below for below in node.walk() if self.is_labelled(below)), None)
+        seen = source and self.fits(source.children[0] if source.arguments else source, way)
+        shapes = self.fits(node, way)
+        if not shapes or not seen or len(shapes[0]) < 3:
+            return None
+        return source if all(one[2:] == other[2:] for one, other in zip(shapes, seen, strict=True)) else None
+
+    def labels_in(self, chain: Expression) -> str:
+        """The variable of the labels that a chain's transforms index, as the later steps read it."""
+        user = next((node for node in chain.walk() if node.arguments and self.is_labelled(node)), None)
+        labels = "labels" if user is None else self.labels_of(CATALOGUE[user.name])
+        return labels if labels == "labels" else self.target(labels)
+
+    def seen_labels(self, source: Expression, way: Adapter | None) -> str:
+        """The labels at the size of a map; as they are for other ranks."""
+        pair = self.pair(source, way)
+        if len(pair.student_shape) != 4:
+            return self.labels_in(source)
+        step = Step(self.unique("labels_seen"), ("labels", pair.student), at_places)
         self.program.steps.append(step)
         return step.name
 

@@ -17,9 +17,8 @@ from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.compiler.lowering import Program, Step, written
 from kdzero_gp.compiler.shapes import Adapter
 from kdzero_gp.errors import ShapeError
-from primitives import CATALOGUE
+from primitives import CATALOGUE, labelled
 from primitives.boxes import region_classes
-from primitives.calibrations import of_labelled_places, of_labelled_samples
 
 # Where one network's knowledge is read: the layer, the keys into its output, and what brings it into form.
 LayerForms = Mapping[str, tuple[str, tuple[Any, ...], Callable[..., Any] | None]]
@@ -41,10 +40,11 @@ def _catalogue_sources() -> dict[Callable[..., Any], str]:
         special: list[Callable[..., Any]] = []
         if operation.specialise is not None:
             special = [f for overload in operation.overloads for f in operation.specialise(overload[0])]  # type: ignore
-        for function in (operation.function, operation.noise, *special):
+        for function in (operation.function, operation.noise, operation.labelled, *special):
             if function is not None:
                 functions |= dict.fromkeys(_needs(function))
-    functions |= dict.fromkeys((of_labelled_places, of_labelled_samples, *_needs(region_classes)))
+    functions |= dict.fromkeys(f for f in vars(labelled).values() if isinstance(f, FunctionType))
+    functions |= dict.fromkeys(_needs(region_classes))
     return {function: _source_of_function(function) for function in functions} | {
         written: inspect.getsource(written) for written in (*_CALIBRATION, standalone.Reader)
     }

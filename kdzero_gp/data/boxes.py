@@ -18,7 +18,7 @@ from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, Split, statistics
 from kdzero_gp.data.decoding import open_image
 from kdzero_gp.data.images import Source
 from kdzero_gp.data.memory import must_fit
-from kdzero_gp.data.parts import image_sizes, most_frequent, shuffled, split_off_missing
+from kdzero_gp.data.parts import image_sizes, most_frequent, must_have_labels, shuffled, split_off_missing
 from kdzero_gp.data.resizing import Size, size_text
 from kdzero_gp.data.sources import existing
 from kdzero_gp.errors import DataError
@@ -171,6 +171,7 @@ class _BoxReader:
             for index, rows in enumerate(loaded.rows):
                 if rows:
                     targets[index, : len(rows)] = rows
+            must_have_labels(part, len(loaded), int((targets[..., 4] >= 0).sum()), "a box", self.source.path)
             tensors[part] = Split(torch.from_numpy(np.stack(loaded.pixels)), torch.from_numpy(targets))
             counted[part] = (len(loaded),)
             origins[part] += f", {_told(targets, classes)}"

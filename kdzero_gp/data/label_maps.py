@@ -18,7 +18,7 @@ from kdzero_gp.data.dataset import SPLIT_SEED, Dataset, Split, statistics
 from kdzero_gp.data.decoding import Size, fit, open_image
 from kdzero_gp.data.images import File, Source
 from kdzero_gp.data.map_pairs import LAYOUT, find_pairs
-from kdzero_gp.data.parts import image_sizes, most_frequent, shuffled, split_off_missing
+from kdzero_gp.data.parts import image_sizes, most_frequent, must_have_labels, shuffled, split_off_missing
 from kdzero_gp.data.sources import existing
 from kdzero_gp.errors import DataError
 
@@ -239,6 +239,7 @@ class _MapReader:
             tensors[part] = Split(torch.from_numpy(one.pixels), torch.from_numpy(one.maps.astype(np.int64)))
             counted[part] = (len(one),)
             labelled = float((one.maps != IGNORED).mean())
+            must_have_labels(part, len(one), int(labelled > 0), "a pixel with a label", self.source.path)
             origins[part] += f", {labelled:.1%} of the pixels labelled"
             missing = [classes[i] for i in range(len(classes)) if not (one.maps == i).any()]
             if missing:

@@ -53,6 +53,15 @@ def split_off_missing(parts: dict[str, Part], origins: dict[str, str], path: Pat
         origins[name] = f"the training images (split off, {share:.0%})"
 
 
+def must_have_labels(part: str, images: int, labels: int, noun: str, path: Path) -> None:
+    """Raises DataError where the ``images`` of a part that a training learns from or is judged by have no label."""
+    if labels == 0 and part in ("train", "validation"):
+        raise DataError(
+            f"none of the {images} {part} images of {path} has {noun}, so that there is nothing to "
+            f"{'learn' if part == 'train' else 'judge by'}; give {part} images that have some"
+        )
+
+
 def image_sizes(source: Source, files: Iterable[File]) -> Counter[Size]:
     """How many images have each size; those that cannot be decoded are named where they are read. Raises DataError
     where none can."""

@@ -14,7 +14,7 @@ from kdzero_gp.compiler.knowledge import PYRAMID
 from kdzero_gp.errors import ModelError
 from kdzero_gp.models import discovery
 from kdzero_gp.models.detection import Detector
-from kdzero_gp.models.segmentation import SmallSegmenter
+from kdzero_gp.models.segmentation import AtrousDecoder, DeepLabV3Plus, SmallSegmenter
 
 TOLERANCE = 1e-4
 """So far, relative to the largest logit, a copy may be from what it is a copy of."""
@@ -52,6 +52,12 @@ class _OfAnchors(ClassHead):
         return self.head(maps).transpose(1, 2)  # type: ignore[no-any-return]
 
 
+class _OfPriors(_OfAnchors):
+    def _logits(self, maps: list[Tensor]) -> Tensor:
+        logits = super()._logits(maps)
+        return logits[:, 1:] - logits[:, :1]  # of a softmax only differences count: the background is 0
+
+
 class _OfOneMap(ClassHead):
     def _logits(self, maps: list[Tensor]) -> Tensor:
         return self.head(maps[0])  # type: ignore[no-any-return]
@@ -75,12 +81,17 @@ def copied_head(tapped: Any, example: Tensor, other: Mapping[str, Shape] | None 
     if kind is None or not all(level in tapped.shapes for level in reads):
         raise ModelError(
             f"the class head of {name} cannot be copied, so it has no shadow; there are those of RetinaNet, FCOS, "
-            "segmenter_N and torchvision's segmenters, or of a network whose classifier makes logits of feat"
+            "SSD, the built-in and torchvision's segmenters, or of a network whose classifier makes logits of feat"
         )
     plain = kind(head, reads, {}, tapped.shapes["logits"][1:])
     with discovery.left_as_found(tapped, example.device), torch.no_grad():
         outputs = tapped.to(example.device).eval()(example)
-        told, wanted = plain.to(example.device).eval()(outputs), outputs["logits"].float()
+        try:
+            told, wanted = plain.to(example.device).eval()(outputs), outputs["logits"].float()
+        except Exception as error:  # anything, from a user's own classifier
+            raise ModelError(
+                f"the class head of {name} takes something else than the maps {', '.join(reads)}, so it has no shadow"
+            ) from error
     if told.shape != wanted.shape or (told - wanted).abs().max() > TOLERANCE * wanted.abs().max() + TOLERANCE:
         raise ModelError(f"a copy of the class head of {name} gives other logits than the network, so it has no shadow")
     if other is None:
@@ -104,11 +115,14 @@ def _bare(network: nn.Module) -> nn.Module:
 def _parts(tapped: Any) -> tuple[type[ClassHead] | None, nn.Module, tuple[str, ...]]:
     """How the class head of a network is called, the head, and the knowledge that it reads; None for an unknown one."""
     network = tapped.network
-    if isinstance(network, Detector) and network.kind != "priors":
+    if isinstance(network, Detector):
         levels = sorted((n for n in tapped.shapes if n.startswith(PYRAMID)), key=lambda n: int(n[len(PYRAMID) :]))
-        return _OfAnchors, network.head.classification_head, tuple(levels)
+        kind = _OfPriors if network.kind == "priors" else _OfAnchors
+        return kind, network.head.classification_head, tuple(levels)
     if isinstance(network, SmallSegmenter):
         return _OfTwoMaps, network.head, ("low", "feat")
+    if isinstance(network, DeepLabV3Plus):
+        return _OfTwoMaps, AtrousDecoder(network), ("low", "feat")
     classifier = getattr(network, "classifier", None)
     if not isinstance(classifier, nn.Module) or "feat" not in tapped.shapes:
         return None, network, ()

@@ -9,6 +9,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from kdzero_gp.compiler.knowledge import PYRAMID
 from kdzero_gp.models.geometry import decode_deltas, decode_distances
 
 KINDS = {"anchors": decode_deltas, "priors": decode_deltas, "points": decode_distances}
@@ -23,11 +24,14 @@ Outputs = dict[str, Tensor]
 
 
 def named_levels(images: Tensor, levels: list[Tensor]) -> Outputs:
-    """Maps by the logarithm of their stride, so that two networks' levels are matched by it; of two at one stride the
-    first."""
+    """Maps, the finest first, by the logarithm of their stride, so that two networks' levels are matched by it; of two
+    with one number, since few places round strides, the later has the next one."""
     named: Outputs = {}
     for level in levels:
-        named.setdefault(f"fpn{max(1, round(math.log2(images.shape[2] / level.shape[2])))}", level)
+        number = max(1, round(math.log2(images.shape[2] / level.shape[2])))
+        while f"{PYRAMID}{number}" in named:
+            number += 1
+        named[f"{PYRAMID}{number}"] = level
     return named
 
 

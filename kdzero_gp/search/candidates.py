@@ -186,8 +186,9 @@ class CandidateQueue:
                 )
                 asked = fingerprint.astype(np.float64), gradients, values
                 candidate.prediction = predict(*asked)
-                if candidate.prediction is None and self.settings.judge == "surrogate":
-                    self._judge(candidate, predict(*asked, least=LEAST_JUDGED))
+            if candidate.prediction is None and candidate.rival is not None and self.settings.judge == "surrogate":
+                with candidate.stage(JUDGE):
+                    self._judge(candidate, candidate.rival, predict(*asked, least=LEAST_JUDGED))
         return candidate.predicted
 
     # --- the judge: ρ of the paper's Algorithm 1 ------------------------------------------------------------------
@@ -201,9 +202,8 @@ class CandidateQueue:
         rival = Random(f"{self.settings.search.seed}/{birth.number}/judge").choice(population)
         return rival if rival.score.fitness < WORST_FITNESS else None
 
-    def _judge(self, candidate: _Candidate, prediction: Prediction | None) -> None:
-        rival = candidate.rival
-        if rival is None or prediction is None or prediction.fitness <= rival.score.fitness:
+    def _judge(self, candidate: _Candidate, rival: Individual, prediction: Prediction | None) -> None:
+        if prediction is None or prediction.fitness <= rival.score.fitness:
             return
         candidate.prediction = prediction
         numbers = f"fitness {prediction.fitness:.3f} to {rival.score.fitness:.3f}"

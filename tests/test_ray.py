@@ -118,7 +118,11 @@ def test_an_actor_that_stops_moving_is_replaced_and_its_place_is_free_again(disp
     while len(dispatcher._idle) < 2:
         dispatcher.arrived(wait=False)
         time.sleep(0.1)
+    before = dict(dispatcher.engine._workers)
+    monkeypatch.setattr(cluster, "SILENCE", 60.0)
+    dispatcher.engine._listened += 100.0  # they had nothing to do for long, and are not replaced for that
     assert len({node for _, (_, node) in dispatcher.map(["where"] * 8)}) == 2
+    assert dispatcher.engine._workers == before
 
 
 def test_a_cluster_that_loses_a_node_and_gets_another_finds_the_same_rows(nodes, dispatcher, tmp_path):

@@ -251,6 +251,7 @@ class RayEngine:
 
     def send(self, worker: int, request: Any) -> None:
         known = self._workers[worker]
+        known.heard = self._listened  # nobody asked it for a sign of life while it had nothing to do
         self._await(worker, known, known.actor.answer.remote(request))
 
     def _await(self, worker: int, known: _Worker, answer: Any) -> None:

@@ -18,7 +18,7 @@ from primitives.types import ANCHOR_WEIGHT, MAP_LOGITS, WEIGHT, PairType, pairs
 # Below, 257 slots take sums of classes: label maps are 8-bit images; the last slot takes the places without a label.
 # (A constant of the module would not travel with the functions into an exported file.)
 def centres(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """For each place the mean of its class in its image, N×C×H×W, 0 without a label; and which have one, N×1×H×W."""
+    """For each place the mean of its class in its image, N×C×H×W, or 0; and which have a label, N×1×H×W."""
     at = at_places(labels, x)
     labelled = (at >= 0)[:, None].to(x.dtype)
     slots = torch.where(at >= 0, at.clamp(max=255), 256).flatten(1)
@@ -273,7 +273,7 @@ def right(teacher: Tensor, labels: Tensor) -> Tensor:
     source="Dai et al. 2021, arXiv:2103.02340 (general instances, difference of the scores)",
 )
 def gap(teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
-    """max over classes of |p(t) − p(s)|, p the sigmoid at anchors and the softmax on maps; without a gradient.
+    """max over classes of |p(t) − p(s)|, p the sigmoid at anchors and the softmax on maps; no gradient.
 
     Logits N×K×M of both to N×M; N×K×H×W and label maps to N×H×W, 0 without a label.
     """

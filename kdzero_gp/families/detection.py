@@ -37,6 +37,7 @@ class Detection(TaskFamily):
         "objectness": KnowledgeSpec(("anchors",), "logits", adapted=False),
         "deltas": KnowledgeSpec(("anchors",), adapted=False),
         "boxes": KnowledgeSpec(("boxes",), adapted=False),
+        "edges": KnowledgeSpec(("edges",), adapted=False),
         "grid": KnowledgeSpec(("grid",), adapted=False),
         "fpn*": KnowledgeSpec(("map",)),
         "proposals": KnowledgeSpec(("proposals",), adapted=False),
@@ -44,7 +45,7 @@ class Detection(TaskFamily):
         "region_logits": KnowledgeSpec(("tokens",), "logits", adapted=False),
     }
     at_student = ("regions", "region_logits")
-    usual = ("logits", "objectness", "deltas", "boxes", "grid", "fpn3", "fpn4", "fpn5")
+    usual = ("logits", "objectness", "deltas", "boxes", "edges", "grid", "fpn3", "fpn4", "fpn5")
     measures = (
         Measure("ap", "AP", "%"),
         Measure("ap50", "AP50", "%"),

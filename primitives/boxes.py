@@ -9,13 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from primitives.declaration import BOXES, POSITIVES, distance, weighing, weight
-from primitives.types import ANCHOR_WEIGHT, LEVEL, WEIGHT, PairType, pairs
+from primitives.declaration import BOXES, POSITIVES, distance, transform, weighing, weight
+from primitives.types import ANCHOR_WEIGHT, LEVEL, TEMPERATURE, WEIGHT, PairType, pairs
 
 _SCORES = PairType("anchors", "logits")
 _DELTAS = PairType("anchors")
 _BOXES = PairType("boxes")
 _GRID = PairType("grid")
+_BINS = PairType("edges", "log_probability", "C")
 
 # --- distances of anchors -----------------------------------------------------------------------------------
 
@@ -90,6 +91,38 @@ def giou_at(student: Tensor, teacher: Tensor) -> Tensor:
     areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1) for boxes in (student, teacher)]
     either = (areas[0] + areas[1] - both).clamp(min=1e-12)
     return 1.0 - both / either + (around - either) / around
+
+
+@transform(
+    {PairType("edges"): _BINS},
+    parameters=(TEMPERATURE,),
+    dense=BOXES,
+    latex=r"\log\,\mathrm{softmax}_{B}\left(<x><T>\right)",
+    words="<T>log-softmax over bins of <x>",
+    source="Li et al. 2020, arXiv:2006.04388 (GFL, distributions of edges); softened: LD, arXiv:2102.12252",
+)
+def logsoftmax_bins(x: Tensor, temperature: float) -> Tensor:
+    """log softmax(x / T) over the bins of each edge.
+
+    N×B×4×M to log-probabilities of the same shape.
+    """
+    return torch.log_softmax(x / temperature, dim=1)
+
+
+@distance(
+    [_BINS],
+    by_anchor=True,
+    dense=BOXES,
+    latex=r"\frac{1}{4}\mathrm{KL}\left(<t>\,\|\,<s>\right)",
+    words="by KL divergence of edges at each anchor",
+    source="Zheng et al. 2022, arXiv:2102.12252 (LD)",
+)
+def edges_kl_at(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ over bins of t (log t − log s), the mean over the four edges.
+
+    Two tensors of log-probabilities N×B×4×M → losses N×M.
+    """
+    return F.kl_div(student, teacher, reduction="none", log_target=True).sum(dim=1).mean(dim=1)
 
 
 @distance(
@@ -213,7 +246,7 @@ def inside(teacher: Tensor, labels: Tensor) -> Tensor:
     source="Zhou et al. 2019, arXiv:1904.07850 (CenterNet's Gaussians, here a sixth of each side wide)",
 )
 def centre(teacher: Tensor, labels: Tensor) -> Tensor:
-    """max over objects of exp(−(Δx² / σx² + Δy² / σy²) / 2), σ a sixth of the side and at least half a place.
+    """max over objects of exp(−(Δx² / σx² + Δy² / σy²) / 2), σ = max(side / 6, half a place).
 
     A map N×C×H×W (for its size) and boxes N×G×5 to N×H×W.
     """
@@ -290,9 +323,10 @@ def overlaps_of_objects(given: Tensor, labels: Tensor) -> Tensor:
 
 
 def region_classes(proposals: Tensor, labels: Tensor) -> Tensor:
-    """For each proposal 1 + the class of the object that it overlaps most, by half or more, or 0 for the background.
+    """For each proposal 1 + the class of the object that it overlaps most, or 0 for the background.
 
-    Proposals N×4×P and boxes N×G×5 to N×P; −1, no label, where there is no proposal, or half of it is in a crowd.
+    An object counts from an overlap of half on. Proposals N×4×P and boxes N×G×5 to N×P; −1, no label, where there is no
+    proposal, or half of it is in a crowd.
     """
     overlap, matched = overlaps_of_objects(proposals, labels).max(dim=1)
     both, one, _ = areas_with(proposals, labels)
@@ -372,7 +406,7 @@ def positives(teacher: Tensor, labels: Tensor) -> Tensor:
     source="Wang et al. 2019, arXiv:1906.03609 (fine-grained imitation, ψ = 1/2)",
 )
 def near_anchor(teacher: Tensor, labels: Tensor) -> Tensor:
-    """1 where an anchor overlaps an object at least half as much as the best anchor of that object does; else 0.
+    """1 where an anchor overlaps an object at least half as much as its best anchor does; else 0.
 
     A grid N×4×M and boxes N×G×5 to N×M.
     """

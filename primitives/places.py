@@ -294,7 +294,7 @@ def right(teacher: Tensor, labels: Tensor) -> Tensor:
     source="Dai et al. 2021, arXiv:2103.02340 (general instances, difference of the scores)",
 )
 def gap(teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
-    """max over classes of |p(t) − p(s)|, p the sigmoid at anchors and the softmax on maps; without a gradient.
+    """max over classes of |p(t) − p(s)|, p the sigmoid at anchors and the softmax on maps; no gradient.
 
     Logits N×K×M of both to N×M; N×K×H×W and label maps to N×H×W, 0 without a label.
     """

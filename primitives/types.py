@@ -35,6 +35,7 @@ RANKS = {
     "columns": Rank("C×N columns", {}),
     "anchors": Rank("N×C×M anchors", {}, classes=True),
     "boxes": Rank("N×4×M boxes", {}),
+    "edges": Rank("N×C×4×M edges", {"C": (1,)}),
     "grid": Rank("N×4×M grid", {}),
     "proposals": Rank("N×4×M proposals", {}),
 }

@@ -20,7 +20,7 @@ from kdzero_gp.engine.recipe import Recipe
 from kdzero_gp.errors import DataError, ModelError
 from kdzero_gp.families.boxes import detections
 from kdzero_gp.families.detection import DETECTION
-from kdzero_gp.families.precision import average_precision
+from kdzero_gp.families.precision import average_precision, average_precision_50
 from kdzero_gp.models.contract import Conversion, InputContract
 from kdzero_gp.models.detection import as_detector, fasterrcnn, fcos, retinanet
 from kdzero_gp.models.levels import named_levels
@@ -315,8 +315,9 @@ def test_a_wrong_network_is_one_sentence(name, message):
 # --- average precision --------------------------------------------------------------------------------------
 
 
-def random_scenes(seed):
-    """Detections and truth with crowds, empty images, ties of scores, and more than 100 detections."""
+def random_scenes(seed, most=None):
+    """Detections, at most so many an image, and truth, with crowds, empty images, ties of scores, and more than 100
+    detections of one class in an image."""
     generator = np.random.default_rng(seed)
     found, truth = [], []
     for image in range(6):
@@ -327,14 +328,44 @@ def random_scenes(seed):
         rows[0, 4] = FIRST_CROWD - rows[0, 4] if image % 2 else NOTHING
         if image == 3:
             rows[:, 4] = NOTHING
-        near = np.repeat(rows[:, :4], 30 if image == 1 else 3, axis=0)
+        near = np.repeat(rows[:, :4], 120 if image == 1 else 3, axis=0)
         near = near + generator.normal(0, 3, near.shape)
         near[:, 2:] = np.maximum(near[:, 2:], near[:, :2] + 1)
         score, kind = generator.integers(1, 10, (len(near), 1)) / 10, generator.integers(0, 3, (len(near), 1))
         boxes = np.concatenate([near, score, kind], axis=1) if image != 4 else np.zeros((0, 6))
         truth.append(torch.from_numpy(rows))
-        found.append(torch.from_numpy(boxes[np.argsort(-boxes[:, 4], kind="stable")][:100].astype(np.float32)))
+        found.append(torch.from_numpy(boxes[np.argsort(-boxes[:, 4], kind="stable")][:most].astype(np.float32)))
     return found, truth
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_cheap_average_precision_is_that_of_coco_at_half_overlap(seed):
+    found, truth = random_scenes(seed, 100)
+    cheap = average_precision_50(found, truth, 3)
+    assert cheap.keys() == {"ap50"}
+    assert cheap["ap50"] == pytest.approx(average_precision(found, truth, 3)["ap50"], abs=0.02)
+    assert 0.05 < cheap["ap50"] < 0.95
+    more, _ = random_scenes(seed)
+    assert max(map(len, more)) > 500 and 0 <= average_precision_50(more, truth, 3)["ap50"] <= 1
+
+
+def test_proxies_are_measured_the_cheap_way_and_races_in_full():
+    found, truth = random_scenes(0, 100)
+    nothing, perfect = (
+        [torch.zeros(0, 6)] * 6,
+        [torch.cat([rows[:, :4], torch.ones(len(rows), 1), rows[:, 4:]], dim=1)[rows[:, 4] >= 0] for rows in truth],
+    )
+    assert average_precision_50(nothing, truth, 3) == {"ap50": 0.0}
+    assert average_precision_50(perfect, truth, 3) == {"ap50": pytest.approx(1.0)}
+    assert average_precision_50(found, [rows * 0 - 1 for rows in truth], 3) == {}
+    detector = as_detector(small(retinanet)).eval()
+    images, targets, _ = batch()
+    with torch.no_grad():
+        said = detector(images)
+    whole, cheap = DETECTION.measure([(said, targets)]), DETECTION.measure_proxy([(said, targets)])
+    assert cheap.keys() == {"ap50", "detection_loss"} and {"ap", "ap50"} < whole.keys()
+    assert cheap["detection_loss"] == whole["detection_loss"]
+    assert cheap["ap50"] == pytest.approx(whole["ap50"], abs=0.02)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -368,6 +399,12 @@ def test_average_precision_equals_pycocotools(seed):
         judge.summarize()
     assert mine["ap"] == pytest.approx(judge.stats[0], abs=1e-6)
     assert mine["ap50"] == pytest.approx(judge.stats[1], abs=1e-6)
+    assert max(len(boxes) for boxes in found) > 500, "more than the 100 of a class and image that count"
+    each = judge.eval["precision"][..., 0, -1]  # overlap × recall × class; −1 without an object
+    classes = {int(number) for rows in truth for number in rows[:, 4].tolist() if number >= 0}
+    assert {name for name in mine if name.startswith("ap_")} == {f"ap_{number}" for number in classes}
+    for number in classes:
+        assert mine[f"ap_{number}"] == pytest.approx(each[:, :, number].mean(), abs=1e-6)
 
 
 def test_perfect_detections_have_all_precision_and_none_have_none():

@@ -36,6 +36,7 @@ PAIRS = {
     "equal-anchors": ("voc", "fcos_small_4", "fcos_small_4", "zoo:crosskd"),
     "other-anchors": ("coco", "fcos_small_4", "retinanet_small_4", "zoo:fgd"),
     "own-detector": ("coco", "fcos_small_4", "tiny_detection:Own", LEVEL),
+    "edges": ("voc", "tiny_detection:Edges", "tiny_detection:Edges", "zoo:ld"),
     "two-stages": ("voc", "fasterrcnn_small_4", "fasterrcnn_small_4", OBJECTNESS),
     "mobilenet-to-small": ("voc", "retinanet_mobilenet_v2", "retinanet_small_4", "zoo:pkd"),
     "one-stage-anchors": ("voc", "retinanet_small_4", "retinanet_small_4", "zoo:cwd_fpn"),

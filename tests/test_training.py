@@ -277,7 +277,7 @@ def test_kept_outputs_are_those_of_a_live_teacher(pair, flip, draws, target_byte
     assert (batch.flipped is not None and bool(batch.flipped.any())) == flip
     assert len(set(batch.form.tolist())) == (draws or 1 + flip)
     live = LiveTeacher(whole.teacher.distiller, CLASSIFICATION, network, whole.batches, Precision())
-    from_disk, asked = (t.targets(batch, batch.images, batch.labels) for t in (whole.teacher, live))
+    from_disk, asked = (t.targets(batch, batch.images, batch.labels, {}) for t in (whole.teacher, live))
     assert (whole.teacher.ready is None) == (target_bytes == 0)
     assert from_disk.keys() == asked.keys()
     assert all(torch.allclose(from_disk[name], asked[name], atol=1e-5) for name in asked)
@@ -364,7 +364,8 @@ def norms(whole, magnitudes):
     batch = next(whole.batches.epoch(0, WARM_UP_EPOCH))
     student.train()
     outputs = student(batch.images)
-    terms = teacher.distiller.terms(outputs, teacher.targets(batch, batch.images, batch.labels), batch.labels)
+    targets = teacher.targets(batch, batch.images, batch.labels, outputs)
+    terms = teacher.distiller.terms(outputs, targets, batch.labels)
     weighted = [m * t for m, t in zip(magnitudes, terms, strict=True)]
     lengths = []
     for loss in (*weighted, sum(weighted), F.cross_entropy(outputs["logits"], batch.labels)):

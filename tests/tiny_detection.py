@@ -55,3 +55,26 @@ class Own(nn.Module):
         scores, boxes = self.scores(level).unflatten(1, (3, -1)), self.boxes(level).unflatten(1, (3, 4))
         flat = [tensor.transpose(1, 2).flatten(2) for tensor in (scores.flatten(3), boxes.flatten(3))]
         return {"logits": flat[0], "deltas": flat[1], "anchors": anchors, "levels": [level]}
+
+
+class Edges(Own):
+    """The same with a point and five bins for each edge (a general distribution, as GFL has)."""
+
+    bins = 5
+
+    def __init__(self, classes=2, width=8):
+        super().__init__(classes, width)
+        self.scores, self.boxes = nn.Conv2d(width, classes, 1), nn.Conv2d(width, 4 * self.bins + 1, 1)
+        nn.init.constant_(self.scores.bias, -4.0)
+
+    def forward(self, images):
+        level = self.body(images)
+        rows, columns = level.shape[2:]
+        y, x = torch.meshgrid(torch.arange(rows) * 8.0 + 4, torch.arange(columns) * 8.0 + 4, indexing="ij")
+        x, y = (side.flatten() for side in (x, y))
+        said = self.boxes(level).flatten(2)
+        edges = said[:, 1:].unflatten(1, (self.bins, 4))
+        distances = (edges.softmax(1) * torch.arange(self.bins).view(-1, 1, 1)).sum(1)
+        points = torch.stack([x - 4, y - 4, x + 4, y + 4]).to(level.device)
+        return {"logits": self.scores(level).flatten(2), "deltas": distances, "points": points, "edges": edges,
+                "centreness": said[:, :1], "levels": [level]}  # fmt: skip

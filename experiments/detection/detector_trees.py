@@ -32,7 +32,7 @@ def _shapes(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], ancho
     levels: Shapes = {f"fpn{3 + n}": (c, *size) for n, (c, size) in enumerate(zip(channels, sizes, strict=True))}
     of_anchors = dict.fromkeys(("deltas", "boxes", "grid"), (4, anchors))
     regions: Shapes = {"proposals": (4, 7), "regions": (channels[0], 7), "region_logits": (CLASSES + 1, 7)}
-    return levels | {"logits": (CLASSES, anchors)} | of_anchors | regions
+    return levels | {"logits": (CLASSES, anchors), "edges": (5, 4, anchors)} | of_anchors | regions
 
 
 # student, teacher: equal; other channels; other numbers of anchors (no scores in common); odd sides; one place

@@ -199,20 +199,20 @@ class HallOfFame(_Listed[RankedDistiller]):
         return "\n".join(map(str, self.members)) or "no distiller yet"
 
     def _repr_html_(self) -> str:
-        rows = [_row(member, self.family.deciding) for member in self.members]
-        heading = self.family.deciding.heading
-        headers = ["", "distiller", "proxy fitness", f"proxy {heading}", f"race {heading}", "birth"]
+        deciding, proxied = self.family.deciding, self.family.of_proxies
+        rows = [_row(member, deciding, proxied) for member in self.members]
+        headers = ["", "distiller", "proxy fitness", f"proxy {proxied.heading}", f"race {deciding.heading}", "birth"]
         return markup.plain(markup.table(headers, rows, (1,))) if rows else "<p>no distiller yet</p>"
 
 
-def _row(member: RankedDistiller, deciding: Measure) -> list[object]:
+def _row(member: RankedDistiller, deciding: Measure, proxied: Measure) -> list[object]:
     race = member.standing
     return [
         member.rank,
         markup.picture(member.expression, _THUMBNAIL, member.knowledge, member.magnitudes)
         + markup.code(member.expression),
         real(member.fitness),
-        deciding.text(member.metrics.get(deciding.name, math.nan)),
+        proxied.text(member.metrics.get(proxied.name, math.nan)),
         UNKNOWN if race is None else deciding.text(*race.value(deciding.name)),
         UNKNOWN if member.birth is None else member.birth,
     ]

@@ -231,7 +231,7 @@ _EXAMPLES: dict[str, dict[str, tuple[int, ...]]] = {
     "segmentation": {"logits": (19, 128, 128), "feat": (128, 64, 64)},
     "detection": {"logits": (80, 5456)}
     | dict.fromkeys(("deltas", "boxes", "grid"), (4, 5456))
-    | {"proposals": (4, 256), "regions": (1024, 256), "region_logits": (81, 256)}
+    | {"edges": (17, 4, 5456), "proposals": (4, 256), "regions": (1024, 256), "region_logits": (81, 256)}
     | {f"fpn{level}": (256, 512 >> level, 512 >> level) for level in (3, 4, 5)},
 }
 

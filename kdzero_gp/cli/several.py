@@ -47,15 +47,15 @@ def show_several(folders: Sequence[Path], top: int, as_json: bool) -> None:
 
 
 def _ranking(runs: Runs, found: Sequence[Found]) -> Any:
-    deciding = runs.family.deciding
-    headers = ["", "distiller", f"race {deciding.heading}", "proxy fitness", f"proxy {deciding.heading}", "found as"]
+    deciding, proxied = runs.family.deciding, runs.family.of_proxies
+    headers = ["", "distiller", f"race {deciding.heading}", "proxy fitness", f"proxy {proxied.heading}", "found as"]
     rows = []
     for one in found:
         race = one.distiller.standing
         rows.append([
             str(one.rank), ingredients(str(one.distiller.expression)),
             UNKNOWN if race is None else deciding.text(*race.value(deciding.name)), real(one.distiller.fitness),
-            deciding.text(one.distiller.metrics.get(deciding.name, math.nan)), ", ".join(one.places),
+            proxied.text(one.distiller.metrics.get(proxied.name, math.nan)), ", ".join(one.places),
         ])  # fmt: skip
     title = f"the best of {len(runs.runs)} runs, by race and fitness (lower is better)"
     return tables.plain_table(headers, rows, title)

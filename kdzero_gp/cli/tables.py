@@ -95,7 +95,8 @@ def _results_table(
 def ranking_table(ranked: Sequence[RankedDistiller], family: TaskFamily, width: int = UNLIMITED) -> Group:
     """The best distillers of a search, at the rank that ``--rank`` and ``run:DIR#RANK`` take; expressions below."""
     deciding = family.deciding
-    measures = [deciding] if width < WIDE else list(family.measures)
+    known = [measure for measure in family.measures if any(measure.name in one.metrics for one in ranked)]
+    measures = [family.of_proxies] if width < WIDE else known
     shown = _table("ranked by race and fitness (lower is better; cross-entropy alone has 1)")
     headers = [f"race {deciding.heading}", "proxy fitness", *(f"proxy {m.heading}" for m in measures)]
     _add_column(shown, "distiller", is_text=True)

@@ -36,7 +36,7 @@ class KnowledgeSpec:
         found = [1] if "matrix" in self.ranks else []
         if {"tokens", "map"} & set(self.ranks):
             return (*found, 2, 3)
-        return (*found, 2) if set(AT_ANCHORS) & set(self.ranks) else tuple(found)
+        return (*found, *(SIZES[rank] for rank in self.ranks if rank in AT_ANCHORS))
 
     @property
     def shapes(self) -> str:
@@ -44,7 +44,7 @@ class KnowledgeSpec:
         return " or ".join({1: "C", 2: "C×M", 3: "C×H×W"}[size] for size in self.sizes)
 
 
-AT_ANCHORS = ("anchors", "boxes", "grid", "proposals")
+AT_ANCHORS = ("anchors", "boxes", "edges", "grid", "proposals")
 """Ranks with a column for each anchor, or proposal, of a detector."""
 # rank of a knowledge -> its sizes per sample
 SIZES = {rank: len(re.findall("×", RANKS[rank].text)) for rank in ("matrix", "tokens", "map", *AT_ANCHORS)}

@@ -45,8 +45,9 @@ class PairShapes:
         return types
 
     def _other_anchors(self, name: str, spec: KnowledgeSpec) -> bool:
-        """Whether both sides have this for anchors that do not stand for each other."""
-        return spec.ranks[0] in AT_ANCHORS and self.student[name][1:] != self.teacher[name][1:]
+        """Whether both sides have this for anchors that do not stand for each other, or edges of other bins."""
+        first = 0 if spec.ranks[0] == "edges" else 1
+        return spec.ranks[0] in AT_ANCHORS and self.student[name][first:] != self.teacher[name][first:]
 
     def adapted(self, name: str) -> bool:
         """Whether a student's knowledge may be brought to the teacher's shape."""

@@ -43,6 +43,7 @@ USUAL: dict[tuple[str, ...], dict[str, PairType] | None] = {
         "logits": PairType("anchors", "logits"),
         "deltas": PairType("anchors"),
         "boxes": PairType("boxes"),
+        "edges": PairType("edges"),
         GRID: PairType("grid"),
         PROPOSALS: PairType("proposals"),
         "regions": PairType("tokens"),
@@ -156,6 +157,11 @@ _ENTRIES = (
              "Wang et al. 2024, arXiv:2306.11369 (CrossKD)", dense=BOXES,
              differs="on the student's own outputs, without the teacher's head on its features; anchors that are "
                      "neither positive nor negative count; RetinaNet's assignment for every detector"),
+    ZooEntry("ld", "times(no(weigh(edges_kl_at(logsoftmax_bins(edges, 8)), near_anchor(grid))), 1)",
+             "where the four edges of boxes are, as distributions, near objects",
+             "Zheng et al. 2022, arXiv:2102.12252 (LD)", dense=BOXES,
+             differs="temperature 8, which is listed, for 10; its main and valuable regions are one, the anchors that "
+                     "overlap an object at least half as much as its best one; the part on classes is crosskd's"),
     ZooEntry("dkd_regions", "add(times(no(kl(target(region_logits, 1))), 1), "
                             "times(no(kl(nontarget(region_logits, 1))), 0.25))",
              "target class and other classes apart, at the student's proposals in two stages",

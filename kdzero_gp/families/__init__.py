@@ -94,7 +94,8 @@ class TaskFamily(ABC):
     ``knowledge`` says what networks may expose, by name or pattern, and ``usual`` which of it distillers are made of
     where nobody asks for more. ``at_student``: what a teacher says of the student's proposals, so that it cannot be
     kept. ``measures`` are what a student is measured by; ``decides`` names the one that ranks
-    races and picks the best epoch, and ``breaks_ties`` the one that orders equals. ``metrics`` are what fitness may
+    races and picks the best epoch, ``proxied`` the one in its place for proxies where that takes long (see
+    ``measure_proxy``), and ``breaks_ties`` the one that orders equals. ``metrics`` are what fitness may
     weigh: measures, gaps to the teacher (``…_gap``), and ``error``, what the deciding measure, a share, lacks to 1, all
     lower for better; ``loss`` names the student's own loss among them, the first that fitness is about. ``of_class``:
     what is measured of each class, as NAME_0, NAME_1, … beside the measures (None: nothing).
@@ -107,6 +108,7 @@ class TaskFamily(ABC):
     at_student: tuple[str, ...] = ()
     measures: tuple[Measure, ...]
     decides: str
+    proxied: str = ""
     breaks_ties: str
     metrics: tuple[str, ...]
     loss: str
@@ -119,6 +121,11 @@ class TaskFamily(ABC):
     def deciding(self) -> Measure:
         """The measure that ranks."""
         return self.measure_of(self.decides)
+
+    @property
+    def of_proxies(self) -> Measure:
+        """The measure that is told of proxies."""
+        return self.measure_of(self.proxied or self.decides)
 
     def order(self, values: Mapping[str, float]) -> list[float]:
         """What sorts the best first: by the measure that decides, and equals by the one that breaks ties. What was not
@@ -171,6 +178,10 @@ class TaskFamily(ABC):
     @abstractmethod
     def measure(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:
         """All measures of a student, from its outputs (those in ``read``) and the targets, batch by batch."""
+
+    def measure_proxy(self, batches: Iterable[tuple[Outputs, Tensor]]) -> dict[str, float]:
+        """The measures of a student in a proxy, which there are thousands of; here all."""
+        return self.measure(batches)
 
     @abstractmethod
     def compare(self, student: Outputs, teacher: Outputs, targets: Tensor) -> dict[str, float]:

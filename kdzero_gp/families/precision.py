@@ -1,4 +1,5 @@
-"""Average precision of detections as COCO defines it, computed by faster-coco-eval."""
+"""Average precision of detections as COCO defines it, computed by faster-coco-eval; of an overlap of 0.5 alone, for
+proxies, by few steps for all images at once."""
 
 from __future__ import annotations
 
@@ -6,12 +7,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from kdzero_gp.data.boxes import FIRST_CROWD, NOTHING
 from kdzero_gp.errors import ModelError
+from kdzero_gp.models.geometry import overlaps
 
 INSTALL = "pip install 'kdzero-gp[detection]'"
+OVERLAP, SUREST, RECALLS = 0.5, 100, 101
+"""From this overlap on a box is found; so many of an image, the surest, count; precision is read at so many recalls."""
 
 
 def evaluator() -> Any:
@@ -49,6 +55,47 @@ def average_precision(found: Sequence[Tensor], truth: Sequence[Tensor], classes:
     occurring = [number for number in range(classes) if (precision[..., number] > -1).any()]
     each = {f"ap_{number}": float(precision[..., number].mean()) for number in occurring}
     return {"ap": float(np.mean(list(each.values()))), "ap50": float(precision[0][:, occurring].mean())} | each
+
+
+def average_precision_50(found: Sequence[Tensor], truth: Sequence[Tensor], classes: int) -> dict[str, float]:
+    """``ap50`` as ``average_precision`` has it, of the 100 surest boxes of an image; without any object nothing.
+
+    From the surest on each box takes the object of its class that it overlaps most of those that are left; one that
+    lies in a crowd of its class by half counts neither way.
+    """
+    given = [rows[rows[:, 4].argsort(descending=True, stable=True)][:SUREST] for rows in found]
+    boxes = pad_sequence(given, batch_first=True, padding_value=NOTHING)
+    wanted = pad_sequence(list(truth), batch_first=True, padding_value=NOTHING)
+    number = wanted[..., 4]
+    real, crowd = number >= 0, number <= FIRST_CROWD
+    if not real.any():
+        return {}
+    union, share = overlaps(wanted[..., :4].transpose(1, 2), boxes[..., :4].transpose(1, 2))
+    kind = torch.where(crowd, FIRST_CROWD - number, number)
+    same = kind[:, :, None] == boxes[:, None, :, 5]
+    union = union * (same & real[:, :, None])
+    free, images, hits = torch.ones_like(number), torch.arange(len(boxes)), []
+    for one in union.permute(2, 0, 1).contiguous():  # each a box of all images
+        best, at = (one * free).max(dim=1)
+        hits.append(best >= OVERLAP)
+        free[images, at] *= ~hits[-1]
+    right = torch.stack(hits, dim=1) if hits else boxes[..., 0].bool()
+    ignored = ~right & (same & crowd[:, :, None] & (share >= OVERLAP)).any(dim=1)
+    counted = (boxes[..., 5] >= 0) & ~ignored
+    each = []
+    for k in range(classes):
+        part, objects = counted & (boxes[..., 5] == k), int((number == k).sum())
+        if objects:
+            each.append(_precision(boxes[..., 4][part], right[part], objects))
+    return {"ap50": sum(each) / len(each)}
+
+
+def _precision(scores: Tensor, right: Tensor, objects: int) -> float:
+    """The mean over recalls from 0 to 1 of the best precision from that recall on."""
+    hits = right[scores.argsort(descending=True, stable=True)].double().cumsum(0)
+    precision = (hits / torch.arange(1, len(hits) + 1)).flip(0).cummax(0).values.flip(0) if len(hits) else hits
+    at = torch.searchsorted(hits / objects, torch.linspace(0, 1, RECALLS, dtype=torch.float64))
+    return float(torch.cat([precision, precision.new_zeros(1)])[at].mean())
 
 
 def _annotations(image: int, rows: Tensor) -> list[dict[str, Any]]:

@@ -90,7 +90,8 @@ def _kind_of(network: nn.Module) -> str:
 class OwnDetector(nn.Module):
     """A user's detector of another library or by hand: its ``forward(images)`` gives, in training and evaluation,
     ``logits`` N×K×M, ``deltas`` N×4×M, one of ``anchors``, ``priors`` and ``points`` 4×M or N×4×M in pixels (see
-    ``KINDS``), ``centreness`` N×1×M with points, and maps, a list from fine to coarse as ``levels``."""
+    ``KINDS``), ``centreness`` N×1×M with points, and maps, a list from fine to coarse as ``levels``. Where it has a
+    distribution of each edge of a box (GFL and the like), ``edges`` N×B×4×M are its B bins before the softmax."""
 
     names_outputs = True
 
@@ -110,7 +111,8 @@ class OwnDetector(nn.Module):
                 "pixels and a list of maps as levels"
             )
         assert kind is not None
-        tensors = {name: said[name].float() for name in ("logits", "deltas", "centreness") if name in said}
+        given_by_name = ("logits", "deltas", "centreness", "edges")
+        tensors = {name: said[name].float() for name in given_by_name if name in said}
         places = said[kind].float()
         tensors[kind] = places if places.dim() == 3 else places.expand(len(images), -1, -1)
         return completed(named_levels(images, list(said["levels"])) | tensors, images)
@@ -153,7 +155,9 @@ class TappedDetector(nn.Module):
                 f"{classes}"
             )
         self.shapes = {name: tuple(tensor.shape[1:]) for name, tensor in outputs.items()}
-        known = ("logits", "objectness", "deltas", "boxes", "grid", "proposals", "regions", "region_logits")
+        known = (
+            "logits", "objectness", "deltas", "boxes", "edges", "grid", "proposals", "regions", "region_logits"
+        )  # fmt: skip
         self.taps = {name: "" for name in outputs if name.startswith(PYRAMID) or name in known}
 
     def forward(self, images: Tensor, *proposals: Tensor) -> Outputs:

@@ -219,20 +219,22 @@ class Evaluator:
         magnitudes = tuple(factor * number for number in probed.magnitudes)
         return probed, self.train(Train(source, seed, magnitudes, recipe))
 
-    def measure(self, student: nn.Module, most: int | None = None) -> dict[str, float]:
-        """The metrics of a trained student on the (first ``most``) validation images. Raises ``Rejected`` for one that
-        was destroyed."""
+    def measure(self, student: nn.Module, most: int | None = None, recipe: str = "proxy") -> dict[str, float]:
+        """The metrics of a trained student on the (first ``most``) validation images: of a race all measures. Raises
+        ``Rejected`` for one that was destroyed."""
         part = self.validation
         family, labels = self.family, part.labels[:most]
         computed = outputs(student, part.images[:most], keep=family.read, precision=self.precision)
         teacher = {name: tensor[:most] for name, tensor in part.teacher.items()}
-        metrics = family.measure([(computed, labels)]) | family.compare(computed, teacher, labels)
+        measured = (family.measure if recipe == "race" else family.measure_proxy)([(computed, labels)])
+        metrics = measured | family.compare(computed, teacher, labels)
         if not all(math.isfinite(value) for value in metrics.values()):
             raise Rejected("the trained student gives numbers that are not finite", "")
         if metrics[family.loss] > DESTROYED * family.guessing(self.bench.classes):
             label = family.measure_of(family.loss).label
             raise Rejected(f"the student was destroyed: validation {label} {metrics[family.loss]:.3g}", "")
-        return metrics | ({"error": 1.0 - metrics[family.decides]} if "error" in family.metrics else {})
+        share = metrics[family.decides if recipe == "race" else family.of_proxies.name]
+        return metrics | ({"error": 1.0 - share} if "error" in family.metrics else {})
 
     def test(self, student: nn.Module) -> dict[str, float]:
         """Measures on the test images: written down with a race's results and read when the winner is known."""
@@ -344,7 +346,7 @@ class _Training(_Answering):
         begin = time.perf_counter()
         steps = trainer.train(request.seed, on_step)
         per_step = (time.perf_counter() - begin) / steps * 1000.0
-        metrics = evaluator.measure(student)
+        metrics = evaluator.measure(student, recipe=request.recipe)
         if request.shown:
             self._note(said=packed(said(evaluator.family, student, some(evaluator.validation.images))))
         return metrics | (evaluator.test(student) if request.recipe == "race" else {}), per_step

@@ -44,7 +44,7 @@ def environment(session: nox.Session) -> None:
     if not (PROGRAMS / "pip").exists():
         session.run(sys.executable, "-m", "venv", str(ENVIRONMENT))
     # Errors only: pip warns of every package that one of its indexes does not have.
-    run(session, "pip", "install", "-qq", "--editable", ".[test,lint,vision,detection,tensorboard]")
+    run(session, "pip", "install", "-qq", "--editable", ".[test,lint,vision,detection,tensorboard,ray]")
 
 
 @nox.session(python=False, requires=["environment"])

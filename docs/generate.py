@@ -14,7 +14,7 @@ from torch import Tensor
 from kdzero_gp import cli, draw
 from kdzero_gp.cli.defaults import FILE, defaults_file
 from kdzero_gp.compiler import zoo
-from primitives import BOXES, CATALOGUE, LEVEL, MAGNITUDES, TEMPERATURES, Operation, PairType
+from primitives import BOXES, CATALOGUE, LEVEL, MAGNITUDES, OF_STUDENT, TEMPERATURES, Operation, PairType
 from primitives.types import RANKS
 
 FOLDER = Path(__file__).resolve().parent
@@ -22,7 +22,7 @@ _ROLES = {
     "transform": "Transforms: the same function on both sides of a pair",
     "distance": "Distances: (student, teacher) to losses",
     "weight": "Weights of places and anchors, from the teacher and the labels",
-    "weighing": "Weighted means over places and anchors",
+    "weighing": "Weighted means and sums over places and anchors",
     "calibration": "Calibrations: the losses of samples to one number",
     "combination": "Combinations of losses",
 }
@@ -52,7 +52,7 @@ def _example_input(given: PairType) -> Tensor:
         x = x[:, :1]
     if given.rank in ("tokens", "anchors"):
         x = x.flatten(2)
-    if given.rank == "boxes":
+    if given.rank in ("boxes", "grid"):
         x = torch.tensor([[[0.0], [0.0], [0.5], [1.0]], [[0.2], [0.0], [1.0], [0.5]]])
     if given.axis:
         dimensions = RANKS[given.rank].dimensions[given.axis]
@@ -82,7 +82,8 @@ def _example(operation: Operation) -> str:
         return f"1 2 → {float(operation.function(losses, *(needed[name] for name in operation.needs))):.2f}"
     if operation.role == "weighing":
         losses, weights = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, 1.0, 0.0]])
-        return f"1 2 3 under 1 1 0 → {float(operation.function(losses, weights)):g}"
+        more, units = ((weights,), " of positives 1 1 0") if operation.needs else ((), "")
+        return f"1 2 3 under 1 1 0{units} → {float(operation.function(losses, weights, *more)):g}"
     given = next(overload[0] for overload in operation.overloads)
     if given == LEVEL:
         given = PairType("map")
@@ -91,7 +92,9 @@ def _example(operation: Operation) -> str:
     if operation.dense:
         labels = torch.tensor(_BOXES if operation.dense == BOXES else [[[0, 0, 1]], [[1, 1, -1]]])
     if operation.role == "weight":
-        return f"{_written(x)} → {_written(operation.function(x, labels))}"
+        sides = (x, torch.zeros_like(x)) if OF_STUDENT in operation.needs else (x,)
+        against = " and 0" if OF_STUDENT in operation.needs else ""
+        return f"{_written(x)}{against} → {_written(operation.function(*sides, labels))}"
     if operation.role == "distance":
         teacher = x.flip(1) if given.axis else 2.0 * x
         more = (given,) if operation.specialise else ()
@@ -138,12 +141,12 @@ def zoo_page() -> str:
         "code mostly counts such pixels): the teacher's stand there, softmax over space is over the labelled places,",
         "and means over places are over those.",
         "",
-        "| name | expression | in words | reference |",
-        "|---|---|---|---|",
+        "| name | expression | in words | reference | what differs from it |",
+        "|---|---|---|---|---|",
     ]
     for entry in zoo.entries.values():
         words = draw.describe(entry.expression, entry.knowledge)
-        lines.append(f"| `{entry.name}` | `{entry.text}` | {words} | {entry.reference} |")
+        lines.append(f"| `{entry.name}` | `{entry.text}` | {words} | {entry.reference} | {entry.differs} |")
     return "\n".join(lines) + "\n"
 
 

@@ -27,12 +27,12 @@ def count_parameters(network: nn.Module) -> int:
 
 def interval(values: Sequence[float]) -> float:
     """The half-width of the 95 % confidence interval of the mean (Student's t); NaN for fewer than three values, since
-    that of two says nothing (12.7 standard errors).
+    that of two says nothing (12.7 standard errors), and where one is not finite.
 
     >>> round(interval([0.0, 1.0, 2.0]), 3)
     2.484
     """
-    if len(values) < LEAST_VALUES:
+    if len(values) < LEAST_VALUES or not all(map(math.isfinite, values)):
         return math.nan
     return _quantile(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
 

@@ -1,19 +1,21 @@
 """Operations for detectors: distances of anchors, and weights of places and anchors from boxes and the teacher.
 
 Boxes N×G×5 are left, top, right and bottom as shares of the image, and the class; a row with a negative class is none.
-A map covers the whole image, so its places are as many equal parts of it.
+A map covers the whole image, so its places are as many equal parts of it. A grid N×4×M has the anchors as boxes;
+points are squares of 8 strides there, the anchors that ATSS (Zhang et al. 2020, arXiv:1912.02424) has in their place.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from primitives.declaration import BOXES, distance, weighing, weight
-from primitives.types import ANCHOR_WEIGHT, LEVEL, PairType, pairs
+from primitives.declaration import BOXES, POSITIVES, distance, weighing, weight
+from primitives.types import ANCHOR_WEIGHT, LEVEL, WEIGHT, PairType, pairs
 
 _SCORES = PairType("anchors", "logits")
 _DELTAS = PairType("anchors")
 _BOXES = PairType("boxes")
+_GRID = PairType("grid")
 
 # --- distances of anchors -----------------------------------------------------------------------------------
 
@@ -107,6 +109,21 @@ def attended_l2_at(student: Tensor, teacher: Tensor) -> Tensor:
     return (attention[:, :, None, None] * (student - teacher).square()).sum(dim=1)
 
 
+@distance(
+    [PairType("matrix"), PairType("plane")],
+    dense=BOXES,
+    latex=r"\left\|<t>-<s>\right\|_{1}",
+    words="by absolute difference, summed",
+    source="Yang et al. 2022, arXiv:2111.11837 (FGD, attention loss)",
+)
+def l1_sum(student: Tensor, teacher: Tensor) -> Tensor:
+    """Σ |s − t| over all numbers of a sample.
+
+    Student and teacher N×C or N×1×H×W → N losses.
+    """
+    return (student - teacher).abs().flatten(1).sum(dim=1)
+
+
 # --- weights of places --------------------------------------------------------------------------------------
 
 
@@ -144,7 +161,7 @@ def looked_at(x: Tensor) -> Tensor:
 
 
 @weight(
-    LEVEL,
+    {LEVEL: WEIGHT},
     dense=BOXES,
     latex=r"\frac{1}{n_{o}}",
     words="with all objects of an image alike",
@@ -159,7 +176,7 @@ def foreground(teacher: Tensor, labels: Tensor) -> Tensor:
 
 
 @weight(
-    LEVEL,
+    {LEVEL: WEIGHT},
     dense=BOXES,
     latex=r"\frac{1}{n_{b}}",
     words="outside of objects",
@@ -174,7 +191,7 @@ def background(teacher: Tensor, labels: Tensor) -> Tensor:
 
 
 @weight(
-    LEVEL,
+    {LEVEL: WEIGHT},
     dense=BOXES,
     latex=r"i_{o}",
     words="inside of objects",
@@ -189,7 +206,7 @@ def inside(teacher: Tensor, labels: Tensor) -> Tensor:
 
 
 @weight(
-    LEVEL,
+    {LEVEL: WEIGHT},
     dense=BOXES,
     latex=r"e^{-\frac{d^{2}}{2}}",
     words="near the centres of objects",
@@ -211,7 +228,7 @@ def centre(teacher: Tensor, labels: Tensor) -> Tensor:
 
 
 @weight(
-    LEVEL,
+    {LEVEL: WEIGHT},
     dense=BOXES,
     latex=r"a_{T}",
     words="where the teacher looks",
@@ -226,7 +243,7 @@ def attention(teacher: Tensor, labels: Tensor) -> Tensor:
 
 
 @weight(
-    LEVEL,
+    {LEVEL: WEIGHT},
     dense=BOXES,
     latex=r"\frac{a_{T}}{n_{o}}",
     words="where the teacher looks at objects, all of them alike",
@@ -241,7 +258,7 @@ def attended_foreground(teacher: Tensor, labels: Tensor) -> Tensor:
 
 
 @weight(
-    LEVEL,
+    {LEVEL: WEIGHT},
     dense=BOXES,
     latex=r"\frac{a_{T}}{n_{b}}",
     words="where the teacher looks outside of objects",
@@ -258,9 +275,18 @@ def attended_background(teacher: Tensor, labels: Tensor) -> Tensor:
 # --- weights of anchors -------------------------------------------------------------------------------------
 
 
+def overlaps_of_objects(given: Tensor, labels: Tensor) -> Tensor:
+    """Intersection over union of boxes N×4×M with those of objects N×G×5, N×G×M; 0 with what is none."""
+    given, truth = given[:, :, None], labels[:, :, :4].transpose(1, 2)[:, :, :, None]
+    both = torch.minimum(given[:, 2:], truth[:, 2:]) - torch.maximum(given[:, :2], truth[:, :2])
+    area = both.clamp(min=0).prod(dim=1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1) for boxes in (given, truth)]
+    share = area / (areas[0] + areas[1] - area).clamp(min=1e-12)
+    return share * (labels[:, :, 4] >= 0)[:, :, None]
+
+
 @weight(
-    _SCORES,
-    ANCHOR_WEIGHT,
+    {_SCORES: ANCHOR_WEIGHT},
     dense=BOXES,
     latex=r"1",
     words="with all anchors alike",
@@ -275,8 +301,7 @@ def every(teacher: Tensor, labels: Tensor) -> Tensor:
 
 
 @weight(
-    _SCORES,
-    ANCHOR_WEIGHT,
+    {_SCORES: ANCHOR_WEIGHT},
     dense=BOXES,
     latex=r"\max_{C}\,\sigma(z_{T})",
     words="where the teacher sees something",
@@ -291,8 +316,7 @@ def rich(teacher: Tensor, labels: Tensor) -> Tensor:
 
 
 @weight(
-    _BOXES,
-    ANCHOR_WEIGHT,
+    {_BOXES: ANCHOR_WEIGHT},
     dense=BOXES,
     latex=r"\mathrm{IoU}_{T}",
     words="where the teacher's boxes are right",
@@ -303,23 +327,54 @@ def overlap(teacher: Tensor, labels: Tensor) -> Tensor:
 
     Boxes N×4×M and N×G×5 to N×M in [0, 1].
     """
-    given, truth = teacher[:, :, None], labels[:, :, :4].transpose(1, 2)[:, :, :, None]
-    both = torch.minimum(given[:, 2:], truth[:, 2:]) - torch.maximum(given[:, :2], truth[:, :2])
-    area = both.clamp(min=0).prod(dim=1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1) for boxes in (given, truth)]
-    share = area / (areas[0] + areas[1] - area).clamp(min=1e-12)
-    return (share * (labels[:, :, 4] >= 0)[:, :, None]).amax(dim=1).to(teacher.dtype)
+    return overlaps_of_objects(teacher, labels).amax(dim=1).to(teacher.dtype)
+
+
+@weight(
+    {_GRID: ANCHOR_WEIGHT},
+    dense=BOXES,
+    latex=r"\mathbb{1}_{+}",
+    words="at positive anchors",
+    source="Lin et al. 2017, arXiv:1708.02002 (RetinaNet's assignment)",
+)
+def positives(teacher: Tensor, labels: Tensor) -> Tensor:
+    """1 where an anchor overlaps an object by half or more, or as the best anchor of some object; else 0.
+
+    A grid N×4×M and boxes N×G×5 to N×M.
+    """
+    share = overlaps_of_objects(teacher, labels)
+    best = share.amax(dim=2, keepdim=True)
+    return ((share >= 0.5) | ((share == best) & (best > 0))).any(dim=1).to(teacher.dtype)
+
+
+@weight(
+    {_GRID: ANCHOR_WEIGHT},
+    dense=BOXES,
+    latex=r"\mathbb{1}_{o}",
+    words="near objects",
+    source="Wang et al. 2019, arXiv:1906.03609 (fine-grained imitation, ψ = 1/2)",
+)
+def near_anchor(teacher: Tensor, labels: Tensor) -> Tensor:
+    """1 where an anchor overlaps an object at least half as much as the best anchor of that object does; else 0.
+
+    A grid N×4×M and boxes N×G×5 to N×M.
+    """
+    share = overlaps_of_objects(teacher, labels)
+    return ((share > 0) & (share >= 0.5 * share.amax(dim=2, keepdim=True))).any(dim=1).to(teacher.dtype)
 
 
 @weighing(
     by_anchor=True,
-    latex=r"\frac{\sum <x>}{\sum <w>}",
-    words="summed over anchors, in units of the sum of the weights",
-    source="Lin et al. 2017, arXiv:1708.02002 (sums in units of the positive anchors)",
+    needs=(POSITIVES,),
+    latex=r"\frac{1}{n_{+}}\sum <w>\,<x>",
+    words="summed over anchors, in units of the positive ones,",
+    source="Lin et al. 2017, arXiv:1708.02002 (RetinaNet), and CrossKD's implementation (arXiv:2306.11369)",
 )
-def by_positives(losses: Tensor, weights: Tensor) -> Tensor:
-    """Σ loss / max(1, Σ w): every anchor counts, and background does not decide how much.
+def by_positives(losses: Tensor, weights: Tensor, positives: Tensor) -> Tensor:
+    """N · Σ w · loss / max(1, n), n the positive anchors of the whole batch.
 
-    Losses and weights N×M to N.
+    Losses, weights and positives (1 or 0), N×M each, to N; their mean is the batch's sum over its positive anchors, so
+    that background does not decide how large it is.
     """
-    return losses.sum(dim=1) / weights.to(losses.dtype).sum(dim=1).clamp(min=1)
+    count = positives.to(losses.dtype).sum().clamp(min=1)
+    return (weights.to(losses.dtype) * losses).sum(dim=1) * (len(losses) / count)

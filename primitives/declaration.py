@@ -39,6 +39,10 @@ PAPER_CONSTANTS = {TEMPERATURE: PAPER_TEMPERATURES, MAGNITUDE: PAPER_MAGNITUDES}
 # What an operation may need besides its arguments: both networks' logits, and the labels, whose shape is that of the
 # logits without dimension 1. A negative label is none: its place counts nowhere.
 NEEDS = ("student_logits", "teacher_logits", "labels")
+# A weight may need the student's tensor beside the teacher's; a weighing the anchors that hold an object, 1 or 0 each.
+OF_STUDENT, POSITIVES = "student", "positives"
+# … which follow from this knowledge and the labels.
+GRID = "grid"
 
 
 # For which pairs an operation is that is not for all: those with a label for each place, and detectors.
@@ -59,9 +63,9 @@ class Operation:
     student and teacher must have one size before the operation can be applied (``("*",)`` is all of them).
     ``noise`` draws what a stochastic operation shares between the two sides. ``specialise`` gives, for one type of
     pair, the plain functions whose composition the operation is there. ``needs``: what the function takes behind its
-    arguments, out of ``NEEDS``. ``labelled``: the function over places that leaves out those without a label; it takes
-    the labels behind the arguments. ``dense``: for pairs of these kinds alone, out of ``MAPS`` and ``BOXES``, since it
-    needs a label for each place, or boxes, or is of no use without.
+    arguments, in that order (see ``NEEDS``). ``labelled``: the function over places that leaves out those without a
+    label; it takes the labels behind the arguments. ``dense``: for pairs of these kinds alone, out of ``MAPS`` and
+    ``BOXES``, since it needs a label for each place, or boxes, or is of no use without.
 
     In print: ``latex``, of a transform with <x> for its argument, <b> for the argument in brackets where it is no
     single symbol, <T> for the division by its temperature and <N> for its constant; of a distance with <t> and <s>
@@ -109,7 +113,9 @@ class Operation:
     signed_over: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        allowed = {"calibration": NEEDS, "transform": ("labels",), "weight": ("labels",)}.get(self.role, ())
+        allowed = {
+            "calibration": NEEDS, "transform": ("labels",), "weight": (OF_STUDENT, "labels"), "weighing": (POSITIVES,),
+        }.get(self.role, ())  # fmt: skip
         if not set(self.needs) <= set(allowed):
             listed = ", ".join(allowed) or "nothing"
             raise ValueError(f"{self.name} needs {', '.join(self.needs)}; a {self.role} may need {listed}")
@@ -246,14 +252,16 @@ def combination(overloads: Mapping[tuple[ValueType, ...], ValueType], **facts: A
     return _declarer("combination", overloads, None, **facts)
 
 
-def weight(given: ValueType = MAP_LOGITS, made: ValueType = WEIGHT, **facts: Any) -> Declarer:
-    """Declare a function (the teacher's logits N×K×H×W, or what else is ``given``, and labels) -> weights N×H×W, or N×M
-    of anchors, ≥ 0 and 0 without a label."""
-    return _declarer("weight", {(given,): made}, None, **({"needs": ("labels",), "dense": MAPS} | facts))
+def weight(types: Mapping[ValueType, ValueType] | None = None, **facts: Any) -> Declarer:
+    """Declare a function (the teacher's logits N×K×H×W, or what else ``types`` begin with, and labels) -> weights
+    N×H×W, or N×M of anchors, ≥ 0 and 0 without a label."""
+    overloads = {(given,): made for given, made in (types or {MAP_LOGITS: WEIGHT}).items()}
+    return _declarer("weight", overloads, None, **({"needs": ("labels",), "dense": MAPS} | facts))
 
 
 def weighing(*, by_anchor: bool = False, **facts: Any) -> Declarer:
-    """Declare a function (losses of places or anchors, weights) -> losses of samples; ``by_anchor``: of anchors."""
+    """Declare a function (losses of places or anchors, weights, what it ``needs``) -> losses of samples;
+    ``by_anchor``: of anchors alone."""
     places: dict[tuple[ValueType, ...], ValueType] = {} if by_anchor else {(PLACE, WEIGHT): SAMPLE}
     overloads = places | {(ANCHOR, ANCHOR_WEIGHT): SAMPLE}
     return _declarer("weighing", overloads, None, **({"dense": BOXES if by_anchor else MAPS + BOXES} | facts))

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from primitives.declaration import BOXES, MAPS, distance, operator, transform, weighing, weight
+from primitives.declaration import BOXES, MAPS, OF_STUDENT, distance, operator, transform, weighing, weight
 from primitives.distances import kl_terms, log_kl_terms, of_kind
 from primitives.relations import at_places
-from primitives.types import PairType, pairs
+from primitives.types import ANCHOR_WEIGHT, MAP_LOGITS, WEIGHT, PairType, pairs
 
 
 # Below, 257 slots take sums of classes: label maps are 8-bit images; the last slot takes the places without a label.
@@ -284,14 +284,54 @@ def right(teacher: Tensor, labels: Tensor) -> Tensor:
     return labelled_only(torch.softmax(teacher, dim=1).gather(1, at.clamp(min=0)[:, None])[:, 0], at)
 
 
+@weight(
+    {MAP_LOGITS: WEIGHT, PairType("anchors", "logits"): ANCHOR_WEIGHT},
+    dense=MAPS + BOXES,
+    needs=(OF_STUDENT, "labels"),
+    agree=("*",),
+    latex=r"\max_{C}\left|p_{T}-p_{S}\right|",
+    words="where the two disagree",
+    source="Dai et al. 2021, arXiv:2103.02340 (general instances, difference of the scores)",
+)
+def gap(teacher: Tensor, student: Tensor, labels: Tensor) -> Tensor:
+    """max over classes of |p(t) − p(s)|, p the sigmoid at anchors and the softmax on maps; without a gradient.
+
+    Logits N×K×M of both to N×M; N×K×H×W and label maps to N×H×W, 0 without a label.
+    """
+    sides = [side.detach() for side in (teacher, student)]
+    if teacher.dim() == 3:
+        return (torch.sigmoid(sides[0]) - torch.sigmoid(sides[1])).abs().amax(dim=1)
+    off = (torch.softmax(sides[0], dim=1) - torch.softmax(sides[1], dim=1)).abs().amax(dim=1)
+    return labelled_only(off, at_places(labels, teacher))
+
+
 @weighing(latex=r"\left\langle <x>\right\rangle_{<w>}", words="weighted", source="a weighted mean; FGD, CVPR 2022")
 def weigh(losses: Tensor, weights: Tensor) -> Tensor:
     """Σ w · loss / Σ w over places or anchors; 0 where all weights are.
 
     Losses N×H×W and weights N×h×w, brought to that size by means, or both N×M, to N.
     """
-    if weights.shape[1:] != losses.shape[1:]:
-        weights = F.adaptive_avg_pool2d(weights[:, None], (losses.shape[1], losses.shape[2]))[:, 0]
-    weights = weights.to(losses.dtype).flatten(1)
+    weights = at_size_of(losses, weights)
     total = weights.sum(dim=1)
     return (weights * losses.flatten(1)).sum(dim=1) / torch.where(total > 0, total, torch.ones_like(total))
+
+
+def at_size_of(losses: Tensor, weights: Tensor) -> Tensor:
+    """Weights N×h×w brought to N×(H·W) by means, or as they are, N×M."""
+    if weights.shape[1:] != losses.shape[1:]:
+        weights = F.adaptive_avg_pool2d(weights[:, None], (losses.shape[1], losses.shape[2]))[:, 0]
+    return weights.to(losses.dtype).flatten(1)
+
+
+@weighing(
+    latex=r"\sum <w>\,<x>",
+    words="summed",
+    source="Yang et al. 2022, arXiv:2111.11837 (FGD): weights of 1/area make each object count once",
+)
+def weigh_sum(losses: Tensor, weights: Tensor) -> Tensor:
+    """Σ w · loss over places or anchors.
+
+    Losses N×H×W and weights N×h×w, brought to that size by means that keep their sum, or both N×M, to N.
+    """
+    share = weights[0].numel() / losses[0].numel()
+    return (at_size_of(losses, weights) * losses.flatten(1)).sum(dim=1) * share

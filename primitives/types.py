@@ -35,6 +35,7 @@ RANKS = {
     "columns": Rank("C×N columns", {}),
     "anchors": Rank("N×C×M anchors", {}, classes=True),
     "boxes": Rank("N×4×M boxes", {}),
+    "grid": Rank("N×4×M grid", {}),
 }
 
 
@@ -79,8 +80,8 @@ class LossType:
 
 @dataclass(frozen=True, order=True)
 class WeightType:
-    """A number ≥ 0 for each place (N×H×W) or ``anchor`` (N×M), from the teacher and the labels alone: it has one side
-    and no gradient."""
+    """A number ≥ 0 for each place (N×H×W) or ``anchor`` (N×M), from the teacher, the labels and, where that is said,
+    the student. It has no gradient."""
 
     name: str
 

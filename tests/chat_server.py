@@ -45,7 +45,7 @@ class ChatServers:
         """A server, and an endpoint for it whose pauses are only noted."""
         server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
         server.daemon_threads = True
-        server.script, server.asked, server.pauses = script, [], []
+        server.script, server.asked, server.pauses, server.left = script, [], [], threading.Event()
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         self.running.append(server)
         server.url = f"http://127.0.0.1:{server.server_port}/v1"

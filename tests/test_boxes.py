@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torchvision.ops import generalized_box_iou
+from torchvision.ops import box_iou, generalized_box_iou
 
 import kdzero_gp
 from kdzero_gp.compiler import pair_shapes
@@ -21,7 +21,7 @@ import detector_trees
 
 SIZES = {3: (6, 8), 4: (3, 4), 5: (2, 2)}
 SHAPES = {f"fpn{level}": (4, *size) for level, size in SIZES.items()}
-SHAPES |= {"logits": (3, 12), "deltas": (4, 12), "boxes": (4, 12)}
+SHAPES |= {"logits": (3, 12), "deltas": (4, 12), "boxes": (4, 12), "grid": (4, 12)}
 # image 0 has three objects, of which two overlap, and a crowd; image 1 has one object; image 2 is empty
 TRUTH = torch.tensor(
     [
@@ -45,7 +45,7 @@ def batch():
     sides = []
     for _ in range(2):
         side = {n: torch.randn(3, *s, generator=generator, dtype=torch.float64) for n, s in SHAPES.items()}
-        sides.append(side | {"boxes": boxes_of(generator)})
+        sides.append(side | {"boxes": boxes_of(generator), "grid": boxes_of(torch.Generator().manual_seed(5))})
     for tensor in sides[0].values():
         tensor.requires_grad_()
     return *sides, TRUTH
@@ -103,6 +103,16 @@ def test_attended_differences_weigh_channels_by_the_teacher(batch):
         gap = (student["fpn3"][n] - teacher["fpn3"][n]) ** 2
         torch.testing.assert_close(given[n], sum(weights[c] * gap[c] for c in range(4)))
     assert torch.autograd.gradcheck(lambda x: operation(x, teacher["fpn3"]), [student["fpn3"]], fast_mode=True)
+
+
+@pytest.mark.parametrize("shape", [(5,), (1, 4, 3)])
+def test_sums_of_absolute_differences_equal_their_formula(shape):
+    student, teacher = torch.randn(2, 3, *shape, dtype=torch.float64)
+    given = CATALOGUE["l1_sum"].function(student.requires_grad_(), teacher)
+    for n in range(3):
+        pairs = zip(student[n].flatten().tolist(), teacher[n].flatten().tolist(), strict=True)
+        assert given[n].item() == pytest.approx(sum(abs(a - b) for a, b in pairs))
+    assert torch.autograd.gradcheck(lambda x: CATALOGUE["l1_sum"].function(x, teacher), [student], fast_mode=True)
 
 
 def touching(row, height, width):
@@ -181,8 +191,6 @@ def test_all_objects_count_alike_however_small(batch):
 
 
 def test_weights_of_anchors_equal_their_formulas(batch):
-    from torchvision.ops import box_iou
-
     _, teacher, truth = batch
     rich = CATALOGUE["rich"].function(teacher["logits"], truth)
     overlap = CATALOGUE["overlap"].function(teacher["boxes"], truth)
@@ -195,19 +203,113 @@ def test_weights_of_anchors_equal_their_formulas(batch):
             assert overlap[n, m].item() == pytest.approx(best)
 
 
-def test_means_and_sums_in_units_of_weights():
+def positive(grid, rows):
+    """Numbers of the anchors that hold an object: by half of it, or better than any other anchor."""
+    found = set()
+    for row in rows[rows[:, 4] >= 0]:
+        shares = box_iou(grid.T, row[None, :4])[:, 0].tolist()
+        found |= {m for m, share in enumerate(shares) if share >= 0.5 or share == max(shares) > 0}
+    return found
+
+
+def near(grid, rows):
+    """Numbers of the anchors that overlap an object half as much as its best one."""
+    found = set()
+    for row in rows[rows[:, 4] >= 0]:
+        shares = box_iou(grid.T, row[None, :4])[:, 0].tolist()
+        found |= {m for m, share in enumerate(shares) if share > 0 and share >= max(shares) / 2}
+    return found
+
+
+OF_GRID = {"positives": positive, "near_anchor": near}
+
+
+@pytest.mark.parametrize("name", OF_GRID)
+def test_a_weight_of_the_grid_equals_its_formula(name, batch):
+    _, teacher, truth = batch
+    grid = teacher["grid"]
+    grid[0, :, :2] = truth[0, :2, :4].T + 0.02  # two that overlap by more than half
+    given = CATALOGUE[name].function(grid, truth)
+    sizes = []
+    for n in range(3):
+        members = OF_GRID[name](grid[n], truth[n])
+        assert given[n].tolist() == [float(m in members) for m in range(12)]
+        sizes.append(len(members))
+    assert 2 <= sizes[0] < 12 and sizes[1] >= 1 and sizes[2] == 0
+
+
+def test_disagreement_is_that_of_the_class_with_the_largest_and_has_no_gradient(batch):
+    student, teacher, truth = batch
+    given = CATALOGUE["gap"].function(teacher["logits"], student["logits"], truth)
+    assert not given.requires_grad
+    for n in range(3):
+        for m in range(12):
+            sides = zip(teacher["logits"][n, :, m].tolist(), student["logits"][n, :, m].tolist(), strict=True)
+            assert given[n, m].item() == pytest.approx(max(abs(sigmoid(a) - sigmoid(b)) for a, b in sides))
+
+
+def test_a_weight_of_both_sides_follows_the_student(batch):
+    student, teacher, truth = batch
+    text = "times(no(weigh_sum(l1_at(deltas), gap(logits))), 1)"
+    distiller = kdzero_gp.compile(text, SHAPES, SHAPES, knowledge=DETECTION.knowledge).double()
+    kept = distiller.prepare(teacher, truth)
+    for logits in (student["logits"], student["logits"] + 1, teacher["logits"]):
+        weights = (teacher["logits"].sigmoid() - logits.sigmoid()).abs().amax(1)
+        expected = ((student["deltas"] - teacher["deltas"]).abs().sum(1) * weights).sum(1).mean()
+        given = distiller.loss(student | {"logits": logits}, kept, truth)
+        torch.testing.assert_close(given, expected)
+    given.backward()
+    assert student["logits"].grad is None
+
+
+def test_means_and_sums_under_weights():
     losses = torch.rand(2, 5, dtype=torch.float64, requires_grad=True)
     weights = torch.tensor([[0.0, 2.0, 0.0, 1.0, 0.5], [0.0] * 5], dtype=torch.float64)
-    mean, total = (CATALOGUE[name].function(losses, weights) for name in ("weigh", "by_positives"))
-    torch.testing.assert_close(mean[0], (2 * losses[0, 1] + losses[0, 3] + 0.5 * losses[0, 4]) / 3.5)
-    assert mean[1] == 0
-    torch.testing.assert_close(total, torch.stack([losses[0].sum() / 3.5, losses[1].sum()]))
-    for name in ("weigh", "by_positives"):
+    total = 2 * losses[0, 1] + losses[0, 3] + 0.5 * losses[0, 4]
+    for name, expected in (("weigh", total / 3.5), ("weigh_sum", total)):
+        given = CATALOGUE[name].function(losses, weights)
+        torch.testing.assert_close(given[0], expected)
+        assert given[1] == 0
         assert torch.autograd.gradcheck(lambda x: CATALOGUE[name].function(x, weights), [losses], fast_mode=True)  # noqa: B023
 
 
+def test_a_sum_under_weights_of_another_size_keeps_their_sum():
+    losses, weights = torch.full((1, 2, 2), 3.0), torch.zeros(1, 4, 6)
+    weights[0, 1:3, 2:5] = 1 / 6
+    assert CATALOGUE["weigh_sum"].function(losses, weights).item() == pytest.approx(3.0)
+
+
+@pytest.mark.parametrize("counts", [(3, 1), (2, 0), (0, 0)])
+def test_a_batch_s_sum_over_its_positive_anchors(counts):
+    losses, weights = torch.rand(2, 2, 5, dtype=torch.float64).unbind()
+    holds = torch.stack([(torch.arange(5) < count).double() for count in counts])
+    given = CATALOGUE["by_positives"].function(losses.requires_grad_(), weights, holds)
+    total = sum(a * b for a, b in zip(losses.flatten().tolist(), weights.flatten().tolist(), strict=True))
+    assert given.mean().item() == pytest.approx(total / max(1, sum(counts)))
+    function = CATALOGUE["by_positives"].function
+    assert torch.autograd.gradcheck(lambda x: function(x, weights, holds), [losses], fast_mode=True)
+
+
+def test_background_does_not_decide_how_much_a_sum_by_positives_is(batch):
+    """Ten times as many anchors, of which no more are positive, with the same losses each."""
+    student, teacher, truth = batch
+    text = "times(no(by_positives(bce_at(logits), positives(grid))), 1)"
+    distiller = kdzero_gp.compile(text, SHAPES, SHAPES, knowledge=DETECTION.knowledge).double()
+    given = distiller(student, teacher, truth)
+    far = torch.zeros(3, 4, 108, dtype=torch.float64)  # boxes of no area
+    more = [
+        {"logits": side["logits"].repeat(1, 1, 10), "grid": torch.cat([side["grid"], far], 2)}
+        for side in (student, teacher)
+    ]
+    torch.testing.assert_close(distiller(*more, truth), given)
+    losses = CATALOGUE["bce_at"].function(student["logits"], teacher["logits"])
+    members = [positive(teacher["grid"][n], truth[n]) for n in range(3)]
+    total = sum(losses[n, m] for n in range(3) for m in members[n])
+    torch.testing.assert_close(given, total / sum(map(len, members)))
+
+
 def test_every_operation_for_detectors_is_checked_here():
-    checked = {*ANCHORS, *PLACES, "attended_l2_at", "rich", "overlap", "every", "by_positives"}
+    checked = {*ANCHORS, *PLACES, *OF_GRID, "attended_l2_at", "l1_sum", "rich", "overlap", "every", "by_positives"}
     assert {o.name for o in CATALOGUE if o.dense == BOXES} == checked
 
 
@@ -233,16 +335,35 @@ def cwd_fpn(s, t, truth):
 
 
 def fgd(s, t, truth):
+    """Equations 3 to 8 of the paper: α Σ M S A^S A^C (t − s)² on objects, β on the background, and
+    γ (|A^S_t − A^S_s| + |A^C_t − A^C_s|), all of them sums over places and channels and means over images."""
     total = 0
     for name in ("fpn3", "fpn4", "fpn5"):
-        for n in range(3):
-            gap = (s[name][n] - t[name][n]) ** 2
-            gap = (channel_attention(t[name][n])[:, None, None] * gap).sum(0)
-            for factor, mask in ((1.0, foreground), (0.5, background)):
-                weight = mask(truth[n].tolist(), *gap.shape) * attention(t[name][n])
-                if weight.sum() > 0:
-                    total = total + factor * (weight * gap).sum() / weight.sum() / 3
+        for one, other, rows in zip(s[name], t[name], truth.tolist(), strict=True):
+            _, height, width = one.shape
+            area = [len(touching(row, height, width)) for row in rows]
+            for i in range(height):
+                for j in range(width):
+                    holding = [area[k] for k, row in enumerate(rows)
+                               if row[4] >= 0 and (i, j) in touching(row, height, width)]  # fmt: skip
+                    free = background(rows, height, width)[i, j]
+                    scale = 1.0 / min(holding) if holding else 0.5 * free
+                    gaps = channel_attention(other) * (other[:, i, j] - one[:, i, j]) ** 2
+                    total = total + scale * attention(other)[i, j] * gaps.sum() / len(truth)
+            total = total + (attention(other) - attention(one)).abs().sum() / len(truth)
+            total = total + (channel_attention(other) - channel_attention(one)).abs().sum() / len(truth)
     return total
+
+
+@pytest.mark.parametrize("count", [1, 4, 8])
+def test_every_object_adds_to_fgd(count):
+    """An object's weights sum to 1, so that as many equal objects give as many times the loss of one."""
+    side = {"fpn3": torch.zeros(1, 2, 4, 8, dtype=torch.float64)}
+    rows = torch.tensor([[[0.125 * k, 0.0, 0.125 * k + 0.125, 0.5, 0.0] for k in range(count)]], dtype=torch.float64)
+    text = "times(no(weigh_sum(l2_at(fpn3), foreground(fpn3))), 1)"
+    shapes = {"fpn3": (2, 4, 8)}
+    distiller = kdzero_gp.compile(text, shapes, shapes, knowledge=DETECTION.knowledge).double()
+    assert distiller({"fpn3": side["fpn3"] + 1}, side, rows).item() == pytest.approx(count)
 
 
 def detkds(s, t, truth):
@@ -257,15 +378,16 @@ def detkds(s, t, truth):
 
 
 def crosskd(s, t, truth):
+    """Quality focal losses of all anchors, and 1 − GIoU times the teacher's largest score, each summed over the batch
+    and divided by its positive anchors (``avg_factor`` of the published code)."""
     total = 0
     for n in range(3):
         p, q = t["logits"][n].sigmoid(), s["logits"][n].sigmoid()
-        rich = p.amax(0)
         cross_entropy = -(p * q.log() + (1 - p) * (1 - q).log())
-        scores = ((p - q).abs() * cross_entropy).sum() / max(1.0, float(rich.sum()))
+        total = total + ((p - q).abs() * cross_entropy).sum()
         overlap = torch.diagonal(generalized_box_iou(s["boxes"][n].T, t["boxes"][n].T))
-        total = total + (scores + ((1 - overlap) * rich).sum() / rich.sum()) / 3
-    return total
+        total = total + ((1 - overlap) * p.amax(0)).sum()
+    return total / sum(len(positive(t["grid"][n], truth[n])) for n in range(3))
 
 
 @pytest.mark.parametrize("formula", [pkd, cwd_fpn, fgd, detkds, crosskd], ids=lambda f: f.__name__)
@@ -299,11 +421,17 @@ def test_the_space_of_detectors_has_their_operations_and_none_that_needs_labels_
 
 
 def test_detectors_with_other_anchors_have_levels_in_common():
-    other = SHAPES | {"logits": (3, 4), "deltas": (4, 4), "boxes": (4, 4)}
+    other = SHAPES | {"logits": (3, 4), "deltas": (4, 4), "boxes": (4, 4), "grid": (4, 4)}
     types = pair_shapes(SHAPES, other, DETECTION.knowledge).types
     assert set(types) == {"fpn3", "fpn4", "fpn5"}
     known = {operation.name for operation, _, _ in Grammar("open", types).rules}
-    assert {"weigh", "foreground", "attended_l2_at"} <= known and not known & {"giou_at", "rich", "conf"}
+    assert {"weigh", "foreground", "attended_l2_at"} <= known
+    assert not known & {"giou_at", "rich", "conf", "positives", "by_positives"}
+    without = dict(pair_shapes(SHAPES, SHAPES, DETECTION.knowledge).types)
+    del without["grid"]
+    assert "by_positives" not in {operation.name for operation, _, _ in Grammar("open", without).rules}
+    with pytest.raises(ExpressionTypeError, match="this pair has no knowledge 'grid'"):
+        kdzero_gp.parse("times(no(by_positives(bce_at(logits), rich(logits))), 1)", without)
 
 
 def test_weights_are_of_the_teacher_alone_and_a_tree_has_words_and_a_formula(batch):

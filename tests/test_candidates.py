@@ -1,9 +1,14 @@
 """What the search decides from workers' answers, with workers that are written here: it asks for as little as it can,
 commits what arrives, and takes the same way whatever comes first."""
 
+import base64
+import contextlib
 import itertools
+import json
 import random
+import sqlite3
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,13 +16,15 @@ import pytest
 from kdzero_gp.compiler import parse
 from kdzero_gp.compiler.canonical import digest
 from kdzero_gp.engine.gradients import SKETCH
-from kdzero_gp.evolution import Birth
+from kdzero_gp.errors import RunError
+from kdzero_gp.evolution import Birth, Score
+from kdzero_gp.language_model import ModelSettings
 from kdzero_gp.proxy.evaluator import Probe, Probed, Train, Trained
 from kdzero_gp.proxy.screens import PROBES
 from kdzero_gp.proxy.surrogate import LEAST_JUDGED, LEAST_KNOWN
-from kdzero_gp.search.candidates import LEAST_SCORES, WORST_FITNESS, CandidateQueue
+from kdzero_gp.search.candidates import LEAST_SCORES, WORST_FITNESS, CandidateQueue, screen_rows
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import Database, Status
+from kdzero_gp.search.storage import Database, Status, StoredEvaluation
 
 BASELINE = {"cross_entropy": 1.0, "accuracy": 0.5, "calibrated": 1.0, "sharpness_gap": 1.0, "cka_gap": 1.0}
 TEXTS = [
@@ -28,9 +35,12 @@ TEXTS = [
 ]
 
 
-def birth(number):
+LLM = ModelSettings("http://127.0.0.1:1/v1", "tiny")
+
+
+def birth(number, generation=0):
     expression = parse(TEXTS[number])
-    return Birth(number, 0, "random", (), expression, digest(expression))
+    return Birth(number, generation, "random", (), expression, digest(expression))
 
 
 def gradient(number):
@@ -78,14 +88,19 @@ def queue(database, workers, **changes):
     return CandidateQueue(settings(**changes), database, workers, BASELINE, BASELINE, str)
 
 
-def judged(candidates, count, window=3):
+def judged(candidates, count, window=3, generation=0):
     """Scores of so many births, of which up to ``window`` are asked for at once."""
     started, scores = [], []
     for number in range(count):
         if len(started) == window:
             scores.append(started.pop(0).score())
-        started.append(candidates.start(birth(number)))
+        started.append(candidates.start(birth(number, generation)))
     return scores + [pending.score() for pending in started]
+
+
+def rival(fitness):
+    """A population of one individual."""
+    return lambda birth: [SimpleNamespace(birth=SimpleNamespace(expression="rival"), score=Score(fitness))]
 
 
 def test_each_answer_decides_what_is_asked_next(database):
@@ -132,18 +147,46 @@ def test_a_run_does_not_depend_on_the_order_of_the_answers(tmp_path, screens):
 
 
 def test_a_judge_spares_the_less_fit_while_the_surrogate_is_blind(tmp_path):
-    tables = []
-    for seed, judge in ((0, "surrogate"), (1, "surrogate"), (0, "none")):
-        folder = tmp_path / f"{judge}{seed}"
+    tables, counts = [], []
+    cases = [(0, "surrogate", 0.5), (1, "surrogate", 0.5), (0, "none", 0.5), (0, "surrogate", WORST_FITNESS)]
+    for case, (seed, judge, fitness) in enumerate(cases):
+        folder = tmp_path / str(case)
         folder.mkdir()
         with Database.create(folder) as database:
-            judged(queue(database, Workers(seed), screens=("finite", "surrogate"), judge=judge), len(TEXTS))
+            candidates = queue(database, Workers(seed), screens=("finite", "surrogate"), judge=judge)
+            candidates.population_of = rival(fitness)
+            scores = judged(candidates, len(TEXTS), generation=1)
             tables.append([database.evaluation(birth(number).digest) for number in range(len(TEXTS))])
+            counts.append({row["name"]: row["turned_away"] for row in screen_rows(tables[-1], database.stages())})
+        assert [score.superfluous for score in scores] == [e.screen == "judge" for e in tables[-1]]
     assert tables[0] == tables[1]
-    spared = [e for e in tables[0] if e.reason.startswith("judged less fit than one of the trained")]
+    spared = [e for e in tables[0] if e.reason.startswith("judged less fit than one of the population: fitness")]
     assert spared and all(e.status is Status.PREDICTED and e.fitness is None for e in spared)
+    assert all(e.reason.endswith("to 0.500") for e in spared), "of the population, which none of the trained is"
     assert not any(e.status is Status.PREDICTED for e in tables[0][: LEAST_JUDGED + 1])
-    assert not any("judged" in e.reason for e in tables[2])
+    assert counts[0]["judge"] == len(spared)
+    for table, count in zip(tables[2:], counts[2:], strict=True):
+        assert "judge" not in count and not any("judged" in e.reason for e in table)
+
+
+def test_a_model_judges_while_fewer_than_twenty_were_trained(database):
+    asked = []
+    candidates = queue(database, Workers(), screens=("finite", "surrogate"), judge="model", llm=LLM)
+    candidates.population_of = rival(0.5)
+    candidates.model_judge = lambda number, child, other: asked.append((number, child, other)) or number % 2 == 0
+    scores = judged(candidates, 48, window=1, generation=1)
+    # every second one of those that it is asked about is trained
+    assert asked == [(number, TEXTS[number], "rival") for number in range(2 * LEAST_KNOWN)]
+    evaluations = [database.evaluation(birth(number).digest) for number in range(2 * LEAST_KNOWN)]
+    assert [e.screen for e in evaluations] == ["judge", ""] * LEAST_KNOWN
+    assert [score.superfluous for score in scores[: 2 * LEAST_KNOWN]] == [True, False] * LEAST_KNOWN
+    assert evaluations[0].reason == "judged less fit than one of the population by the language model"
+
+
+def test_the_first_population_is_judged_by_nobody(database):
+    candidates = queue(database, Workers(), screens=("finite", "surrogate"), judge="model", llm=LLM)
+    candidates.population_of, candidates.model_judge = rival(0.5), lambda *_: 1 / 0
+    assert not any(score.superfluous for score in judged(candidates, 12))
 
 
 @pytest.mark.parametrize("ready", range(0, 40, 5))
@@ -164,3 +207,40 @@ def test_what_arrived_before_an_interruption_is_not_asked_again(tmp_path, ready)
     # one answer was taken, and one was asked for again at most, for each of those in flight
     again = set(first.asked) & set(second.asked)
     assert len(first.asked) - ready == len(again)
+
+
+DAMAGES = {
+    "no object": ("answers", "answer", "[]", "request = 'probe'"),
+    "magnitudes": ("answers", "answer", '{"magnitudes": ["x"]}', "request = 'probe'"),
+    "short gradient": ("answers", "answer", json.dumps({"fingerprint": base64.b85encode(b"abc").decode()}),
+                       "request = 'probe'"),
+    "other gradient": ("answers", "answer", json.dumps({"fingerprint": base64.b85encode(b"abcd").decode()}),
+                       "request = 'probe'"),
+    "metrics": ("answers", "answer", '{"metrics": {"calibrated": "low"}}', "request = 'train'"),
+    "bytes": ("evaluations", "fingerprint", b"abc", "1"),
+    "no bytes": ("evaluations", "fingerprint", 1.5, "1"),
+    "units": ("evaluations", "units", "soon", "1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_nobody_wrote_ends_a_resumed_search_in_one_sentence(tmp_path, damage):
+    table, column, value, where = DAMAGES[damage]
+    with Database.create(tmp_path) as database, pytest.raises(KeyboardInterrupt):
+        judged(queue(database, Workers(1, ready=17)), 20, window=8)
+    with contextlib.closing(sqlite3.connect(tmp_path / "run.sqlite")) as database, database:
+        assert database.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (value,)).rowcount
+    with (
+        Database.open(tmp_path) as database,
+        pytest.raises(RunError, match=r"run\.sqlite is damaged \(.*\); restore a copy of it, or start anew in another"),
+    ):
+        judged(queue(database, Workers(2)), 20, window=8)
+
+
+def test_stages_that_are_no_json_are_damage(database):
+    database.add_evaluation(StoredEvaluation("d", "e", Status.FAILED, None, "", {}, ()), 1.0, 1.0, {"finite": 1.0})
+    assert database.stages() == {"finite": (1, 1.0)}
+    with database.transaction():
+        database._connection.execute("UPDATE costs SET stages = '{'")
+    with pytest.raises(RunError, match=r"run\.sqlite is damaged"):
+        database.stages()

@@ -127,3 +127,18 @@ def test_the_heat_decides_who_races(raced):
             (seed,) = seeds_of(HEAT, settings.search.seed, 1)
             database.add_measurement(StoredMeasurement(HEAT, name, seed, 1.0, reason, metrics, ()), 1.0, 1.0)
         assert [e.name for e in entries(database, settings) if e.kind == "evolved"][:2] == [names[3], names[2]]
+
+
+def test_a_heat_of_published_methods_decides_which_of_them_race(raced):
+    folder, settings = raced
+    settings = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, race_zoo=1, zoo_heat=True, heat=0))
+    with Database.open(folder) as database:
+        names = [entry.name for entry in heat(database, settings)]
+        assert set(names) == {row.name for row in database.measurements("zoo")} and len(names) > 3
+        by_proxy = [e.name for e in entries(database, settings) if e.kind == "zoo"]
+        best = next(name for name in names if name not in by_proxy)
+        for name in names:
+            (seed,) = seeds_of(HEAT, settings.search.seed, 1)
+            metrics = {"accuracy": 0.9 if name == best else 0.5, "cross_entropy": 1.0}
+            database.add_measurement(StoredMeasurement(HEAT, name, seed, 1.0, "", metrics, ()), 1.0, 1.0)
+        assert {e.name for e in entries(database, settings) if e.kind == "zoo"} == {best, "kd"}

@@ -2,6 +2,7 @@
 
 import json
 import re
+import threading
 import time
 from math import inf
 from random import Random
@@ -82,23 +83,61 @@ def _half_closed(handler):
     handler.wfile.write(b'{"choices"')
 
 
-def _dripping(handler):
-    handler.send_response(200)
-    handler.end_headers()
+def _drips(handler, part):
+    """Send a part again and again; ``handler.server.left`` is set where the other side goes away."""
     try:
         for _ in range(200):
-            handler.wfile.write(b" ")
+            handler.wfile.write(part)
             handler.wfile.flush()
             time.sleep(0.02)
     except OSError:
-        pass
+        handler.server.left.set()
 
 
-def test_slow_and_broken_answers_end(serve):
+def _dripping(handler):
+    handler.send_response(200)
+    handler.end_headers()
+    _drips(handler, b" ")
+
+
+def _dripping_headers(handler):
+    handler.wfile.write(b"HTTP/1.1 200 OK\r\nX-A: ")
+    _drips(handler, b"x")
+
+
+def _continuing(handler):
+    _drips(handler, b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def _silent(handler):
+    handler.server.left.wait(30)
+
+
+def test_a_half_closed_connection_ends(serve):
     _, model = serve(_half_closed)
     assert model.ask(MESSAGES, {}).failure == "the connection broke"
-    _, model = serve(_dripping, timeout=0.1)
-    assert model.ask(MESSAGES, {}).failure == "no answer in time"
+
+
+@pytest.mark.parametrize("slow", [_dripping, _dripping_headers, _continuing])
+def test_a_whole_call_has_one_time_limit(serve, slow):
+    server, model = serve(slow, timeout=0.1)
+    reply = model.ask(MESSAGES, {}, most_calls=1)
+    assert reply.failure == "no answer in time" and reply.calls == 1
+    assert server.left.wait(30), "the connection is closed, too"
+
+
+def test_a_silent_server_is_left(serve):
+    server, model = serve(_silent, timeout=0.1)
+    assert model.ask(MESSAGES, {}, most_calls=1).failure == "no answer in time"
+    server.left.set()
+
+
+def test_a_name_that_is_looked_up_for_long_has_the_same_time_limit(monkeypatch):
+    end = threading.Event()
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: end.wait(30) and [])
+    model = Endpoint("http://slow.example/v1", "tiny", timeout=0.1)
+    assert model.ask(MESSAGES, {}, most_calls=1).failure == "no answer in time"
+    end.set()
 
 
 def test_huge_answers_are_refused(serve):
@@ -132,12 +171,41 @@ def test_no_more_calls_than_allowed_are_made(serve):
 
 
 def test_what_cannot_be_asked_is_refused(monkeypatch):
-    monkeypatch.delenv("NO_KEY", raising=False)
-    for url, key in [("ftp://x/v1", ""), ("http://user:secret@x/v1", ""), ("http://x/v1?key=secret", ""),
-                     ("http://x/v1", "NO_KEY")]:  # fmt: skip
+    monkeypatch.delenv("secret_name", raising=False)
+    for url, key in [
+        ("ftp://x/v1", ""),
+        ("http://user:secret@x/v1", ""),
+        ("http://x/v1?key=secret", ""),
+        ("http://x/v1", "secret_name"),
+        ("http://x/v1", "sk-secret"),
+        ("http://x/v1", "secret\n"),
+    ]:
         with pytest.raises(SettingError) as error:
             Endpoint(url, "tiny", key)
         assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http://a b/v1", "http://a\nb/v1", " http://a/v1", "http://a/v 1", "http://a/vé", "http://:80/v1", "http://a..b/v1",
+     f"http://{'a' * 64}/v1", "http://a:x/v1", "http://a:99999/v1", "http://[::1/v1", "http:///v1", "https:"],
+)  # fmt: skip
+def test_a_url_that_names_no_host_is_refused(url):
+    with pytest.raises(SettingError, match="name a host"):
+        Endpoint(url, "tiny")
+
+
+@pytest.mark.parametrize("url", ["http://[::1]/v1", "http://[::1]:8080", "https://bücher.example/v1", "http://a_b:1/"])
+def test_what_cannot_be_reached_is_no_error(url, monkeypatch):
+    reached = []
+
+    def refuse(address, *_, **__):
+        reached.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr("socket.create_connection", refuse)
+    assert Endpoint(url, "tiny").ask(MESSAGES, {}, most_calls=1).failure == "the connection broke"
+    assert reached[0][0] in ("::1", "bücher.example", "a_b") and reached[0][1] in (80, 443, 8080, 1)
 
 
 # --- answers -------------------------------------------------------------------------------------------------
@@ -156,6 +224,16 @@ def test_useless_lines_are_counted_by_reason():
     assert len(reading.distillers) == 1 and reading.useless == {"syntax": 2, "type": 1}
     assert "did you mean 'softmax_N'" in reading.error
     assert read_answer("I cannot do that.", GRAMMAR).useless == {"no expression": 1}
+
+
+def test_what_stands_in_a_list_and_is_no_distiller_is_counted():
+    reading = read_answer('["good", "nonsense", 3, null]', GRAMMAR)
+    assert not reading.distillers and reading.useless == {"syntax": 2, "no text": 2} and "good" in reading.error
+    reading = read_answer(json.dumps([KD, {"loss": KD}, "", *[4] * 50]), GRAMMAR)
+    assert reading.distillers == [parse(KD)] and "a distiller is a text" in reading.error
+    assert reading.useless == {"syntax": 1, "no text": 48, "not read": 3}
+    assert read_answer("[3, null]", GRAMMAR).useless == read_answer("[]", GRAMMAR).useless == {"no expression": 1}
+    assert read_answer(f"As in [1]:\n{KD}", GRAMMAR).distillers == [parse(KD)]
 
 
 def test_of_a_list_that_is_cut_off_what_is_whole_is_read():

@@ -18,7 +18,7 @@ from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evolution import Grammar, SearchSettings, Slot
 from kdzero_gp.language_model import ModelSettings
 from kdzero_gp.language_model import correspondence as correspondence_module
-from kdzero_gp.language_model.prompting import Prompts, Situation
+from kdzero_gp.language_model.prompting import Prompts, Situation, compare
 from kdzero_gp.progress import Progress
 from kdzero_gp.search.candidates import counts_of
 from kdzero_gp.search.model import ACCOUNT, account_line
@@ -88,10 +88,21 @@ def no_pauses(monkeypatch):
     monkeypatch.setattr(correspondence_module, "Endpoint", lambda *options: made(*options, sleep=lambda _: None))
 
 
+def pair_of(body):
+    """The two distillers that a request compares; None where it wants new ones."""
+    return re.findall(r"^[AB]: (.*)$", body["messages"][-1]["content"], re.MULTILINE) or None
+
+
 @pytest.fixture
 def server(serve):
-    """A server with other distillers in every answer."""
-    started, _ = serve(lambda handler: distillers(len(handler.server.asked)))
+    """A server with other distillers in every answer, and other judgements."""
+
+    def answer(handler):
+        number = len(handler.server.asked)
+        judging = pair_of(handler.server.asked[-1][1])
+        return good(random.Random(number).choice("ABBC")) if judging else distillers(number)
+
+    started, _ = serve(answer)
     return started
 
 
@@ -189,12 +200,35 @@ def test_a_useless_answer_is_repaired_once(tmp_path, serve):
     assert account["born"] > 0 and account["useless"]["type"] == len(server.asked) // 2
 
 
+def forms(server):
+    """What each request asked the answer's form by."""
+    return [next(iter({"grammar", "response_format"} & body.keys())) for _, body, _ in server.asked]
+
+
+@pytest.mark.parametrize("text", ["I cannot do that.", '{"distillers": ["times(no(kl(logits)), 1)"]}', "[3]"])
+def test_a_server_that_ignores_the_grammar_is_asked_for_json(tmp_path, serve, text):
+    server, _ = serve(good(text))
+    with pytest.raises(KeyboardInterrupt):
+        carried_out(tmp_path / "run", settings_for(server.url), Workers(ready=30))
+    asked = len(server.asked)
+    carried_out(tmp_path / "run", settings_for(server.url))
+    assert forms(server) == ["grammar", *["response_format"] * (len(server.asked) - 1)] and len(server.asked) > asked
+
+
+def test_a_server_that_keeps_to_the_grammar_is_asked_by_it(tmp_path, serve):
+    cut = good('{"distillers": ["times(no(l2(logits)), 1)", "times(no(l2(')
+    server, _ = serve(distillers(1), cut, good(""), good('{"dist'), distillers(2))
+    carried_out(tmp_path / "run", settings_for(server.url))
+    assert set(forms(server)) == {"grammar"} and len(server.asked) > 4
+
+
 # --- replay -------------------------------------------------------------------------------------------------------
 
 
-def test_a_run_that_is_killed_ten_times_is_the_one_that_its_answers_give(tmp_path, server):
+@pytest.mark.parametrize("judge", ["none", "model"])
+def test_a_run_that_is_killed_ten_times_is_the_one_that_its_answers_give(tmp_path, server, judge):
     parts, whole = tmp_path / "parts", tmp_path / "whole"
-    settings, killed, before = settings_for(server.url), 0, []
+    settings, killed, before = replace(settings_for(server.url), judge=judge), 0, []
     for session in range(99):
         try:
             carried_out(parts, settings, Workers(session, ready=4))
@@ -202,9 +236,10 @@ def test_a_run_that_is_killed_ten_times_is_the_one_that_its_answers_give(tmp_pat
         except KeyboardInterrupt:
             killed += 1
             births = rows(parts)[0]
-            assert births[: len(before)] == before, "what was settled stays"
+            assert [one for one in births if one in before] == before, "what was settled stays"
             before = births
     assert killed >= 10
+    assert any(e.screen == "judge" for e in rows(parts)[1]) == (judge == "model")
     asked = len(server.asked)
     with Database.read(parts) as database:
         kept = database._select("SELECT count(*) AS n FROM replies")[0]["n"]
@@ -226,6 +261,45 @@ def test_a_finished_run_is_carried_out_again_without_server_and_key(tmp_path, se
     assert rows(tmp_path / "run") == before and len(server.asked) == asked
 
 
+def test_a_run_goes_on_without_its_key_and_with_it_again(tmp_path, server, monkeypatch):
+    monkeypatch.setenv("A_KEY", CANARY)
+    settings, run = settings_for(server.url, key_env="A_KEY"), tmp_path / "run"
+
+    def stopped(ready):
+        with pytest.raises(KeyboardInterrupt):
+            carried_out(run, settings, Workers(ready=ready))
+        return len(server.asked), rows(run)[0]
+
+    asked, _ = stopped(30)
+    monkeypatch.delenv("A_KEY")
+    without, before = stopped(16)
+    assert without == asked > 0
+    monkeypatch.setenv("A_KEY", CANARY)
+    notes = carried_out(run, settings)
+    births, _, account = rows(run)
+    assert len(server.asked) > asked and births[: len(before)] == before and not notes
+    assert account["useless"]["no answer: its variable holds no key"] > 0 and account["calls"] == len(server.asked)
+    calls = len(server.asked)
+    monkeypatch.delenv("A_KEY")
+    assert not carried_out(run, settings), "a finished run needs no key"
+    assert rows(run)[0] == births and len(server.asked) == calls
+
+
+def test_a_run_without_its_key_says_so_before_anything_runs(tmp_path, server, monkeypatch):
+    monkeypatch.delenv("A_KEY", raising=False)
+    notes = carried_out(tmp_path / "with", settings_for(server.url, key_env="A_KEY"))
+    carried_out(tmp_path / "without", settings_for(None))
+    assert "goes on without the language model until it can be asked: the variable" in notes[0] and not server.asked
+    assert rows(tmp_path / "with")[:2] == rows(tmp_path / "without")[:2]
+
+
+def test_a_replayed_run_that_is_gone_is_told_before_anything_runs(tmp_path, server):
+    settings, workers = settings_for(server.url, replay=str(tmp_path / "gone")), Workers()
+    with pytest.raises(RunError, match="holds no run"):
+        carried_out(tmp_path / "run", settings, workers)
+    assert not workers.asked
+
+
 def test_a_missing_answer_is_one_sentence(tmp_path, server):
     carried_out(tmp_path / "run", settings_for(server.url))
     with Database.open(tmp_path / "run") as database, database.transaction():
@@ -237,6 +311,67 @@ def test_a_missing_answer_is_one_sentence(tmp_path, server):
     replayed = settings_for(server.url, seed=1, replay=str(tmp_path / "run"))
     with pytest.raises(RunError, match="has no answer"):
         carried_out(tmp_path / "other", replayed)
+
+
+# --- the judge ----------------------------------------------------------------------------------------------------
+
+
+def judging(serve, prefers):
+    """A server that proposes nothing, and says of two distillers what ``prefers`` gives."""
+
+    def answer(handler):
+        pair = pair_of(handler.server.asked[-1][1])
+        return good("nothing" if pair is None else prefers(*pair))
+
+    return serve(answer)[0]
+
+
+def test_a_judge_takes_away_what_it_finds_less_fit_in_both_orders(tmp_path, serve):
+    server = judging(serve, lambda a, b: "A" if len(a) < len(b) else "B")
+    settings = replace(settings_for(server.url), judge="model")
+    carried_out(tmp_path / "run", settings)
+    births, evaluations, account = rows(tmp_path / "run")
+    asked = [pair for _, body, _ in server.asked if (pair := pair_of(body)) is not None]
+    born = {str(birth.expression): birth for birth in births}
+    less_fit = [e for e in evaluations if e.screen == "judge"]
+    assert less_fit and all(e.status.value == "predicted" and e.fitness is None for e in less_fit)
+    for e in less_fit:
+        child = born[e.expression]
+        rival = next(rival for mine, rival in asked if mine == e.expression)
+        assert child.generation > 0 and [rival, e.expression] in asked and len(rival) <= len(e.expression)
+        assert born[rival].number < child.number and not any(child.number in other.parents for other in births)
+    assert account["less_fit"] == len(less_fit) <= account["judged"] and account["calls"] == len(server.asked)
+    line = account_line(account | {"fates": {}})
+    assert f"{len(less_fit)} of {account['judged']} children judged less fit" in line
+
+
+@pytest.mark.parametrize("said", ["A", "B", "Both", ""])
+def test_a_judge_that_disagrees_with_itself_changes_nothing(tmp_path, serve, said):
+    server = judging(serve, lambda *_: said)
+    carried_out(tmp_path / "with", replace(settings_for(server.url), judge="model"))
+    carried_out(tmp_path / "without", settings_for(None))
+    assert rows(tmp_path / "with")[:2] == rows(tmp_path / "without")[:2]
+    account = rows(tmp_path / "with")[2]
+    asked = [pair for _, body, _ in server.asked if (pair := pair_of(body)) is not None]
+    assert account["less_fit"] == 0 < account["judged"] and len(asked) == account["judged"] * (1 + (said == "B"))
+    assert account["useless"].get("neither A nor B", 0) == (len(asked) if said in ("Both", "") else 0)
+
+
+def test_a_judge_s_calls_count_in_the_budget(tmp_path, serve):
+    server = judging(serve, lambda *_: "B")
+    settings = replace(settings_for(server.url, budget={"calls": 9}), judge="model")
+    notes = carried_out(tmp_path / "run", settings)
+    account = rows(tmp_path / "run")[2]
+    assert account["calls"] == len(server.asked) == 9
+    assert [note for note in notes if "9 calls is used up" in note]
+    before = rows(tmp_path / "run")
+    carried_out(tmp_path / "run", settings)
+    assert rows(tmp_path / "run") == before and len(server.asked) == 9
+
+
+def test_a_judge_needs_a_model():
+    with pytest.raises(SettingError, match="--judge model has no effect without --llm-url"):
+        replace(settings_for(None), judge="model")
 
 
 # --- limits -------------------------------------------------------------------------------------------------------
@@ -318,6 +453,7 @@ def test_the_prompt_is_the_one_that_is_kept():
     situation = Situation([(0.51234, kd)], [(mse, "the loss keeps too much memory: 9 MiB")], [mse], 'fast "')
     messages = prompts.propose(situation)
     messages += prompts.repair([], "no", "expected '('")
+    messages += compare([(0.51234, kd)], [(1.2, mse)], mse, kd)
     found = "".join(f"## {message['role']}\n{message['content']}\n" for message in messages)
     if os.environ.get("KDZERO_GOLDEN"):
         GOLDEN.with_suffix(".txt").write_text(found, encoding="utf-8")

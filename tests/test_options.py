@@ -28,7 +28,7 @@ OTHER = {
     "--space": "kdzero", "--magnitude": "absolute", "--seed-zoo": False, "--seed": 5, "--tournament": 3,
     "--sample-ratio": 0.5, "--top-k": 2, "--removal": "worst", "--objectives": "calibrated,memory",
     "--screens": "none", "--shrink": False, "--random-search": True, "--lanes": 2, "--islands": 2, "--patience": 4,
-    "--single-terms": 3,
+    "--single-terms": 3, "--inherit-head": True,
     "--images": 300, "--validation-images": 200, "--warm-epochs": 0.5, "--proxy-epochs": 1.5,
     "--proxy-trains": "whole", "--surrogate-share": 0.5, "--short-bound": 2.0, "--loss-memory": 9.0,
     "--race-epochs": 2.5, "--heat": 7, "--race-top": 4, "--race-seeds": 7, "--fresh-seeds": 6, "--prune": 3,

@@ -154,8 +154,29 @@ def test_weigh_is_a_weighted_mean_and_zero_where_all_weights_are(batch):
     assert torch.autograd.gradcheck(lambda x: CATALOGUE["weigh"].function(x, weights), [losses], fast_mode=True)
 
 
+def test_disagreement_of_maps_is_zero_without_a_label(batch):
+    student, teacher, labels = batch
+    given = CATALOGUE["gap"].function(teacher["logits"], student["logits"], labels)
+    assert not given.requires_grad and (given[labels < 0] == 0).all()
+    for n, i, j in (labels >= 0).nonzero().tolist():
+        p, q = (side["logits"][n, :, i, j].softmax(0) for side in (teacher, student))
+        assert given[n, i, j].item() == pytest.approx(float((p - q).abs().max()))
+
+
+def test_disagreement_of_maps_of_two_sizes_is_that_of_what_is_compared():
+    shapes = {"logits": (4, 3, 3)}, {"logits": (4, 6, 6)}
+    sides = [{"logits": torch.randn(2, *side["logits"])} for side in shapes]
+    text = "times(no(weigh_sum(kl_at(softmax_C(logits, 1)), gap(logits))), 1)"
+    distiller = kdzero_gp.compile(text, *shapes, knowledge=SEGMENTATION.knowledge)
+    same = {"logits": sides[0]["logits"].repeat_interleave(2, 2).repeat_interleave(2, 3)}
+    distiller_of_equal = kdzero_gp.compile(text, shapes[1], shapes[1], knowledge=SEGMENTATION.knowledge)
+    labels = torch.randint(-1, 4, (2, 6, 6))
+    torch.testing.assert_close(distiller(*sides, labels), distiller_of_equal(same, sides[1], labels))
+
+
 def test_every_operation_for_label_maps_is_checked_here():
-    assert {o.name for o in DENSE} == {*TRANSFORMS, *WEIGHTS, "l2_at", "cos_at", "kl_at", "weigh"}
+    checked = {*TRANSFORMS, *WEIGHTS, "l2_at", "cos_at", "kl_at", "gap", "weigh", "weigh_sum"}
+    assert {o.name for o in DENSE} == checked
 
 
 def cwd_logits(student, teacher, labels):

@@ -1,6 +1,7 @@
 """The winner is pruned: what costs nothing goes, what gains something stays and its gain is told."""
 
 import dataclasses
+from itertools import islice
 
 import pytest
 from click.testing import CliRunner
@@ -9,11 +10,13 @@ from kdzero_gp import Run, zoo
 from kdzero_gp.cli import main
 from kdzero_gp.compiler import check, digest, pair_shapes, parse, terms
 from kdzero_gp.search.confirmation import finalists, winner
+from kdzero_gp.search.final import best_evolved
 from kdzero_gp.search.pruning import CHECKED, pruning, without_a_term, without_an_operation
 from kdzero_gp.search.race import standings
 from kdzero_gp.search.seeds import BASELINE, FRESH, HEAT, PRUNING, RACE, seeds_of
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredMeasurement
+from kdzero_gp.training.halving import fresh_numbers
 from strategies import IMAGE_ZOO
 from synthetic import STUDENT, TEACHER, synthetic_run
 
@@ -95,6 +98,9 @@ def test_what_gains_nothing_goes_and_the_rest_tells_what_it_gains(raced):
         assert [entry.name for entry in finalists(table, found)][:2] == [found.after.name, found.before.name]
         unconfirmed = dataclasses.replace(settings, plan=dataclasses.replace(settings.plan, fresh_seeds=0))
         assert winner(database, unconfirmed) == found.after
+        best = [entry.expression for entry in islice(best_evolved(database, unconfirmed), 4)]
+        raced = [result.entry.expression for result in table if result.entry.kind == "evolved"]
+        assert best == [found.after.expression, *raced, *best][:4] and best[1] == WINNER, "the winner, then the race's"
 
 
 def test_cuts_that_luck_chose_are_taken_back(raced):
@@ -144,8 +150,12 @@ def test_no_more_distillers_are_tried_than_wanted(raced):
             with Database.read(folder) as database:
                 assert pruning(database, dataclasses.replace(settings, plan=plan)) is None
         else:
-            _, trained = ablate(folder, dataclasses.replace(settings, plan=plan))
+            found, trained = ablate(folder, dataclasses.replace(settings, plan=plan))
             assert trained <= 1 + most
+            left = {str(term) for term in terms(parse(found.after.expression))}
+            assert found.contributions.keys() == (left if most == 4 else set()), (
+                "told where no turn of terms is left, too"
+            )
     forget(folder)
 
 
@@ -176,4 +186,5 @@ def test_operations_that_can_go():
 def test_seeds_of_all_parts_are_apart():
     kinds = (RACE, FRESH, PRUNING, BASELINE, HEAT)
     every = [seed for kind in kinds for run in range(20) for seed in seeds_of(kind, run, 100)]
+    every += [seed for run in range(20) for seed in fresh_numbers(run, 100)]
     assert len(set(every)) == len(every)

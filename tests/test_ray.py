@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import time
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ pytest.importorskip("ray")
 from kdzero_gp.errors import RunError
 from kdzero_gp.workers import cluster
 from kdzero_gp.workers.dispatch import Dispatcher, Lost
+from kdzero_gp.workers.engine import News
 from test_same_run import Workers, assert_equal, made_up, search
 
 pytestmark = pytest.mark.timeout(600)
@@ -25,6 +27,11 @@ def answering(given, worker):
     def answer(request):
         if request == "die":
             os._exit(3)
+        if isinstance(request, Path):
+            if not request.exists():
+                request.touch()
+                os.kill(os.getpid(), signal.SIGSTOP)
+            return "went on"
         if request == "where":
             time.sleep(0.2)
             import ray
@@ -90,14 +97,28 @@ def test_actors_on_both_nodes_get_the_file_and_what_ends_two_of_them_is_to_blame
     assert isinstance(found.pop(1), Lost) and len(found) == 4
 
 
-def test_another_version_is_refused_in_one_sentence(nodes, tmp_path, monkeypatch):
+def test_another_version_is_refused_in_one_sentence_when_a_cluster_is_connected(nodes, monkeypatch):
     monkeypatch.setattr(cluster, "versions", partial(dict, {**cluster.versions(), "torch": "1.0"}))
-    engine = cluster.RayEngine(answering, (), "cpu", started=False)
-    with (
-        contextlib.closing(Dispatcher(engine, 1)) as dispatcher,
-        pytest.raises(RunError, match=r"has torch .* and this one 1\.0; install the same on all machines"),
-    ):
-        dict(dispatcher.map(["where"]))
+    with pytest.raises(RunError, match=r"has torch .* and the driver's 1\.0; install the same on all machines"):
+        cluster.connect(nodes.address, None, "cpu")
+
+
+def test_a_worker_on_a_machine_with_another_version_is_refused():
+    said, error = cluster._Actor().begin({"torch": "1.0"}, None, answering, (), 0)
+    assert said is News.RAISED and "and the driver's 1.0; install the same on all machines" in str(error)
+
+
+def test_an_actor_that_stops_moving_is_replaced_and_its_place_is_free_again(dispatcher, tmp_path, monkeypatch):
+    monkeypatch.setattr(cluster, "BEAT", 1.0)
+    monkeypatch.setattr(cluster, "SILENCE", 5.0)
+    dispatcher.timeout = 500.0
+    list(dispatcher.map(["where"] * 8))
+    assert list(dispatcher.map([tmp_path / "stopped"])) == [(0, "went on")]
+    assert (tmp_path / "stopped").exists()
+    while len(dispatcher._idle) < 2:
+        dispatcher.arrived(wait=False)
+        time.sleep(0.1)
+    assert len({node for _, (_, node) in dispatcher.map(["where"] * 8)}) == 2
 
 
 def test_a_cluster_that_loses_a_node_and_gets_another_finds_the_same_rows(nodes, dispatcher, tmp_path):
@@ -111,12 +132,24 @@ def test_a_cluster_that_loses_a_node_and_gets_another_finds_the_same_rows(nodes,
     assert_equal(search(tmp_path / "ray", Asked(dispatcher, 25, lose_and_add), lanes=5), expected)
 
 
-def test_a_cluster_of_this_machine_that_ended_is_told_at_once(dispatcher, monkeypatch):
-    list(dispatcher.map(["where"] * 2))
-    engine = dispatcher.engine
+def test_a_cluster_of_this_machine_that_ended_is_told_at_once(nodes, monkeypatch):
+    engine = cluster.RayEngine(answering, (), "cpu", started=False)
     monkeypatch.setattr(engine._ray, "nodes", lambda: [{"Alive": False}])
-    engine.send(0, "where")
+    monkeypatch.setattr(cluster, "_LOOK_FOR_HEAD", 0.0)
     assert list(engine.events(0.0)) == []  # other machines may join one that was not started here
     monkeypatch.setattr(engine, "_started", True)
     with pytest.raises(RunError, match="the Ray cluster of this machine has ended; resume starts another"):
         engine.events(0.0)
+
+
+def test_a_head_that_does_not_answer_ends_the_run_without_a_call_to_it(nodes, monkeypatch):
+    engine = cluster.RayEngine(answering, (), "cpu", started=False)
+    engine.start(0)
+    monkeypatch.setattr(engine._head, "silent", lambda: 100.0)
+    monkeypatch.setattr(engine._ray, "kill", None)
+    monkeypatch.setattr(engine._ray, "nodes", None)
+    with pytest.raises(
+        RunError, match=r"the head of the Ray cluster \(.*\) does not answer any more; resume on another"
+    ):
+        engine.events(0.0)
+    engine.close()

@@ -53,6 +53,7 @@ def trained(tmp_path_factory):
         default, teacher_recipe=replace(default.teacher_recipe, epochs=3), warm=replace(default.warm, epochs=1),
         proxy=replace(default.proxy, epochs=1), race=replace(default.race, epochs=1), zoo_factors=(1.0,),
         images=256, validation_images=128, baseline_seeds=1, race_seeds=2, fresh_seeds=0, race_top=2, race_zoo=1,
+        zoo_heat=False,
     )  # fmt: skip
     search = SearchSettings(generations=2, population=4, seed=0)
     settings = RunSettings(teacher=default.teacher, student=default.student, plan=plan, search=search)

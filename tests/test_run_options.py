@@ -45,20 +45,47 @@ def shown(folder, *options):
     return json.loads(output)
 
 
-def test_a_language_model_s_births_are_counted_and_its_key_stands_nowhere(ran, tmp_path, serve, monkeypatch):
-    monkeypatch.setenv("A_KEY", "sk-canary-4711")
+KEY, GOAL, ANSWER, PROMPT = "sk-canary-4711", "goal-canary-0815", "answer-canary-2342", b"You design distillers"
+
+
+def test_a_language_model_s_births_are_counted_and_what_was_said_stands_nowhere(ran, tmp_path, serve, monkeypatch):
+    monkeypatch.setenv("A_KEY", KEY)
     texts = ["times(no(l1(tanh(logits))), 2)", "times(conf(l2(sigmoid(logits))), 5)", "times(no(kl(logits)), 1)"]
-    server, _ = serve(good(json.dumps({"distillers": [*texts, "sk-canary-4711("]})))
-    output, found = ran(tmp_path / "run", "--llm-url", server.url, "--llm-model", "tiny", "--llm-share", "0.6",
-                        "--llm-key-env", "A_KEY", "--llm-budget", "calls=2")  # fmt: skip
-    told = found["language_model"]
-    assert told["calls"] == len(server.asked) <= 2 and told["born"] == told["fates"]["births"] == 2
-    assert told["useless"]["type"] == told["useless"]["syntax"] > 0 and "goes on without the language model" in output
-    table = command("show", tmp_path / "run")[1]
-    assert f"language model: {len(server.asked)} calls" in table
-    assert {key for _, _, key in server.asked} == {"Bearer sk-canary-4711"}
-    files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-    assert not any(b"sk-canary-4711" in content for content in (*files, (output + table).encode()))
+    server, _ = serve(good(json.dumps({"distillers": [*texts, f"{KEY}(", f"{ANSWER}("]})))
+    model = ("--llm-url", server.url, "--llm-model", "tiny", "--llm-budget", "calls=2")
+    given = ("--llm-key-env", "A_KEY")
+    output, found = ran(tmp_path / "run", *model, *given, "--llm-share", "0.6")
+    told, asked = found["language_model"], len(server.asked)
+    assert told["calls"] == asked <= 2 and told["born"] == told["fates"]["births"] == 2
+    assert told["useless"]["syntax"] == 2 * told["useless"]["type"] > 0
+    assert "goes on without the language model" in output
+    commands = [
+        ("show", tmp_path / "run"), ("report", tmp_path / "run", "-o", tmp_path / "report.html"),
+        ("resume", tmp_path / "run"), ("export", tmp_path / "run", "-o", tmp_path / "exported.py"),
+        ("suggest", "--run", tmp_path / "run", "--goal", GOAL, *model, *given, "--out", tmp_path / "s", "--workers", 1),
+    ]  # fmt: skip
+    failing = [
+        ("evolve", *model, "--llm-key-env", KEY), ("evolve", *model, "--llm-key-env", "sk_canary_4711"),
+        ("evolve", *model[2:], "--llm-url", f"http://me:{KEY}@127.0.0.1/v1"), ("evolve", "--llm-key-env", KEY),
+        ("evolve", *model[2:], "--llm-url", f"http://127.0.0.1/v1?key={KEY}"),
+        ("suggest", "--goal", GOAL, *model, "--llm-key-env", KEY),
+    ]  # fmt: skip
+    told = [output]
+    for code, words in [(0, words) for words in commands] + [(2, words) for words in failing]:
+        ended, *printed = command(*words)
+        assert ended == code, printed
+        assert code == 0 or len(printed[1].splitlines()) == 1
+        told += printed
+    assert f"language model: {asked} calls" in told[1] and len(server.asked) > asked
+    assert {key for _, _, key in server.asked} == {f"Bearer {KEY}"} and KEY not in json.dumps(server.asked[-1][1])
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    everywhere = [*files.values(), "".join(told).encode()]
+    # the answers are kept in the run's database, and nowhere else
+    elsewhere = [*(content for path, content in files.items() if "sqlite" not in path.name), everywhere[-1]]
+    assert any(ANSWER.encode() in content for content in files.values()), "the test looks where something is"
+    assert not [content for content in everywhere if b"canary-4711" in content or b"canary_4711" in content]
+    assert not [content for content in everywhere if PROMPT in content or GOAL.encode() in content]
+    assert not [content for content in elsewhere if ANSWER.encode() in content]
 
 
 def test_with_objectives_the_front_is_shown_raced_and_exported(ran, tmp_path):

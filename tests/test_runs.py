@@ -25,14 +25,21 @@ import pytest
 import torch
 from rich.console import Console
 
+import kdzero_gp
 from commands import command
 from kdzero_gp import Run
 from kdzero_gp.api.progress import progress_for
 from kdzero_gp.cli.tables import race_table, ranking_table
 from kdzero_gp.compiler import terms
+from kdzero_gp.engine.machine import Machine
 from kdzero_gp.search.config import with_config
+from kdzero_gp.search.final import best_evolved, final
 from kdzero_gp.search.options import OPTIONS, settings_from
+from kdzero_gp.search.settings import RunSettings
+from kdzero_gp.search.storage import Database
 from kdzero_gp.tasks import TASKS
+from kdzero_gp.training import jobs
+from kdzero_gp.training.settings import TrainingResult
 from quick import quick_digits
 
 pytestmark = [
@@ -524,3 +531,29 @@ def test_an_unknown_option_or_command_is_named():
         (("watch", "run", "other"), ("other", "kdzero-gp watch --help")),
     ):
         assert_one_sentence(*command(*arguments)[::2], *words)
+
+
+def test_the_final_takes_the_runs_best_with_all_courses_and_the_published_methods(reference, tmp_path, monkeypatch):
+    folder = shutil.copytree(reference[0], tmp_path / "run")
+    asked = {}
+
+    def fake(job, machine):
+        settings = job.settings
+        asked[settings.distiller] = settings
+        job.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("student.safetensors", "distiller.py"):
+            (job.folder / name).write_text(settings.distiller)
+        measures = {"accuracy": 0.9 if settings.distiller == "evolved-1@early" else 0.5, "cross_entropy": 1.0}
+        return TrainingResult(measures, measures, measures, step_milliseconds=1.0, peak_megabytes=1.0)
+
+    monkeypatch.setattr(jobs, "_run", fake)
+    found = final(folder, 2, machine=Machine("cpu", threads=1, workers=1))
+    with Database.read(folder) as database:
+        first, *_ = best_evolved(database, RunSettings.from_dict(database.fact("settings")))
+    assert f"expression: {first.expression}" in " ".join(asked["evolved-1"].source.split())
+    evolved = {name: settings.recipe.distillation for name, settings in asked.items() if "evolved" in name}
+    assert evolved == {"evolved-1": "constant", "evolved-1@linear": "linear", "evolved-1@early": "early",
+                       "evolved-2": "constant"}  # fmt: skip
+    assert asked.keys() - evolved.keys() - {""} == set(kdzero_gp.zoo) & asked.keys() and len(asked) > 15
+    assert (found.verdict.winner, found.folder) == ("evolved-1@early", folder / "final")
+    assert found.rungs[0].with_fitness > 10

@@ -100,9 +100,10 @@ def test_the_weight_of_an_operation_follows_its_childrens_record_and_keeps_a_flo
         # children with pow4 never win, those with drop an eighth as often as the rest
         names = generator.sample(["pow4", "drop", "kl", "l2"], 2)
         record.learn(names, "pow4" not in names and generator.random() < (0.1 if "drop" in names else 0.8))
-    assert record.weight("pow4") == FLOOR
-    assert FLOOR < record.weight("drop") < record.weight("kl") == record.weight("l2") == 1.0
-    assert record.weight("never seen") == 1.0
+    weights = record.weights()
+    assert weights["pow4"] == FLOOR
+    assert FLOOR < weights["drop"] < weights["kl"] == weights["l2"] == 1.0
+    assert "never seen" not in weights
 
 
 def test_operations_are_drawn_by_their_weights_wherever_a_node_is_drawn():

@@ -2,12 +2,18 @@
 
 import os
 import signal
+import socket
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError
-from kdzero_gp.workers import dispatch, local
+from kdzero_gp.training import jobs
+from kdzero_gp.training.settings import TrainingResult
+from kdzero_gp.workers import cluster, dispatch, local
 from kdzero_gp.workers.dispatch import Dispatcher, Lost
 from kdzero_gp.workers.engine import Event, News
 from kdzero_gp.workers.local import LocalEngine
@@ -143,6 +149,68 @@ def test_a_straggler_gets_a_copy_and_the_first_answer_counts():
     assert Counter(request for _, request in engine.asked)[11] == 2
 
 
+def steps_of_a_request(workers):
+    """Lines of the dispatcher that are carried out for a request while all workers are busy and no time passes."""
+    engine = Script(lambda request, worker, number: fine(request, 0, 0) if request else None)
+    dispatcher = Dispatcher(engine, workers)
+    dispatcher.arrived(wait=False)
+    for _ in range(workers - 1):
+        dispatcher.submit(0, 0)
+    steps = 0
+
+    def count(frame, event, argument):
+        nonlocal steps
+        if frame.f_code.co_filename != dispatch.__file__:
+            return None
+        steps += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)
+    try:
+        for number in range(1, 101):
+            dispatcher.submit(number, number)
+            assert dispatcher.arrived() == (number, number)
+    finally:
+        sys.settrace(before)
+    return steps / 100
+
+
+def test_a_request_costs_the_same_with_many_workers(monkeypatch):
+    monkeypatch.setattr(dispatch.time, "monotonic", lambda: 0.0)
+    assert steps_of_a_request(500) == steps_of_a_request(2)
+
+
+def test_a_straggler_goes_before_what_waits_and_gets_no_third_worker():
+    """One of two workers never ends request 11; the other has a queue."""
+    engine = Script(lambda request, worker, number: None if request == 11 and number < 3 else fine(request, 0, 0))
+    found = answers(engine, list(range(200)), workers=3, timeout=60.0)
+    assert found == {number: number for number in range(200)}
+    asked = [request for _, request in engine.asked]
+    assert asked.count(11) == 3 and asked.index(11, asked.index(11) + 1) < 180
+
+
+def test_requests_that_write_files_are_never_with_two_workers_at_once():
+    engine = Script(lambda request, worker, number: None if request == 11 and number == 1 else fine(request, 0, 0))
+    assert answers(engine, list(range(13)), timeout=60.0, copies=False) == {number: number for number in range(13)}
+    first, second = [worker for worker, request in engine.asked if request == 11]
+    assert first != second and engine.started[first] == 2  # it was stopped before
+
+
+def test_a_training_that_ends_two_processes_is_a_result_and_the_others_go_on(monkeypatch):
+    trained = TrainingResult(test={"accuracy": 0.5})
+    lost = jobs.Job(None, Path("lost"))
+    engine = Script(lambda job, worker, number: died(0, 0, 0) if job is lost else (News.ANSWER, trained))
+    monkeypatch.setattr(jobs, "LocalEngine", lambda setup, arguments: engine)
+    asked = [jobs.Job(None, Path(str(number))) for number in range(3)]
+    found = dict(jobs.results([asked[0], lost, *asked[1:]], Machine(), 2))
+    assert found.pop(1).reason == (
+        "the training ended its worker, which was killed by SIGKILL, perhaps for lack of memory, on two workers; the "
+        "same command with fewer --workers tries it again"
+    )
+    assert found == {0: trained, 2: trained, 3: trained}
+
+
 def test_workers_that_cannot_start_are_left_out_or_end_the_run():
     engine = Script(fine, starts=lambda worker: worker == 0)
     assert answers(engine, list(range(9)), workers=2) == {number: number for number in range(9)}
@@ -154,6 +222,14 @@ def test_what_a_worker_raises_is_raised():
     engine = Script(lambda request, worker, number: (News.RAISED, RunError("proxy_task.pt is damaged")))
     with pytest.raises(RunError, match=r"proxy_task\.pt is damaged"):
         answers(engine, [1])
+
+
+def test_the_head_of_a_cluster_is_silent_from_the_moment_on_in_which_nobody_listens():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        head = cluster._Head(f"127.0.0.1:{listening.getsockname()[1]}")
+        assert {head.silent() for _ in range(40)} == {0.0}
+    silences = [head.silent() for _ in range(80)]
+    assert silences == sorted(silences) and silences[-1] > cluster._HEAD_SILENT
 
 
 # --- processes -----------------------------------------------------------------------------------------------------

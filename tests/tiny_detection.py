@@ -22,7 +22,7 @@ TINY = replace(
     plan=replace(
         _DETECTION.plan, teacher="fcos_small_8", student="fcos_small_4", teacher_recipe=_recipe(4, 0.02),
         warm=_recipe(1, 0.02, "constant"), proxy=_recipe(0.5, 0.01, "linear"), race=_recipe(1, 0.02), race_top=1,
-        race_seeds=2, race_zoo=1, zoo_factors=(1.0,), baseline_seeds=2,
+        race_seeds=2, race_zoo=1, zoo_heat=False, zoo_factors=(1.0,), baseline_seeds=2,
     ),
 )  # fmt: skip
 

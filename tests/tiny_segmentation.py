@@ -21,7 +21,7 @@ TINY = replace(
     plan=replace(
         _SEGMENTATION.plan, teacher="segmenter_8", student="segmenter_4", teacher_recipe=_recipe(8, 0.1),
         warm=_recipe(2, 0.05, "constant"), proxy=_recipe(1, 0.05, "linear"), race=_recipe(2, 0.05), race_top=1,
-        race_seeds=2, race_zoo=1, zoo_factors=(1.0,), baseline_seeds=2, crop=24,
+        race_seeds=2, race_zoo=1, zoo_heat=False, zoo_factors=(1.0,), baseline_seeds=2, crop=24,
     ),
 )  # fmt: skip
 

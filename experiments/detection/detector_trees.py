@@ -30,7 +30,8 @@ CLASSES = 3
 
 def _shapes(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], anchors: int) -> Shapes:
     levels: Shapes = {f"fpn{3 + n}": (c, *size) for n, (c, size) in enumerate(zip(channels, sizes, strict=True))}
-    return levels | {"logits": (CLASSES, anchors), "deltas": (4, anchors), "boxes": (4, anchors)}
+    of_anchors = dict.fromkeys(("deltas", "boxes", "grid"), (4, anchors))
+    return levels | {"logits": (CLASSES, anchors)} | of_anchors
 
 
 # student, teacher: equal; other channels; other numbers of anchors (no scores in common); odd sides; one place
@@ -46,8 +47,9 @@ PAIRS: tuple[tuple[Shapes, Shapes], ...] = (
 def batch(shapes: Shapes, count: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Random outputs of one network; boxes are in order and reach beyond the image."""
     outputs = {name: 2.0 * torch.randn(count, *shape, generator=generator) for name, shape in shapes.items()}
-    corner = torch.rand(count, 2, shapes["boxes"][1], generator=generator) * 1.2 - 0.1
-    outputs["boxes"] = torch.cat([corner, corner + 0.3 * torch.rand(corner.shape, generator=generator)], dim=1)
+    for name in ("boxes", "grid"):
+        corner = torch.rand(count, 2, shapes[name][1], generator=generator) * 1.2 - 0.1
+        outputs[name] = torch.cat([corner, corner + 0.3 * torch.rand(corner.shape, generator=generator)], dim=1)
     return outputs
 
 

@@ -106,9 +106,11 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--engine", default="local")
+    parser.add_argument("--address", help="of a running Ray cluster")
     parser.add_argument("--seconds", type=float, default=0.05, help="what an answer takes on average")
     given = parser.parse_args()
     try:
-        carry_out(given.folder, Machine(device="cpu", workers=given.workers, engine=given.engine), given.seconds)
+        machine = Machine(device="cpu", workers=given.workers, engine=given.engine, address=given.address)
+        carry_out(given.folder, machine, given.seconds)
     except KdzeroError as error:
         sys.exit(f"Error: {error}")

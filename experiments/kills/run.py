@@ -44,9 +44,9 @@ main(prog_name="kdzero-gp")
 """
 
 
-def started(search, resume, folder, workers, engine):
+def started(search, resume, folder, workers, engine, *options):
     """A search in a session of its own."""
-    machine = "--workers", workers, "--engine", engine
+    machine = "--workers", workers, "--engine", engine, *options
     if search == "digits":
         command = "-c", COMMAND, *(("resume", folder) if resume else ("evolve", *OPTIONS, "--out", folder)), *machine
     else:

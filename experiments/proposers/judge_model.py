@@ -19,38 +19,31 @@ from judge import by_size, by_surrogate, right, trained_of
 
 from kdzero_gp.common import interval
 from kdzero_gp.language_model import Endpoint
+from kdzero_gp.language_model.judge import OPTIONS, chosen
+from kdzero_gp.language_model.prompting import compare
 
 HERE = Path(__file__).parent
 KNOWN, SHOWN = 20, 5
-GRAMMAR = 'root ::= "A" | "B"'
-QUESTION = """Distillation losses are written as expressions. Fitness: lower is better; 1 is no help at all.
-
-Good ones:
-{good}
-Bad ones:
-{bad}
-Which of these two is fitter?
-A: {first}
-B: {second}
-Answer with A or B alone."""
 
 
 def said(endpoint, known, first, second):
     """Which of two the model calls the fitter: 0 or 1; None where it gives neither letter."""
     ranked = sorted(known, key=lambda e: e.fitness)
-    lines = ["\n".join(f"{e.fitness:.3f} {e.expression}" for e in part) for part in (ranked[:SHOWN], ranked[-SHOWN:])]
-    question = QUESTION.format(good=lines[0], bad=lines[1], first=first.expression, second=second.expression)
-    options = {"temperature": 0.0, "max_tokens": 2, "grammar": GRAMMAR}
-    answer = endpoint.ask([{"role": "user", "content": question}], options).text.strip()[:1].upper()
-    return "AB".index(answer) if answer in ("A", "B") else None
+    good, bad = ([(e.fitness, e.expression) for e in part] for part in (ranked[:SHOWN], ranked[-SHOWN:]))
+    return chosen(endpoint.ask(compare(good, bad, first.expression, second.expression), OPTIONS).text)
+
+
+def pair_of(trained, number):
+    """What is known of a run when a pair of it is asked about, and the pair."""
+    chance = random.Random(number)
+    start = chance.randrange(len(trained) - KNOWN - 1)
+    known = trained[start : start + KNOWN]
+    return known, chance.sample(trained[start + KNOWN : start + KNOWN + 40], 2)
 
 
 def row_of(endpoint, trained, number):
     """One pair of a run: the share of right answers of each judge (1, ½ or 0)."""
-    chance = random.Random(number)
-    start = chance.randrange(len(trained) - KNOWN - 1)
-    known = trained[start : start + KNOWN]
-    pair = chance.sample(trained[start + KNOWN : start + KNOWN + 40], 2)
+    known, pair = pair_of(trained, number)
     truth = [e.fitness for e in pair]
     fitter = truth.index(min(truth))
     answers = [said(endpoint, known, *pair), said(endpoint, known, *pair[::-1])]
@@ -77,12 +70,19 @@ def main():
 
         running, given.url = serve()
     lines = given.output.read_text(encoding="utf-8").splitlines() if given.output.exists() else []
-    rows = [row for row in map(json.loads, lines) if row["model"] == given.model]
+    stored = [row for row in map(json.loads, lines) if row["model"] == given.model]
     endpoint = Endpoint(given.url, given.model, given.key_env, timeout=600)
-    for number in range(len(rows), given.pairs):
-        rows.append(row_of(endpoint, runs[number % len(runs)], number))
-        with given.output.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(rows[-1]) + "\n")
+    rows = []
+    for number in range(given.pairs):
+        trained = runs[number % len(runs)]
+        # a pair of other runs has other distillers, of another fitness
+        key = {"number": number, "fitness": [e.fitness for e in pair_of(trained, number)[1]]}
+        row = next((row for row in stored if key.items() <= row.items()), None)
+        if row is None:
+            row = row_of(endpoint, trained, number)
+            with given.output.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+        rows.append(row)
     del running
     for name in ("right", "surrogate", "larger"):
         shares = [row[name] for row in rows]

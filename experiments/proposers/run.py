@@ -3,7 +3,8 @@
 Five arms on digits, all of a seed on one prepared pair: evolution; with births of a model; with as many fresh random
 trees; with as many trees of a small probabilistic grammar fitted to the run's own fittest; with births of the model,
 whose prompt shows nothing of the run. Compared at equal full trainings and equal seconds, those of the model's calls
-among them. One row a search in ``result.jsonl``; a second start goes on.
+among them. One row a search in ``result.jsonl``; a second start goes on, and its table is of one setting (births,
+epochs of a proxy, model).
 
     python experiments/proposers/run.py --work FOLDER                       # SmolLM2-135M of this machine, 8 seeds
     python experiments/proposers/run.py --work FOLDER --url URL --model NAME [--key-env VARIABLE]
@@ -14,6 +15,7 @@ import argparse
 import importlib.util
 import itertools
 import json
+import re
 import time
 from dataclasses import replace
 from functools import partial
@@ -23,6 +25,7 @@ from guests import FittedGrammar, FreshTrees
 
 from kdzero_gp.language_model import ModelSettings
 from kdzero_gp.search.options import settings_from
+from kdzero_gp.search.prepare import PROXY_TASK
 from kdzero_gp.search.storage import Database
 
 HERE = Path(__file__).parent
@@ -117,6 +120,25 @@ def measured(folder):
     }  # fmt: skip
 
 
+def setting_of(arm, births, epochs, model):
+    """What the rows of an arm have in common: the fields of a row that say so."""
+    births = births // POPULATION * POPULATION
+    return {"arm": arm, "births": births, "proxy_epochs": epochs, "model": model if "model" in arm else None}
+
+
+def of_setting(rows, given):
+    """The rows of the setting that is asked for, of every arm."""
+    settings = [setting_of(arm, given.births, given.proxy_epochs, given.model) for arm in ARMS]
+    return [row for row in rows if any(setting.items() <= row.items() for setting in settings)]
+
+
+def folder_of(work, arm, seed, given):
+    """A search's folder: one for each setting."""
+    epochs = "task" if given.proxy_epochs is None else f"{given.proxy_epochs:g}"
+    words = [arm, *([given.model] if "model" in arm else []), str(seed)]
+    return work / f"{given.births}-births-{epochs}-epochs" / re.sub(r"[^\w.-]+", "-", "-".join(words))
+
+
 def summary(rows):
     """Each arm less evolution alone and less fresh trees: differences in best fitness, positive where the arm is
     better, paired by seed, with 95 % intervals."""
@@ -146,10 +168,8 @@ def main():
     given = parser.parse_args()
     lines = given.output.read_text(encoding="utf-8").splitlines() if given.output.exists() else []
     rows = [json.loads(line) for line in lines]
-    todo = [
-        (seed, arm) for seed, arm in itertools.product(given.seeds, given.arms)
-        if not any(row["arm"] == arm and row["seed"] == seed for row in rows)
-    ]  # fmt: skip
+    done = {(row["seed"], row["arm"]) for row in of_setting(rows, given)}
+    todo = [key for key in itertools.product(given.seeds, given.arms) if key not in done]
     running = None
     if given.url is None and any("model" in arm for _, arm in todo):
         from server import serve
@@ -157,23 +177,19 @@ def main():
         running, given.url = serve()
     for seed, arm in todo:
         llm = ModelSettings(given.url, given.model, given.key_env, SHARE, timeout=600.0)
-        folder = given.work / f"{arm.replace(' ', '-')}-{seed}"
-        like = given.work / f"{given.arms[0].replace(' ', '-')}-{seed}"
+        folder = folder_of(given.work, arm, seed, given)
+        prepared = sorted(folder.parent.glob(f"*-{seed}/{PROXY_TASK}"))
+        like = prepared[0].parent if prepared else folder
         settings = settings_of(arm, seed, given.births, given.proxy_epochs, llm)
         IN_PROCESS.searched(folder, settings, like, partial(Searched, arm), given.workers)
-        row = {
-            "arm": arm,
-            "seed": seed,
-            "proxy_epochs": given.proxy_epochs,
-            "model": given.model if "model" in arm else None,
-            **measured(folder),
-        }
+        setting = setting_of(arm, given.births, given.proxy_epochs, given.model)
+        row = {"arm": arm, "seed": seed, **setting, **measured(folder)}
         rows.append(row)
         with given.output.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
         print(arm, seed, row["best"], row["trainings"], f"{row['seconds']:.0f} s", row["guests"], flush=True)
     del running
-    print(json.dumps(summary(rows), indent=1, ensure_ascii=False))
+    print(json.dumps(summary(of_setting(rows, given)), indent=1, ensure_ascii=False))
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -27,6 +28,7 @@ from kdzero_gp.search.candidates import CandidateQueue  # noqa: E402
 from kdzero_gp.search.settings import RunSettings  # noqa: E402
 from kdzero_gp.search.storage import Database, StoredBirth  # noqa: E402
 from kdzero_gp.workers.dispatch import Dispatcher  # noqa: E402
+from kdzero_gp.workers.engine import Event, News  # noqa: E402
 from kdzero_gp.workers.local import LocalEngine  # noqa: E402
 from test_candidates import BASELINE  # noqa: E402
 from test_evolution import grammar_of  # noqa: E402
@@ -77,6 +79,43 @@ def a_request(engine):
         dispatcher.close()
 
 
+class Immediate:
+    """An engine without workers: what it is asked is answered when it is looked at, one at a time."""
+
+    def __init__(self):
+        self.news = deque()
+
+    def start(self, worker):
+        self.news.append(Event(worker, News.READY))
+
+    def send(self, worker, request):
+        self.news.append(Event(worker, News.ANSWER, request))
+
+    def events(self, seconds):
+        return [self.news.popleft()] if self.news else []
+
+    def silent(self, worker):
+        return False
+
+    def place(self, worker):
+        return "here"
+
+
+def dispatched(workers):
+    """Milliseconds of the dispatcher alone for a request, while all workers are busy."""
+    dispatcher = Dispatcher(Immediate(), workers, 600.0)
+    for number in range(workers):
+        dispatcher.submit(number, number)
+
+    def asked(number):
+        dispatcher.arrived()
+        dispatcher.submit(number, number)
+
+    for number in range(workers):
+        asked(number)
+    return timed(asked)
+
+
 def timed(ask):
     """What each of many requests took."""
     before, taken = time.process_time(), []
@@ -110,6 +149,8 @@ def main():
         found["without surrogate"] = settled(given.births, given.lanes, ("finite", "equivalence", "rejection", "short"))
         found["with surrogate"] = settled(given.births // 10, given.lanes, ("finite", "equivalence", "surrogate"))
         given.output.write_text(json.dumps(found, indent=1) + "\n")
+    found["the dispatcher alone, by workers"] = {str(count): dispatched(count) for count in (1, 64, 1000)}
+    print(found["the dispatcher alone, by workers"], flush=True)
     found["a request, processes"] = a_request(LocalEngine(driver.echo))
     print(found["a request, processes"], flush=True)
     if given.ray:

@@ -40,13 +40,15 @@ class Final:
 
 
 def read(path: Path = ROWS) -> list[dict[str, Any]]:
-    """All rows, as they came; a last line that is not whole yet is left out."""
+    """All rows, as they came; a last line that is not whole is left out. Raises ValueError for another one."""
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     rows = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for number, line in enumerate(lines, 1):
         try:
             rows.append(json.loads(line))
         except ValueError:
-            break
+            if number < len(lines):
+                raise ValueError(f"line {number} of {path} is damaged; take it out") from None
     return rows
 
 

@@ -22,10 +22,12 @@ from pathlib import Path
 
 import torch
 from distillers import ALONE, Entry, entries
+from rows import read
 
 import kdzero_gp
 from kdzero_gp.compiler import parse
 from kdzero_gp.engine.machine import Machine
+from kdzero_gp.files import atomic_write
 from kdzero_gp.progress import Progress
 from kdzero_gp.training.api import Pair
 from kdzero_gp.training.distillers import NamedDistiller
@@ -55,11 +57,10 @@ class Benchmark:
         self.machine = Machine(device=given.device, workers=1, threads=1, precision=PRECISION)
         self.teacher = given.cache / f"teacher-{DRAWS}draws.pt"
         self.version = _version()
-        self.rows: dict[str, dict[str, object]] = {}
-        if given.rows.exists():
-            for line in given.rows.read_text(encoding="utf-8").splitlines():
-                row = json.loads(line)
-                self.rows[row["key"]] = row
+        self.rows: dict[str, dict[str, object]] = {row["key"]: row for row in read(given.rows)}
+        if self.rows and not given.rows.read_text(encoding="utf-8").endswith("\n"):  # a last line that is not whole
+            text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.rows.values())
+            atomic_write(given.rows, text)
 
     def run(self) -> None:
         """Every distiller on every seed; what comes first in the list comes first."""

@@ -14,7 +14,10 @@ from kdzero_gp.errors import SettingError
 from kdzero_gp.families import TaskFamily
 
 # What has to be the same, so that the numbers of two runs are of one thing …
-_PAIR = ("task", "data", "teacher", "teacher_weights", "student", "student_weights", "image_size", "channels")
+_PAIR = (
+    "task", "data", "teacher", "teacher_weights", "student", "student_weights", "inherit_head", "image_size",
+    "channels",
+)  # fmt: skip
 # … and what of their plans, so that they were measured alike.
 _PLAN = ("race", "race_seeds", "race_from_scratch", "proxy", "weights", "images", "validation_images")
 

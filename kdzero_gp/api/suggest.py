@@ -77,7 +77,8 @@ def _of_run(run: StoredRun | str | Path, options: Mapping[str, Any], pair: tuple
         raise SettingError("a run has its pair and data already; leave out run, or teacher, student and data")
     earlier = (run if isinstance(run, StoredRun) else StoredRun(run)).settings
     asked = settings_from(texts_of({n: v for n, v in options.items() if n.startswith("llm_") or n in _LIMITS}))
-    changes: dict[str, Any] = {"llm": asked.llm, "knowledge": asked.knowledge}
+    # nothing is compared here
+    changes: dict[str, Any] = {"llm": asked.llm, "knowledge": asked.knowledge, "judge": "none"}
     if options.get("loss_memory") is not None:
         changes["plan"] = replace(earlier.plan, loss_memory=asked.plan.loss_memory)
     return replace(earlier, **changes)

@@ -29,7 +29,7 @@ from kdzero_gp.training import api as trainings
 from kdzero_gp.training import folder as files
 from kdzero_gp.training.compare import FACTORS
 from kdzero_gp.training.compare import compare as compare_trainings
-from kdzero_gp.training.distillers import NamedDistiller, must_be_there
+from kdzero_gp.training.distillers import NamedDistiller, must_be_there, split_course
 from kdzero_gp.training.halving import halve
 from kdzero_gp.training.normalising import normalised
 from kdzero_gp.training.run import run as run_training
@@ -81,9 +81,11 @@ def distill(
     Networks and data are as in ``evolve``. A distiller of a run brings the run's task, data, networks, taps and
     weights, as far as they are not given; a task's own teacher is trained first where it has no weights. ``more`` are
     ``teacher_weights``, ``student_weights``, ``teacher_mean``, ``teacher_std``, ``student_mean``, ``student_std``,
-    ``teacher_taps``, ``student_taps``, ``shadow`` (``teacher`` or ``student``: on whose maps a second class head takes
+    ``teacher_taps``, ``student_taps``, ``inherit_head`` (the student starts with those weights of the teacher's neck
+    and head that fit it), ``shadow`` (``teacher`` or ``student``: on whose maps a second class head takes
     part), ``validate``, ``task``, ``family``, ``classes``, ``device``, ``threads``, ``precision``, ``readers``, and
-    fields of the recipe, such as ``epochs``. The same call goes on where an interrupted one stopped. Raises
+    fields of the recipe, such as ``epochs``. A distiller may bring its own course over the training, such as
+    ``zoo:kd@early`` (see ``Recipe.distillation``). The same call goes on where an interrupted one stopped. Raises
     KdzeroError.
 
     Example: ``kdzero_gp.distill(teacher, SmallNet, run.best, train_set, epochs=30).student``.
@@ -213,7 +215,8 @@ def _recipe_of(run: Run | None) -> str | Recipe:
 _MACHINE = ("device", "workers", "threads", "precision", "readers")
 _STATISTICS = ("teacher_mean", "teacher_std", "student_mean", "student_std")
 _PAIR = (
-    "teacher_weights", "student_weights", "teacher_taps", "student_taps", "validate", "channels", "shadow",
+    "teacher_weights", "student_weights", "inherit_head", "teacher_taps", "student_taps", "validate", "channels",
+    "shadow",
     *_STATISTICS,
 )  # fmt: skip
 
@@ -249,7 +252,9 @@ def _from_run(run: Run, role: str) -> dict[str, Any]:
         weights = str(kept)
     found = {f"{role}_taps": dict(getattr(settings, f"{role}_taps")), f"{role}_weights": weights}
     named = {f"{role}_{part}": getattr(settings, f"{role}_{part}") for part in ("mean", "std")}
-    if role == "teacher" and not any(named.values()):
+    if role == "student":
+        found["inherit_head"] = settings.inherit_head
+    elif not any(named.values()):
         named = run.teacher_statistics
     return found | named
 
@@ -290,7 +295,7 @@ def _run_of(distiller: Distiller) -> Run | None:
 def named_run(text: str) -> tuple[Run, int | None]:
     """The run in ``run:DIR``, which stands for its winner, or the run and the rank in ``run:DIR#RANK``. Raises
     SettingError."""
-    folder, mark, rank = text.removeprefix("run:").partition("#")
+    folder, mark, rank = split_course(text)[0].removeprefix("run:").partition("#")
     if not Path(folder).is_dir() or (mark and not rank.isdigit()):
         raise SettingError(f"{text!r} does not name a run; write run:DIR or run:DIR#RANK of kdzero-gp show")
     return Run(folder), int(rank) if mark else None
@@ -300,7 +305,8 @@ def resolved(distiller: Distiller) -> Any:
     """A distiller as trainings take it: of a run, or of one of its distillers, the expression and final magnitudes."""
     if isinstance(distiller, str) and distiller.startswith("run:"):
         run, rank = named_run(distiller)
-        distiller = run if rank is None else run.find(rank)
+        found: NamedDistiller = resolved(run if rank is None else run.find(rank))
+        return found.along(split_course(distiller)[1])
     if isinstance(distiller, Run):
         expression, _, magnitudes, shares = distiller.winner
         return NamedDistiller(distiller.folder.resolve().name, expression, magnitudes, shares)

@@ -15,7 +15,7 @@ from kdzero_gp.search.options import OPTIONS, Option, pairs
 GROUPS = {
     "Your pair and data": (
         "task", "data", "image_size", "channels", "ignore", "classes", "teacher", "teacher_weights", "teacher_mean",
-        "teacher_std", "student", "student_weights", "student_mean", "student_std",
+        "teacher_std", "student", "student_weights", "inherit_head", "student_mean", "student_std",
     ),
     "The search": ("generations", "pop", "seed", "training", "patience", "out", "config"),
     "The machine": ("workers", "engine", "address", "device", "gpu_share", "timeout", "precision", "threads"),

@@ -65,6 +65,13 @@ _SHADOW = click.option(
     help="One more class head, a copy of the student's, during the training: on the teacher's maps it is trained and "
     "teaches, too; on the student's it takes the distiller's loss. For segmentation and detection.",
 )  # fmt: skip
+_INHERIT = click.option(
+    "--inherit-head", is_flag=True,
+    help="Every student, the one alone too, starts with those weights of the teacher's neck and head that fit it; for "
+    "networks with a backbone.",
+)  # fmt: skip
+# The best of more rows than this has luck in it that a reader should know of.
+FEW = 4
 _BOARD = click.option("--tensorboard", is_flag=True, help="Write event files, too.")
 
 
@@ -91,6 +98,7 @@ def _pair(options: dict[str, Any]) -> dict[str, Any]:
              "student_weights", "channels", "shadow", "teacher_mean", "teacher_std", "student_mean",
              "student_std")  # fmt: skip
     pair = {name: options[name] for name in names if options.get(name) is not None}
+    pair |= {"inherit_head": True} if options["inherit_head"] else {}  # else as the run has it
     pair |= {"teacher_taps": teacher_taps or None, "student_taps": student_taps or None}
     return pair | {"validate": options["validation"], "changes": _changes(options)}
 
@@ -156,8 +164,9 @@ def train(ctx: click.Context, model: str, **options: Any) -> None:
 
 
 @click.command()
-@with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_SHADOW,))
-@click.option("--distiller", required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]", help="What to distil with.")
+@with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_INHERIT, _SHADOW))
+@click.option("--distiller", required=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]", help="What to distil with; "
+              "@linear behind it lets its magnitude fall, @early ends it after two thirds of the steps.")  # fmt: skip
 @click.option("--magnitude", help="relative, joint or absolute [default: absolute for files and runs, joint for the "
               "zoo, relative for expressions].")  # fmt: skip
 @with_options((RECIPE_OF_RUN,), RECIPE_OPTIONS, MACHINE_OPTIONS)
@@ -179,9 +188,10 @@ def distill(ctx: click.Context, distiller: str, magnitude: str | None, **options
 
 @click.command()
 @click.argument("named", nargs=-1, metavar="[DISTILLER]…")
-@with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_SHADOW,))
+@with_options((TASK_OF_RUN, DATA, MAPS), PAIR_OPTIONS, _WEIGHTS, (_INHERIT, _SHADOW))
 @click.option("--distiller", "distillers", multiple=True, metavar="FILE|EXPR|zoo:NAME|run:DIR[#RANK]",
-              help="What to compare; kd and cross-entropy alone (ce) always take part.")  # fmt: skip
+              help="What to compare, with @linear or @early behind it as in distill; kd and cross-entropy alone (ce) "
+              "always take part.")  # fmt: skip
 @click.option("--seeds", type=int, help="Trainings of each [default: 5; with --halving 1].")
 @click.option("--factors", default="0.3,1,3", show_default=True, help="Magnitudes that each is tuned among.")
 @click.option("--tune-epochs", type=int, help="Budget of the tuning [default: a quarter of the recipe's epochs].")
@@ -217,7 +227,7 @@ def compare(
 def show_halving(halving: Any) -> None:
     """The rungs' tables, what they say of each other, the finalists on fresh seeds and the verdict."""
     for rung in halving.rungs:
-        _table(rung.rows, halving.measure, f"{rung.epochs:.3g} epochs, {_over(rung.seeds)}")
+        _table(rung.rows, halving.measure, f"{rung.epochs:.3g} epochs, {_over(rung.seeds)}", "validation")
         for sentence in rung.sentences:
             click.echo(sentence)
     seeds = max(row.seeds for row in halving.fresh)
@@ -238,10 +248,12 @@ def _over(seeds: int) -> str:
 
 def _show(comparison: Any, deciding: Any) -> None:
     _table(comparison.rows, deciding, _over(max(row.seeds for row in comparison.rows)))
+    if len(comparison.rows) > FEW:
+        click.echo("the first of many is flattered: --halving confirms the best on seeds that chose nothing")
     click.echo(f"wrote {comparison.folder / 'compare.json'}, compare.csv and compare.png beside it")
 
 
-def _table(found: Any, deciding: Any, title: str) -> None:
+def _table(found: Any, deciding: Any, title: str, images: str = "test") -> None:
     from kdzero_gp.cli.tables import numbers_table, show
 
     rows: list[list[str]] = []
@@ -254,13 +266,16 @@ def _table(found: Any, deciding: Any, title: str) -> None:
         if row.reason:
             below.append(f"{row.name} has no result: {row.reason}")
             continue
+        tested = images == "test"
         rows.append([
-            name, "–" if row.factor is None else f"{row.factor:g}", deciding.text(row.test, row.interval),
-            deciding.difference(row.difference, row.difference_interval), deciding.text(row.validation),
+            name, "–" if row.factor is None else f"{row.factor:g}",
+            deciding.text(row.test if tested else row.validation, row.interval),
+            deciding.difference(row.difference, row.difference_interval),
+            *([deciding.text(row.validation)] if tested else []),
             f"{row.milliseconds:.1f}", f"{row.megabytes:.0f}",
         ])  # fmt: skip
-    heading = deciding.heading
-    headers = ["distiller", "factor", f"test {heading}", "to kd", f"validation {heading}", "ms/step", "MB"]
+    other = [f"validation {deciding.heading}"] if images == "test" else []
+    headers = ["distiller", "factor", f"{images} {deciding.heading}", "to kd", *other, "ms/step", "MB"]
     show(console, numbers_table(title, headers, rows))
     for line in below:
         click.echo(line)

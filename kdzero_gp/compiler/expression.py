@@ -12,27 +12,33 @@ from kdzero_gp.errors import ExpressionError
 class Expression:
     """One call (an operation with its arguments) or one knowledge leaf (no arguments).
 
-    Immutable and hashable; equal trees are equal values. ``str`` gives the text that ``parse`` reads back. ``size`` is
-    the number of nodes and ``depth`` the number of edges on the longest way down (0 for a leaf), constants included.
+    Immutable and hashable; equal trees are equal values. ``text``, which ``str`` gives, is what ``parse`` reads back.
+    ``size`` is the number of nodes and ``depth`` the number of edges on the longest way down (0 for a leaf), constants
+    included.
     """
 
     name: str
     arguments: tuple[Expression | float, ...] = ()
     size: int = field(init=False, repr=False, compare=False)
     depth: int = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        if any(isinstance(argument, int) for argument in self.arguments):
-            numbers = tuple(float(a) if isinstance(a, int) else a for a in self.arguments)
+        if any(not isinstance(a, Expression) and (isinstance(a, int) or a == 0) for a in self.arguments):
+            # one zero, as equal trees have one text
+            numbers = tuple(a if isinstance(a, Expression) else float(a) + 0.0 for a in self.arguments)
             object.__setattr__(self, "arguments", numbers)
         extents = [(a.size, a.depth) if isinstance(a, Expression) else (1, 0) for a in self.arguments]
         object.__setattr__(self, "size", 1 + sum(size for size, _ in extents))
         object.__setattr__(self, "depth", max((1 + depth for _, depth in extents), default=0))
+        arguments = f"({', '.join(map(format_argument, self.arguments))})" if self.arguments else ""
+        object.__setattr__(self, "text", self.name + arguments)
 
     def __str__(self) -> str:
-        if not self.arguments:
-            return self.name
-        return f"{self.name}({', '.join(map(format_argument, self.arguments))})"
+        return self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)  # a string remembers its own
 
     @property
     def children(self) -> tuple[Expression, ...]:
@@ -57,7 +63,7 @@ class Expression:
 
 def format_argument(argument: Expression | float) -> str:
     """A node as its text, a number in its shortest form (``4``, ``0.01``)."""
-    return str(argument) if isinstance(argument, Expression) else f"{argument:g}"
+    return argument.text if isinstance(argument, Expression) else f"{argument:g}"
 
 
 def terms(root: Expression) -> list[Expression]:

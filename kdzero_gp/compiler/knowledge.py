@@ -14,9 +14,9 @@ from primitives.types import MAP_LOGITS, RANKS, PairType
 class KnowledgeSpec:
     """A knowledge by its name, or by a pattern: ``*`` stands for a whole number or nothing (feat, feat1, feat2, …).
 
-    ``ranks``, out of matrix, tokens, map, anchors and boxes: the forms that it may have; where a map or tokens
-    fit, square tokens are the map that they were cut from, and a map beside other tokens becomes tokens. The first is
-    its rank where no pair is known. ``kind`` is ``real`` or ``logits`` (dimension 1 holds classes).
+    ``ranks``, out of matrix, tokens, map, and those of detectors (``AT_ANCHORS``): the forms that it may have; where a
+    map or tokens fit, square tokens are the map that they were cut from, and a map beside other tokens becomes tokens.
+    The first is its rank where no pair is known. ``kind`` is ``real`` or ``logits`` (dimension 1 holds classes).
     ``adapted``: whether a student's tensor may be brought to the teacher's shape.
     """
 
@@ -36,7 +36,7 @@ class KnowledgeSpec:
         found = [1] if "matrix" in self.ranks else []
         if {"tokens", "map"} & set(self.ranks):
             return (*found, 2, 3)
-        return (*found, 2) if {"anchors", "boxes"} & set(self.ranks) else tuple(found)
+        return (*found, 2) if set(AT_ANCHORS) & set(self.ranks) else tuple(found)
 
     @property
     def shapes(self) -> str:
@@ -44,8 +44,10 @@ class KnowledgeSpec:
         return " or ".join({1: "C", 2: "C×M", 3: "C×H×W"}[size] for size in self.sizes)
 
 
+AT_ANCHORS = ("anchors", "boxes", "grid")
+"""Ranks with a column for each anchor of a detector."""
 # rank of a knowledge -> its sizes per sample
-SIZES = {rank: len(re.findall("×", RANKS[rank].text)) for rank in ("matrix", "tokens", "map", "anchors", "boxes")}
+SIZES = {rank: len(re.findall("×", RANKS[rank].text)) for rank in ("matrix", "tokens", "map", *AT_ANCHORS)}
 
 # The levels of a detector's pyramid are named so, with the binary logarithm of their stride.
 PYRAMID = "fpn"
@@ -84,5 +86,5 @@ def kind_of_pair(types: Mapping[str, PairType]) -> str:
     """
     if MAP_LOGITS in types.values():
         return "maps"
-    detects = any(name.startswith(PYRAMID) or pair.rank in ("anchors", "boxes") for name, pair in types.items())
+    detects = any(name.startswith(PYRAMID) or pair.rank in AT_ANCHORS for name, pair in types.items())
     return "boxes" if detects else "images"

@@ -10,7 +10,7 @@ from kdzero_gp.compiler.checking import check, type_of
 from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.compiler.shapes import TRACED_BATCH, Adapter, PairShapes, Shape, adapters, agrees, result_shape
 from kdzero_gp.errors import ShapeError
-from primitives import BATCH, CATALOGUE, MAP_LOGITS, Operation, PairType
+from primitives import BATCH, CATALOGUE, GRID, MAP_LOGITS, OF_STUDENT, POSITIVES, Operation, PairType
 from primitives.labelled import of_labelled_batch, of_labelled_places, of_labelled_samples, where_labelled
 from primitives.relations import at_places
 
@@ -124,7 +124,7 @@ class _Lowering:
         assert isinstance(given, PairType)
         if operation.agree and not agrees(operation.agree, given.rank, *below):
             return None
-        if operation.role == "distance":
+        if operation.role != "transform":
             return below
         constants = tuple(argument for argument in node.arguments if isinstance(argument, float))
         return result_shape(node.name, below[0], constants), result_shape(node.name, below[1], constants)
@@ -242,16 +242,30 @@ class _Lowering:
         losses = self.distance(comparison)
         key = (f"{node.name} {weight}", losses)
         if key not in self.weighted:
-            operation = CATALOGUE[weight.name]
-            if weight not in self.weights:
-                arguments = (self.read(weight.children[0].name, "teacher"), *operation.needs)
-                step = Step(self.unique(f"{weight.name}_weight"), arguments, operation.function)
-                self.program.teacher_steps.append(step)
-                self.weights[weight] = self.target(step.name)
+            operation = CATALOGUE[node.name]
+            arguments = (losses, self.weights_of(weight))
+            if POSITIVES in operation.needs:
+                arguments += (self.weights_of(Expression(POSITIVES, (Expression(GRID),))),)
             name = self.unique(losses.replace("_losses", f"_{weight.name}_losses"))
-            self.program.steps.append(Step(name, (losses, self.weights[weight]), CATALOGUE[node.name].function))
+            self.program.steps.append(Step(name, arguments, operation.function))
             self.weighted[key] = name
         return self.weighted[key]
+
+    def weights_of(self, weight: Expression) -> str:
+        """The variable of a weight: of the teacher's part, unless the student has one in it."""
+        if weight not in self.weights:
+            operation, leaf = CATALOGUE[weight.name], weight.children[0].name
+            teacher = self.read(leaf, "teacher")
+            name = self.unique(f"{weight.name}_weight")
+            if OF_STUDENT in operation.needs:
+                sides = {OF_STUDENT: self.leaf(leaf, self.way_of(weight)).student}
+                arguments = (self.target(teacher), *(sides.get(need, need) for need in operation.needs))
+                self.program.steps.append(Step(name, arguments, operation.function))
+                self.weights[weight] = name
+            else:
+                self.program.teacher_steps.append(Step(name, (teacher, *operation.needs), operation.function))
+                self.weights[weight] = self.target(name)
+        return self.weights[weight]
 
     def needed(self, operation: Operation) -> list[str]:
         """What a calibration needs besides the losses, as variables."""

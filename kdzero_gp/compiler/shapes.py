@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, KnowledgeSpec, KnowledgeTable, spec_of
+from kdzero_gp.compiler.knowledge import AT_ANCHORS, CLASSIFICATION_KNOWLEDGE, KnowledgeSpec, KnowledgeTable, spec_of
 from kdzero_gp.errors import ShapeError
 from primitives import CATALOGUE, PairType
 from primitives.types import RANKS
@@ -46,7 +46,7 @@ class PairShapes:
 
     def _other_anchors(self, name: str, spec: KnowledgeSpec) -> bool:
         """Whether both sides have this for anchors that do not stand for each other."""
-        return spec.ranks[0] in ("anchors", "boxes") and self.student[name][1:] != self.teacher[name][1:]
+        return spec.ranks[0] in AT_ANCHORS and self.student[name][1:] != self.teacher[name][1:]
 
     def adapted(self, name: str) -> bool:
         """Whether a student's knowledge may be brought to the teacher's shape."""
@@ -67,7 +67,7 @@ class PairShapes:
 
 def _rank(spec: KnowledgeSpec, shapes: Sequence[Shape]) -> str:
     """The rank in which both sides can be compared."""
-    if spec.ranks[0] in ("anchors", "boxes"):
+    if spec.ranks[0] in AT_ANCHORS:
         return spec.ranks[0]
     if "matrix" in spec.ranks and all(len(shape) == 1 for shape in shapes):
         return "matrix"

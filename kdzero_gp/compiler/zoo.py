@@ -16,7 +16,7 @@ from kdzero_gp.compiler.checking import fits
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.parsing import parse
 from kdzero_gp.errors import ExpressionError
-from primitives import BOXES, MAP_LOGITS, MAPS, PairType
+from primitives import BOXES, GRID, MAP_LOGITS, MAPS, PairType
 
 # The levels that detectors have in common: strides 8, 16 and 32.
 LEVELS = (3, 4, 5)
@@ -39,7 +39,12 @@ def over_levels(*terms: str) -> str:
 USUAL: dict[tuple[str, ...], dict[str, PairType] | None] = {
     (): None,
     MAPS: {"logits": MAP_LOGITS, "feat": PairType("map"), "low": PairType("map")},
-    BOXES: {"logits": PairType("anchors", "logits"), "deltas": PairType("anchors"), "boxes": PairType("boxes")}
+    BOXES: {
+        "logits": PairType("anchors", "logits"),
+        "deltas": PairType("anchors"),
+        "boxes": PairType("boxes"),
+        GRID: PairType("grid"),
+    }
     | {f"fpn{level}": PairType("map") for level in LEVELS},
 }
 
@@ -64,13 +69,15 @@ def usual_types(expression: Expression) -> dict[str, PairType] | None:
 @dataclass(frozen=True)
 class ZooEntry:
     """A published method: its text, what it does in one line, and where it was published. ``dense``: for pairs
-    of these kinds alone. Those for detectors take the levels at strides 8, 16 and 32."""
+    of these kinds alone. Those for detectors take the levels at strides 8, 16 and 32. ``differs``: what is left out
+    of the published method, or is otherwise."""
 
     name: str
     text: str
     description: str
     reference: str
     dense: tuple[str, ...] = ()
+    differs: str = ""
 
     @cached_property
     def expression(self) -> Expression:
@@ -119,24 +126,33 @@ _ENTRIES = (
     ZooEntry("cwd_logits", "times(no(kl(softmax_HW(logits, 4))), 1)", "each class as a distribution over space",
              "Shu et al. 2021, arXiv:2011.13256 (CWD)", dense=MAPS),
     ZooEntry("skd", "times(no(l2(places(norm_C(maxpool_2(feat))))), 1)", "similarities between places (pair-wise term)",
-             "Liu et al. 2019, arXiv:1903.04197 (SKD), TorchDistiller's implementation", dense=MAPS),
+             "Liu et al. 2019, arXiv:1903.04197 (SKD), TorchDistiller's implementation", dense=MAPS,
+             differs="the pair-wise term alone, without pixels (kd) and the adversarial term"),
     ZooEntry("ifvd", "times(no(l2(centre_similarity(feat))), 1)", "similarities of places to their class centres",
-             "Wang et al. 2020, IFVD (ECCV), over labelled places", dense=MAPS),
+             "Wang et al. 2020, IFVD (ECCV), over labelled places", dense=MAPS,
+             differs="without pixels (kd) and the adversarial term"),
     ZooEntry("pkd", over_levels("times(no(l2(batchnorm(fpn*))), 1)"), "levels of the pyramid up to their scale",
              "Cao et al. 2022, arXiv:2207.02039 (PKD: Pearson correlation)", dense=BOXES),
     ZooEntry("cwd_fpn", over_levels("times(no(kl(softmax_HW(fpn*, 1))), 1)"),
              "each channel as a distribution over space",
              "Shu et al. 2021, arXiv:2011.13256 (CWD), on levels at temperature 1 as in MMRazor", dense=BOXES),
-    ZooEntry("fgd", over_levels("times(no(weigh(attended_l2_at(fpn*), attended_foreground(fpn*))), 1)",
-                                "times(no(weigh(attended_l2_at(fpn*), attended_background(fpn*))), 0.5)"),
-             "objects and background apart, where the teacher looks (focal part, as weighted means)",
-             "Yang et al. 2022, arXiv:2111.11837 (FGD), weights 2 : 1", dense=BOXES),
+    ZooEntry("fgd", over_levels("times(no(weigh_sum(attended_l2_at(fpn*), attended_foreground(fpn*))), 1)",
+                                "times(no(weigh_sum(attended_l2_at(fpn*), attended_background(fpn*))), 0.5)",
+                                "times(no(l1_sum(satt(fpn*))), 1)", "times(no(l1_sum(catt(fpn*))), 1)"),
+             "objects and background apart, where the teacher looks, and where that is (focal part)",
+             "Yang et al. 2022, arXiv:2111.11837 (FGD), weights α : β : γ of 2 : 1 : 2", dense=BOXES,
+             differs="without the global part, a learnt block; an object's area is the places that it touches; where "
+                     "channels differ, the student's attention over space is read before its adapter"),
     ZooEntry("detkds", over_levels("times(no(l1(norm_N(catt(fpn*)))), 1)"), "which channels answer, over the batch",
-             "DetKDS 2024: the winning term of whole levels, the same for five detectors", dense=BOXES),
-    ZooEntry("crosskd", "add(times(no(by_positives(qfl_at(logits), rich(logits))), 1), "
-                        "times(no(weigh(giou_at(boxes), rich(logits))), 1))",
-             "scores and boxes of all anchors (on outputs, without the crossed head)",
-             "Wang et al. 2024, arXiv:2306.11369 (CrossKD)", dense=BOXES),
+             "DetKDS 2024: the winning term of whole levels, the same for five detectors", dense=BOXES,
+             differs="the term of whole levels alone, without those of objects and background; the student's head is "
+                     "its own and not the teacher's"),
+    ZooEntry("crosskd", "add(times(no(by_positives(qfl_at(logits), every(logits))), 1), "
+                        "times(no(by_positives(giou_at(boxes), rich(logits))), 1))",
+             "scores and boxes of all anchors, in units of the positive ones",
+             "Wang et al. 2024, arXiv:2306.11369 (CrossKD)", dense=BOXES,
+             differs="on the student's own outputs, without the teacher's head on its features; anchors that are "
+                     "neither positive nor negative count; RetinaNet's assignment for every detector"),
 )  # fmt: skip
 
 

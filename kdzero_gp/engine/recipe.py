@@ -116,9 +116,10 @@ class Recipe:
         '5 epochs of sgd (batch size 64, learning rate 0.1, cosine, weight decay 0.0005)'
         """
         clip = f", gradients clipped at {self.clip:g}" if self.clip else ""
+        course = f", distillation {self.distillation}" if self.distillation != DISTILLATION[0] else ""
         return (
             f"{self.epochs:g} epochs of {self.optimizer} (batch size {self.batch_size}, learning rate "
-            f"{self.learning_rate:g}, {self.schedule}, weight decay {self.weight_decay:g}{clip})"
+            f"{self.learning_rate:g}, {self.schedule}, weight decay {self.weight_decay:g}{clip}{course})"
         )
 
     @property

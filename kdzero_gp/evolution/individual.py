@@ -16,8 +16,8 @@ from kdzero_gp.evolution.variation import Nodes
 class Score:
     """What evaluation said of an expression: a fitness (lower is better), and whether it was ``measured``, in contrast
     to predicted or given for a failure; in a search with several objectives their values too, each lower for better.
-    ``superfluous``: a simpler expression, judged before, is the same distiller, so that this one takes no place in
-    the population."""
+    ``superfluous``: it takes no place in the population, since a simpler expression, judged before, is the same
+    distiller, or a judge found it less fit than another."""
 
     fitness: float
     measured: bool = True

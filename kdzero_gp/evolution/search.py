@@ -127,6 +127,10 @@ class Search:
         """The individuals of all islands."""
         return [individual for island in self.islands for individual in island]
 
+    def population_of(self, birth: Birth) -> list[Individual]:
+        """The individuals of the island that a birth belongs to."""
+        return self.islands[birth.number % len(self.islands)]
+
     # --- one birth ------------------------------------------------------------------------------------------
 
     @property
@@ -244,7 +248,7 @@ class Search:
         won = child.score.measured and child.score.fitness < ranked[len(ranked) // 2]
         self.record.learn((node.name for node in child.birth.expression.walk() if node.arguments), won)
         if self.settings.shrink:
-            self.grammar.weights.update({name: self.record.weight(name) for name in self.record.trials})
+            self.grammar.weights.update(self.record.weights())
 
     def run(self) -> Iterator[Generation]:
         """Yield the state after each generation: ``population`` births of each island that are judged. The first is

@@ -31,16 +31,18 @@ class Record:
             self.winners += 1
             self.wins.update(names)
 
-    def weight(self, name: str) -> float:
-        """How often to draw an operation, relative to its first frequency: the share of its children that won,
-        shrunk towards the average and divided by it, within [``FLOOR``, 1].
+    def weights(self) -> dict[str, float]:
+        """How often to draw each operation that was tried, relative to its first frequency: the share of its children
+        that won, shrunk towards the average and divided by it, within [``FLOOR``, 1].
 
-        >>> record = Record(Counter(pow4=80, kl=80), Counter(pow4=4, kl=60), children=160, winners=64)
-        >>> record.weight("pow4"), record.weight("kl"), record.weight("cos")
-        (0.3, 1.0, 1.0)
+        >>> Record(Counter(pow4=80, kl=80), Counter(pow4=4, kl=60), children=160, winners=64).weights()
+        {'pow4': 0.3, 'kl': 1.0}
         """
         if not self.winners:
-            return 1.0
-        average = self.winners / self.children
-        rate = (self.wins[name] + PRIOR * average) / (self.trials[name] + PRIOR)
-        return min(1.0, max(FLOOR, rate / average))
+            return dict.fromkeys(self.trials, 1.0)
+        average, wins = self.winners / self.children, self.wins
+        found = {}
+        for name, trials in self.trials.items():
+            rate = (wins[name] + PRIOR * average) / (trials + PRIOR) / average
+            found[name] = 1.0 if rate > 1.0 else FLOOR if rate < FLOOR else rate
+        return found

@@ -36,9 +36,10 @@ class Detection(TaskFamily):
         "objectness": KnowledgeSpec(("anchors",), "logits", adapted=False),
         "deltas": KnowledgeSpec(("anchors",), adapted=False),
         "boxes": KnowledgeSpec(("boxes",), adapted=False),
+        "grid": KnowledgeSpec(("grid",), adapted=False),
         "fpn*": KnowledgeSpec(("map",)),
     }
-    usual = ("logits", "objectness", "deltas", "boxes", "fpn3", "fpn4", "fpn5")
+    usual = ("logits", "objectness", "deltas", "boxes", "grid", "fpn3", "fpn4", "fpn5")
     measures = (
         Measure("ap", "AP", "%"),
         Measure("ap50", "AP50", "%"),

@@ -8,12 +8,15 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from kdzero_gp.errors import SettingError
 from kdzero_gp.language_model.endpoint import Endpoint, Reply
 from kdzero_gp.language_model.prompting import Message
 from kdzero_gp.language_model.settings import ModelSettings
 
 # After so many calls in a row without an answer the model is asked no more.
 MOST_FAILURES = 3
+# Why nobody was asked, which is kept as an answer: a run that is resumed with the key asks from there on.
+NO_KEY = "its variable holds no key"
 
 
 class Replies(Protocol):
@@ -39,6 +42,7 @@ class Correspondence:
         self._endpoint: Endpoint | None = None
         self._ordinals: Counter[str] = Counter()
         self._failures = 0
+        self._refused: set[str] = set()
         self.stopped = ""
         self.used: dict[str, float] = {"calls": 0, "tokens": 0, "usd": 0.0}
 
@@ -53,19 +57,31 @@ class Correspondence:
         if reply is None:
             if past or self.settings.replay:
                 raise self.replies.missing(key, ordinal)
-            self._endpoint = self._endpoint or self._connect()
-            most = self.settings.budget.get("calls", float("inf")) - self.used["calls"]
-            reply = self._endpoint.ask(messages, options, most)
+            reply = self._asked(messages, options)
             self.replies.keep(key, ordinal, reply)
         self._count(reply)
         return reply
+
+    def _asked(self, messages: list[Message], options: Mapping[str, Any]) -> Reply:
+        try:
+            self._endpoint = self._endpoint or self._connect()
+        except SettingError:
+            return Reply(failure=NO_KEY)
+        self._endpoint.refused |= self._refused
+        most = self.settings.budget.get("calls", float("inf")) - self.used["calls"]
+        return self._endpoint.ask(messages, options, most)
+
+    def refuse(self, option: str) -> None:
+        """Send an option no more, since answers do not keep to it; what stands for it is sent instead."""
+        self._refused.add(option)
 
     def _count(self, reply: Reply) -> None:
         used = self.used
         used["calls"] += reply.calls
         used["tokens"] += reply.tokens_in + reply.tokens_out
         used["usd"] += self.settings.cost(reply.tokens_in, reply.tokens_out)
-        self._failures = self._failures + 1 if reply.failure else 0
+        if reply.calls:
+            self._failures = self._failures + 1 if reply.failure else 0
         over = [name for name, most in sorted(self.settings.budget.items()) if used[name] >= most]
         if over:
             self.stopped = f"its budget of {self.settings.budget[over[0]]:g} {over[0]} is used up"

@@ -6,12 +6,17 @@ repeated, since it may quote the key or the prompt; an answer that quotes the ke
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import math
 import os
+import re
+import socket
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent import futures
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -27,6 +32,8 @@ PAUSES = (1.0, 4.0)
 LONGEST_PAUSE = 60.0
 # What a server may refuse and can do without, in the order in which it is left out when no name is given.
 OPTIONAL = ("grammar", "response_format", "seed", "temperature", "max_tokens")
+# The name of a variable; what is no name may be a key.
+_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 # Where a server does not count: characters of a token.
 CHARACTERS = 4
 
@@ -54,7 +61,8 @@ class _FailedError(Exception):
 @dataclass
 class Endpoint:
     """A model behind ``url`` (which ends before ``/chat/completions``). ``key_variable``: the environment variable
-    with the key, none if empty. ``timeout``: seconds of a whole try. Raises SettingError for what cannot be asked."""
+    with the key, none if empty. ``timeout``: seconds of a whole try, whatever a server sends meanwhile. Raises
+    SettingError for what cannot be asked."""
 
     url: str
     model: str
@@ -65,8 +73,10 @@ class Endpoint:
 
     def __post_init__(self) -> None:
         self._parts = check_url(self.url)
-        if self.key_variable and not os.environ.get(self.key_variable):
-            raise SettingError(f"the variable {self.key_variable} holds no key; set it")
+        if self.key_variable:
+            check_key_variable(self.key_variable)
+            if not os.environ.get(self.key_variable):
+                raise SettingError("the variable that --llm-key-env names holds no key; set it")
 
     def ask(self, messages: list[dict[str, str]], options: Mapping[str, Any], most_calls: float = math.inf) -> Reply:
         """Ask once, with tries for what passes, ``most_calls`` in all. A ``response_format`` is sent where the server
@@ -95,49 +105,86 @@ class Endpoint:
                 tries += 1
 
     def _try(self, body: Mapping[str, Any]) -> tuple[str, dict[str, int]]:
-        parts = self._parts
-        kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = kind(str(parts.hostname), parts.port, timeout=self.timeout)
         key = os.environ.get(self.key_variable, "") if self.key_variable else ""
         headers = {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
         try:
-            connection.request("POST", f"{parts.path.rstrip('/')}/chat/completions", json.dumps(body), headers)
-            response = connection.getresponse()
-            content = _content(response, time.monotonic() + self.timeout)
-        except TimeoutError:
+            response, content = _exchanged(self._parts, json.dumps(body), headers, self.timeout)
+        except (TimeoutError, futures.TimeoutError):
             raise _FailedError("no answer in time", 0.0) from None
         except (OSError, http.client.HTTPException, ValueError):
             raise _FailedError("the connection broke", 0.0) from None
-        finally:
-            connection.close()
         _must_be_good(response, content)
         text, counted = _message(content)
         return (text.replace(key, "[key]") if key else text), counted
 
 
+def _exchanged(
+    parts: SplitResult, body: str, headers: Mapping[str, str], timeout: float
+) -> tuple[http.client.HTTPResponse, str]:
+    """What a server answers within ``timeout`` seconds, else TimeoutError. A socket's own time limit begins anew with
+    every byte, and none covers the look-up of a name: so the exchange has a thread, which is left when time is up."""
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = kind(str(parts.hostname), parts.port or (443 if secure else 80), timeout=timeout)
+    done: futures.Future[tuple[http.client.HTTPResponse, str]] = futures.Future()
+    late, sockets = threading.Event(), list[socket.socket]()
+
+    def exchange() -> None:
+        try:
+            with contextlib.closing(connection):
+                connection.connect()
+                sockets.append(connection.sock)
+                if late.is_set():
+                    return
+                connection.request("POST", f"{parts.path.rstrip('/')}/chat/completions", body, dict(headers))
+                with connection.getresponse() as response:
+                    done.set_result((response, _content(response)))
+        except Exception as error:
+            done.set_exception(error)
+
+    threading.Thread(target=exchange, daemon=True).start()
+    try:
+        return done.result(timeout)
+    finally:
+        late.set()
+        for opened in sockets:
+            with contextlib.suppress(OSError):
+                opened.shutdown(socket.SHUT_RDWR)  # ends the thread where it still waits
+
+
 def check_url(url: str) -> SplitResult:
     """The parts of a URL that can be asked. Raises SettingError for others."""
+    # before it is split, since that leaves out line breaks
+    usable = url.isprintable() and " " not in url
     try:
         parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        usable &= parts.scheme in ("http", "https") and parts.port != 0 and parts.path.isascii()
+        usable &= bool((parts.hostname or "").encode("idna"))
     except ValueError:
         usable = False
     if not usable:
-        raise SettingError("--llm-url must start with http:// or https:// and name a host")
+        raise SettingError("--llm-url must start with http:// or https:// and name a host, without spaces")
     if parts.username or parts.password or parts.query or parts.fragment:
         raise SettingError("--llm-url must hold no user, key or query; put the key into a variable")
     return parts
 
 
-def _content(response: http.client.HTTPResponse, end: float) -> str:
+def check_key_variable(name: str) -> None:
+    """Raise SettingError, which does not repeat it, for what is no name of a variable: it may be a key."""
+    if not _NAME.fullmatch(name):
+        raise SettingError(
+            "--llm-key-env takes the name of an environment variable, such as LLM_KEY, and not the key; put the key "
+            "into the variable"
+        )
+
+
+def _content(response: http.client.HTTPResponse) -> str:
     parts, size = [], 0
     while part := response.read1(1 << 16):
         parts.append(part)
         size += len(part)
         if size > MOST_BYTES:
             raise _FailedError("the answer is too long")
-        if time.monotonic() > end:
-            raise TimeoutError
     if response.length:
         raise http.client.IncompleteRead(b"", response.length)
     return b"".join(parts).decode("utf-8", errors="replace")

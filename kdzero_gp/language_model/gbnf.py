@@ -8,6 +8,7 @@ limits are checked afterwards.
 from __future__ import annotations
 
 from kdzero_gp.evolution import Grammar, Slot
+from kdzero_gp.language_model.answers import ReadAnswer
 from primitives import LOSS
 
 # The JSON around the distillers.
@@ -37,6 +38,15 @@ def gbnf(grammar: Grammar, count: int) -> str:
     root = f"{_quoted(OPENING)} {f' {_quoted(BETWEEN)} '.join([first] * count)} {_quoted(CLOSING)}"
     rules = [f"{name} ::= {' | '.join(found)}" for name, found in alternatives.items() if found]
     return "\n".join([f"root ::= {root}", *rules, ""])
+
+
+def breaks(text: str, reading: ReadAnswer) -> bool:
+    """Whether an answer cannot come from the grammar: a server may take one and ignore it. An answer that was cut off
+    begins as the grammar says."""
+    text = text.strip()
+    if not text.startswith(OPENING[: len(text)]):
+        return True
+    return text.endswith(CLOSING) and bool({"syntax", "type", "no text"} & reading.useless.keys())
 
 
 def _quoted(text: str) -> str:

@@ -37,6 +37,8 @@ _REASON = re.compile(r"[A-Za-z0-9 ',.%×-]{1,100}")
 MOST_GOAL = 500
 
 Message = dict[str, str]
+# Distillers with their fitness.
+Examples = Sequence[tuple[float, str]]
 Shapes = Mapping[str, Sequence[int]]
 
 
@@ -45,7 +47,7 @@ class Situation:
     """What a search has found: the ``good`` with their fitness, the ``bad`` with the reason, and what was ``known``
     already of the model's own proposals; all of it expressions."""
 
-    good: Sequence[tuple[float, str]] = ()
+    good: Examples = ()
     bad: Sequence[tuple[str, str]] = ()
     known: Sequence[str] = ()
     goal: str = ""
@@ -96,6 +98,13 @@ class Prompts:
             "magnitudes": _numbers(grammar.constants[MAGNITUDE]),
             "zoo": [(n, str(e)) for n, e in zoo.items() if fits(e, grammar.knowledge) and grammar.contains(e)],
         }  # fmt: skip
+
+
+def compare(good: Examples, bad: Examples, first: str, second: str) -> list[Message]:
+    """Ask which of two distillers is fitter, A or B; ``good`` and ``bad`` are others with their fitness."""
+    examples = [[(f"{fitness:.3f}", text) for fitness, text in part] for part in (good, bad)]
+    text = _template("judge").render(good=examples[0], bad=examples[1], first=first, second=second)
+    return [{"role": "user", "content": text.strip()}]
 
 
 @cache

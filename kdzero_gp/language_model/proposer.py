@@ -11,8 +11,8 @@ from kdzero_gp.compiler import Expression, digest
 from kdzero_gp.evolution import Grammar, Proposal
 from kdzero_gp.language_model.answers import read_answer
 from kdzero_gp.language_model.correspondence import Correspondence
-from kdzero_gp.language_model.gbnf import gbnf
-from kdzero_gp.language_model.prompting import Message, Prompts, Situation, plain_reason
+from kdzero_gp.language_model.gbnf import breaks, gbnf
+from kdzero_gp.language_model.prompting import Examples, Message, Prompts, Situation, plain_reason
 
 # Distillers of one call, and of a prompt's examples.
 PROPOSALS, EXAMPLES = 5, 5
@@ -43,6 +43,8 @@ class ModelProposer:
         self.share, self.seed, self.with_parents = share, seed, with_parents
         self.gbnf = gbnf(grammar, prompts.count)
         self.useless: Counter[str] = Counter()
+        # what a judge with the same model did: children, and those that were less fit
+        self.judged: Counter[str] = Counter()
         self.asked_births = self.born = 0
         # whether a birth is settled already, so that its answer must be kept
         self.is_past: Callable[[int], bool] = lambda birth: False
@@ -92,6 +94,8 @@ class ModelProposer:
             return [], "", ""
         reading = read_answer(reply.text, self.grammar)
         self.useless.update(reading.useless)
+        if breaks(reply.text, reading):
+            self.correspondence.refuse("grammar")
         return reading.distillers, reading.error, reply.text
 
     def _options(self, birth: int) -> dict[str, Any]:
@@ -105,12 +109,16 @@ class ModelProposer:
     def situation(self) -> Situation:
         """What the settled births say: the best, and those that were turned away, the latest of each reason, filled up
         with the worst of the trained."""
+        good, worst = self.extremes
         bad = [(text, reason) for reason, text in reversed(self._turned_away.items())][:EXAMPLES]
+        bad += [(text, f"fitness {fitness:.3f}") for fitness, text in reversed(worst)][: EXAMPLES - len(bad)]
+        return Situation(tuple(good), tuple(bad), tuple(self._known), self.goal)
+
+    @property
+    def extremes(self) -> tuple[Examples, Examples]:
+        """The best of the trained, and the worst that are not among them, with their fitness, the fittest first."""
         shown = {text for _, text in self._good}
-        bad += [
-            (text, f"fitness {fitness:.3f}") for fitness, text in reversed(self._worst) if text not in shown
-        ][: EXAMPLES - len(bad)]  # fmt: skip
-        return Situation(tuple(self._good), tuple(bad), tuple(self._known), self.goal)
+        return tuple(self._good), [one for one in self._worst if one[1] not in shown]
 
     def settled(self, operator: str, expression: str, fitness: float | None, reason: str, equivalent: bool) -> None:
         """Hear of a birth that was judged: trained (a ``fitness``), turned away (a ``reason``), or the same distiller
@@ -135,5 +143,5 @@ class ModelProposer:
         """What was asked, what came of it, what it cost, and why it was stopped."""
         return {
             "births": self.asked_births, "born": self.born, "useless": dict(sorted(self.useless.items())),
-            "stopped": self.correspondence.stopped, **self.correspondence.used,
+            "stopped": self.correspondence.stopped, **self.correspondence.used, **self.judged,
         }  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from kdzero_gp.errors import SettingError
-from kdzero_gp.language_model.endpoint import check_url
+from kdzero_gp.language_model.endpoint import check_key_variable, check_url
 
 # What can be bounded, and what money is counted by: US dollars for a million tokens.
 BOUNDED = ("calls", "tokens", "usd")
@@ -36,6 +36,8 @@ class ModelSettings:
         if self.url is None:
             return
         check_url(self.url)
+        if self.key_env is not None:
+            check_key_variable(self.key_env)
         if not self.model:
             raise SettingError("--llm-url has no effect without --llm-model; name the model of the server")
         if not 0 < self.share < 1:

@@ -38,8 +38,8 @@ class Detector(nn.Module):
     """One of torchvision's one-stage detectors, with its parts under their own names, so that weights fit both.
 
     Images N×3×H×W to ``fpnK`` (the level at stride 2^K, N×C×h×w), ``logits`` N×K×M of all anchors, ``deltas`` N×4×M,
-    ``anchors``, ``priors`` or ``points`` N×4×M in pixels, ``centreness`` N×1×M with points, ``boxes`` N×4×M as shares
-    of the image, and ``size`` N×1×2 (height and width).
+    ``anchors``, ``priors`` or ``points`` N×4×M in pixels, ``centreness`` N×1×M with points, ``boxes`` and ``grid``
+    (the anchors as boxes) N×4×M as shares of the image, and ``size`` N×1×2 (height and width).
     """
 
     names_outputs = True
@@ -153,7 +153,7 @@ class TappedDetector(nn.Module):
                 f"{classes}"
             )
         self.shapes = {name: tuple(tensor.shape[1:]) for name, tensor in outputs.items()}
-        known = ("logits", "objectness", "deltas", "boxes")
+        known = ("logits", "objectness", "deltas", "boxes", "grid")
         self.taps = {name: "" for name in outputs if name.startswith(PYRAMID) or name in known}
 
     def forward(self, images: Tensor) -> Outputs:

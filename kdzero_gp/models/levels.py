@@ -17,6 +17,9 @@ KINDS = {"anchors": decode_deltas, "priors": decode_deltas, "points": decode_dis
 the first of two stages, priors with a softmax over the classes and the background (SSD), points with a centreness
 (FCOS)."""
 
+POINT_STRIDES = 8.0
+"""The side of the anchor that a point stands for, in strides (ATSS, arXiv:1912.02424, tiles one such a point)."""
+
 Outputs = dict[str, Tensor]
 
 
@@ -33,12 +36,16 @@ def named_levels(images: Tensor, levels: list[Tensor]) -> Outputs:
 
 
 def completed(outputs: Mapping[str, Tensor], images: Tensor) -> Outputs:
-    """With ``boxes`` as shares of the image and ``size``."""
+    """With ``boxes`` and ``grid`` as shares of the image, and ``size``. The grid are the boxes that anchors are, points
+    being squares of ``POINT_STRIDES`` strides."""
     height, width = images.shape[2:]
     kind = next(kind for kind in KINDS if kind in outputs)
     scale, size = _constants(height, width, images.device)
     boxes = KINDS[kind](outputs["deltas"], outputs[kind]) / scale
-    return dict(outputs) | {"boxes": boxes, "size": size.expand(len(images), 1, 2)}
+    grid = outputs[kind]
+    if kind == "points":
+        grid = decode_distances(torch.full_like(grid, POINT_STRIDES / 2), grid)
+    return dict(outputs) | {"boxes": boxes, "grid": grid / scale, "size": size.expand(len(images), 1, 2)}
 
 
 @lru_cache(maxsize=64)

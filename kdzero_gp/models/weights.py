@@ -283,9 +283,8 @@ def _reason(content: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> st
 def load_backbone(network: nn.Module, path: str | Path) -> None:
     """Loads the weights of the part of a network that is called ``backbone``; what else the file holds, such as a
     classifier, stays unused. Raises ModelError where there is no such part or a weight of it is missing."""
-    part = getattr(network, "backbone", None)
-    part = getattr(part, "body", part)  # below a pyramid
-    if not isinstance(part, nn.Module):
+    part = _backbone(network)
+    if part is None:
         raise ModelError(f"{type(network).__name__} has no part called backbone, for which --backbone gives weights")
     content = {key: tensor for key, tensor in flattened(_read(Path(path).expanduser())) if key}
     wanted = part.state_dict()
@@ -298,3 +297,36 @@ def load_backbone(network: nn.Module, path: str | Path) -> None:
             return
     raise ModelError(f"{path} does not hold all weights of the backbone of {type(network).__name__}, such as {first}; "
                      "give those of the same architecture")  # fmt: skip
+
+
+def inherited(student: nn.Module, teacher: nn.Module) -> dict[str, Tensor]:
+    """What a student can take of a teacher's neck and head: the teacher's weights outside its backbone that have the
+    name and shape of one of the student's there. Raises ModelError where no layer is alike."""
+    for role, network in (("student", student), ("teacher", teacher)):
+        if _backbone(network) is None:
+            raise ModelError(
+                f"the {role} {type(network).__name__} has no part called backbone, so its head cannot be told; leave "
+                "--inherit-head out"
+            )
+    own, its = _outside_backbone(student), _outside_backbone(teacher)
+    found = {name: its[name] for name, tensor in own.items() if name in its and its[name].shape == tensor.shape}
+    if not any(tensor.dim() > 1 for tensor in found.values()):
+        raise ModelError(
+            f"no layer of the teacher's head has the name and shape of one of the student's {type(student).__name__}; "
+            "leave --inherit-head out, or give networks with the same head"
+        )
+    return found
+
+
+def _backbone(network: nn.Module) -> nn.Module | None:
+    part = getattr(network, "backbone", None)
+    part = getattr(part, "body", part)  # below a pyramid
+    return part if isinstance(part, nn.Module) else None
+
+
+def _outside_backbone(network: nn.Module) -> dict[str, Tensor]:
+    """The weights of neck and head. A part may have several names, so tensors are told apart by themselves."""
+    part = _backbone(network)
+    assert part is not None
+    inside = {id(tensor) for tensor in part.state_dict(keep_vars=True).values()}
+    return {n: t.detach() for n, t in network.state_dict(keep_vars=True).items() if id(t) not in inside}

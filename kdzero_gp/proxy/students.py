@@ -14,15 +14,18 @@ from kdzero_gp.models.weights import load_weights
 
 
 def student_builder(spec: Mapping[str, Any], example: Inputs) -> Callable[[], nn.Module]:
-    """A function that builds a new student (``task``, ``name``, ``classes``, ``channels``, ``taps``, and ``weights`` to
-    start from, or None), tapped for inputs like ``example``; with ``cut``, what comes after that layer, tapped for maps
-    like ``example``. What is random about it comes from torch's generator."""
+    """A function that builds a new student (``task``, ``name``, ``classes``, ``channels``, ``taps``, ``weights`` to
+    start from, or None, and ``head``, the weights that it inherits of the teacher's), tapped for inputs like
+    ``example``; with ``cut``, what comes after that layer, tapped for maps like ``example``. What is random about it
+    comes from torch's generator."""
     family = tasks.get(spec["task"]).family
 
     def builder() -> nn.Module:
         network = family.build(spec["name"], spec["classes"], spec["channels"])
         if spec.get("weights"):
             load_weights(network, spec["weights"])
+        if spec.get("head"):
+            network.load_state_dict(spec["head"], strict=False)
         if spec.get("cut"):
             network = halves(network, spec["cut"], spec["taps"])[1]
         return family.tap(network, real(example), spec.get("taps") or None, spec["classes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -49,10 +50,10 @@ def predict(fingerprint: Array, known: Array, fitness: Array, least: int = LEAST
     known, fitness = known[trained], fitness[trained]
     if len(known) < least:
         return None
-    from scipy.stats import norm
+    from scipy.special import ndtr
 
     mean, deviation = _process(_embedded(known), _quantiles(fitness), _embedded(fingerprint[None]), NOISE)
-    return Prediction(float(np.quantile(fitness, norm.cdf(mean))), mean - OPTIMISM * deviation)
+    return Prediction(float(np.quantile(fitness, ndtr(mean))), mean - OPTIMISM * deviation)
 
 
 def smoothed(fingerprints: Array, fitness: Array) -> list[int]:
@@ -73,21 +74,29 @@ def smoothed(fingerprints: Array, fitness: Array) -> list[int]:
 
 def _quantiles(fitness: Array) -> Array:
     """The normal quantiles of the ranks."""
-    from scipy.stats import norm, rankdata
+    from scipy.special import ndtri
+    from scipy.stats import rankdata
 
-    return norm.ppf((rankdata(fitness) - 0.5) / len(fitness))  # type: ignore[no-any-return]
+    return ndtri((rankdata(fitness) - 0.5) / len(fitness))  # type: ignore[no-any-return]
 
 
 def _process(places: Array, values: Array, place: Array, noise: float) -> tuple[float, float]:
-    """Mean and deviation at a place, from the values at the nearest places."""
-    from sklearn.gaussian_process import GaussianProcessRegressor
-    from sklearn.gaussian_process.kernels import Matern
+    """Mean kᵀ(K + noise·1)⁻¹y and deviation √(1 − kᵀ(K + noise·1)⁻¹k) at a place, from the values y at the nearest
+    places, with the kernel exp(−distance) (Rasmussen and Williams 2006, algorithm 2.1). scikit-learn's
+    ``GaussianProcessRegressor`` gives the same bits and takes three times as long."""
+    from scipy.linalg import cho_solve, cholesky, solve_triangular
+    from scipy.spatial.distance import cdist, pdist, squareform
 
     near = np.argsort(np.linalg.norm(places - place, axis=1), kind="stable")[:NEIGHBOURS]
-    process = GaussianProcessRegressor(Matern(nu=0.5), alpha=noise, optimizer=None)
+    known = places[near]
+    kernel = squareform(np.exp(-pdist(known)))
+    np.fill_diagonal(kernel, 1 + noise)
     with _libraries().limit(limits=1, user_api="blas"):  # with more threads the last digits depend on their number
-        mean, deviation = process.fit(places[near], values[near]).predict(place, return_std=True)
-    return float(mean[0]), float(deviation[0])
+        lower = cholesky(kernel, lower=True, check_finite=False)
+        across = np.exp(-cdist(place, known))
+        (mean,) = across @ cho_solve((lower, True), values[near], check_finite=False)
+        whitened = solve_triangular(lower, across.T, lower=True, check_finite=False)
+    return float(mean), math.sqrt(max(0.0, 1 - float(np.einsum("ij,ji->i", whitened.T, whitened)[0])))
 
 
 @cache

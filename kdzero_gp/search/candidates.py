@@ -15,12 +15,15 @@ import cattrs.preconf.json
 import numpy as np
 
 from kdzero_gp.compiler import Expression
+from kdzero_gp.engine.gradients import SKETCH
 from kdzero_gp.evolution import SCREENED, Birth, Pending, Score, nondominated
+from kdzero_gp.evolution.individual import Individual
 from kdzero_gp.proxy.evaluator import Answer, Probe, Probed, Request, Rung, Train, Trained
 from kdzero_gp.proxy.executor import Executor
 from kdzero_gp.proxy.fitness import fitness
-from kdzero_gp.proxy.screens import SCREENS, Fingerprints
-from kdzero_gp.proxy.surrogate import LEAST_JUDGED, Prediction, predict
+from kdzero_gp.proxy.screens import PROBES, SCREENS, Fingerprints
+from kdzero_gp.proxy.surrogate import LEAST_JUDGED, LEAST_KNOWN, Prediction, predict
+from kdzero_gp.search.connection import undamaged
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database, Status, StoredAnswer, StoredBirth, StoredEvaluation
 
@@ -28,37 +31,43 @@ from kdzero_gp.search.storage import Database, Status, StoredAnswer, StoredBirth
 WORST_FITNESS = 1e9
 # The surrogate's score has to be good among so many latest ones, once there are so many.
 SCORES, LEAST_SCORES = 40, 10
-FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+Gradient = np.ndarray[Any, np.dtype[np.float32]]
 # The surrogate reads no more than so many of the latest fingerprints, so that a birth takes as long in a long run.
 LATEST = 4000
 # A probe takes as long as so many steps of a training: 8 for digits, 18 for the last stage of a network on CIFAR-100
 # (stages of runs that were measured). A constant, since the virtual clock has to give the same order everywhere.
 STEPS_OF_A_PROBE = 10
+# What stands in place of a screen where a judge turned a distiller away.
+JUDGE = "judge"
 _CONVERTER = cattrs.preconf.json.make_converter()
 
 
 @dataclass(eq=False)
 class _Candidate:
-    """A birth on its way to its verdict. ``known``: how many fingerprints it may be compared with, and ``score_bound``
-    which scores are trained: both follow from the births that were judged before this one was bred. ``judged``: why it
-    is less fit than another."""
+    """A birth on its way to its verdict. ``known``: how many fingerprints it may be compared with, ``score_bound``
+    which scores are trained, and ``rival`` one of the population that a judge compares it with: all follow from the
+    births that were judged before this one was bred. ``judged``: why it is less fit than its rival. ``stored``: whether
+    an answer was read from the database."""
 
     birth: Birth
-    source: str
     known: int
     score_bound: float
+    rival: Individual | None = None
+    source: str = ""
     probed: Probed | None = None
     prediction: Prediction | None = None
     judged: str = ""
     trained: Trained | None = None
     asked: bool = False
     done: bool = False
+    stored: bool = False
     stages: dict[str, float] = field(default_factory=dict)
 
     @property
     def predicted(self) -> bool:
-        """Whether the surrogate's prediction is enough: others are more promising, or less certain."""
-        return self.prediction is not None and (bool(self.judged) or self.prediction.score > self.score_bound)
+        """Whether no training is needed: a judge prefers the rival, or the surrogate's prediction is enough, since
+        others are more promising, or less certain."""
+        return bool(self.judged) or (self.prediction is not None and self.prediction.score > self.score_bound)
 
     @contextlib.contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -73,7 +82,8 @@ class CandidateQueue:
     is committed when it arrives; what follows from it is decided here alone.
 
     ``baseline`` and ``short_baseline`` are the metrics of cross-entropy alone after the proxy and after its first part;
-    ``source`` gives an expression's source; ``steps`` are those of a proxy training."""
+    ``source`` gives an expression's source; ``steps`` are those of a proxy training; ``model_judge`` says whether a
+    birth's expression is less fit than another one. ``population_of`` gives the population that a birth belongs to."""
 
     def __init__(
         self,
@@ -84,12 +94,15 @@ class CandidateQueue:
         short_baseline: Mapping[str, float],
         source: Callable[[Expression], str],
         steps: int = STEPS_OF_A_PROBE,
+        model_judge: Callable[[int, str, str], bool] | None = None,
     ):
         self.settings = settings
         self.database = database
         self.executor = executor
         self.baseline, self.short_baseline = dict(baseline), dict(short_baseline)
         self.source = source
+        self.model_judge = model_judge
+        self.population_of: Callable[[Birth], Sequence[Individual]] = lambda birth: ()
         self.trained_units = SCREENED + max(1.0, steps / STEPS_OF_A_PROBE)
         # with several objectives fitness is not what counts, so it need not be predicted
         unasked = {"surrogate"} if settings.search.objectives else set()
@@ -104,10 +117,13 @@ class CandidateQueue:
     def start(self, birth: Birth) -> Pending:
         """Start judging a new expression. What is asked of it follows from the births that are judged already, so
         that a run takes the same way however many workers there are and however often it was interrupted."""
+        candidate = _Candidate(birth, len(self.fingerprints), self._score_bound(), self._rival(birth))
+        # asked also where the verdict is known, from the kept answers, so that the budget ends where it did
+        self._judge_by_model(candidate)
         stored = self.database.evaluation(birth.digest)
         if stored is not None:
-            return Pending(lambda: self._take(stored), lambda: stored.units)
-        candidate = _Candidate(birth, self.source(birth.expression), len(self.fingerprints), self._score_bound())
+            return Pending(lambda: self._take_stored(stored), lambda: stored.units)
+        candidate.source = self.source(birth.expression)
         plan, seed = self.settings.plan, self.settings.search.seed
         screens = tuple(name for name in ("finite", "rejection") if name in self.screens)
         self._ask(candidate, Probe(candidate.source, seed, self.settings.magnitude, screens, plan.loss_memory))
@@ -124,7 +140,11 @@ class CandidateQueue:
             self.executor.submit(candidate, request)
         else:
             kind: type[Any] = Probed if name == "probe" else Trained
-            self._hear(candidate, _CONVERTER.structure(stored.answer, kind))
+            with undamaged(self.database.path):
+                answer = _CONVERTER.structure(stored.answer, kind)
+                _gradient(getattr(answer, "fingerprint", b""))
+            candidate.stored = True
+            self._hear(candidate, answer)
 
     def _hear_all(self, wait: bool = False) -> None:
         """Take the answers that are there; with ``wait`` at least one."""
@@ -152,7 +172,7 @@ class CandidateQueue:
 
     def _spared(self, candidate: _Candidate, probed: Probed) -> bool:
         """Whether a candidate needs no training."""
-        fingerprint = np.frombuffer(probed.fingerprint, dtype=np.float32)
+        fingerprint = _gradient(probed.fingerprint)
         if "equivalence" in self.screens and len(fingerprint):
             with candidate.stage("equivalence"):
                 if self.fingerprints.find(fingerprint, candidate.known) is not None:
@@ -167,20 +187,37 @@ class CandidateQueue:
                 asked = fingerprint.astype(np.float64), gradients, values
                 candidate.prediction = predict(*asked)
                 if candidate.prediction is None and self.settings.judge == "surrogate":
-                    self._judge(candidate, predict(*asked, least=LEAST_JUDGED), values)
+                    self._judge(candidate, predict(*asked, least=LEAST_JUDGED))
         return candidate.predicted
 
-    def _judge(self, candidate: _Candidate, prediction: Prediction | None, values: FloatArray) -> None:
-        """Compare with a trained distiller, drawn by the seed and the birth: ρ of the paper's Algorithm 1."""
-        trained = values[~np.isnan(values)]
-        if prediction is None:
+    # --- the judge: ρ of the paper's Algorithm 1 ------------------------------------------------------------------
+
+    def _rival(self, birth: Birth) -> Individual | None:
+        """One of the population, drawn by the seed and the birth; the first population has none. One that was turned
+        away is no rival."""
+        population = self.population_of(birth) if birth.generation and self.settings.judge != "none" else ()
+        if not population:
+            return None
+        rival = Random(f"{self.settings.search.seed}/{birth.number}/judge").choice(population)
+        return rival if rival.score.fitness < WORST_FITNESS else None
+
+    def _judge(self, candidate: _Candidate, prediction: Prediction | None) -> None:
+        rival = candidate.rival
+        if rival is None or prediction is None or prediction.fitness <= rival.score.fitness:
             return
-        other = Random(f"{self.settings.search.seed}/{candidate.birth.number}/judge").choice(trained.tolist())
-        if prediction.fitness > other:
-            candidate.prediction = prediction
-            candidate.judged = (
-                f"judged less fit than one of the trained: fitness {prediction.fitness:.3f} to {other:.3f}"
-            )
+        candidate.prediction = prediction
+        numbers = f"fitness {prediction.fitness:.3f} to {rival.score.fitness:.3f}"
+        candidate.judged = f"judged less fit than one of the population: {numbers}"
+
+    def _judge_by_model(self, candidate: _Candidate) -> None:
+        birth, rival = candidate.birth, candidate.rival
+        if self.model_judge is None or rival is None:
+            return
+        if np.count_nonzero(~np.isnan(self.fingerprints.first(candidate.known)[1])) >= LEAST_KNOWN:
+            return
+        with candidate.stage(JUDGE):
+            if self.model_judge(birth.number, str(birth.expression), str(rival.birth.expression)):
+                candidate.judged = "judged less fit than one of the population by the language model"
 
     def _units(self, candidate: _Candidate) -> float:
         """What a candidate costs on the virtual clock, once its probe tells whether it is trained."""
@@ -191,7 +228,8 @@ class CandidateQueue:
     def _settle(self, candidate: _Candidate) -> Score:
         while not candidate.done:
             self._hear_all(wait=True)
-        return self._take(self._keep(candidate))
+        with undamaged(self.database.path) if candidate.stored else contextlib.nullcontext():
+            return self._take(self._keep(candidate))
 
     # --- verdicts -------------------------------------------------------------------------------------------
 
@@ -227,12 +265,10 @@ class CandidateQueue:
         elif reason:
             status = Status.REJECTED if screen else Status.FAILED
         elif candidate.predicted:
-            assert prediction is not None
-            status, screen = Status.PREDICTED, "surrogate"
-            reason = (
-                candidate.judged
-                or f"predicted well enough from gradients like its own: fitness {prediction.fitness:.3f}"
-            )
+            status, screen = Status.PREDICTED, JUDGE if candidate.judged else "surrogate"
+            reason = candidate.judged
+            if prediction is not None and not reason:
+                reason = f"predicted well enough from gradients like its own: fitness {prediction.fitness:.3f}"
         else:
             metrics = trained.metrics | {"memory": probed.memory}
             status, value = Status.TRAINED, fitness(metrics, self.baseline, self.settings.plan.weights)
@@ -249,9 +285,13 @@ class CandidateQueue:
         """An earlier distiller with the same gradient, also one that was being trained at the same time."""
         if not probed.fingerprint or "equivalence" not in self.screens:
             return None
-        gradient = np.frombuffer(probed.fingerprint, dtype=np.float32)
+        gradient = _gradient(probed.fingerprint)
         row = self.fingerprints.find(gradient, len(self.fingerprints))
         return None if row is None else self.database.evaluation(self._fingerprinted[row])
+
+    def _take_stored(self, evaluation: StoredEvaluation) -> Score:
+        with undamaged(self.database.path):
+            return self._take(evaluation)
 
     def _take(self, evaluation: StoredEvaluation) -> Score:
         """The verdict on a committed evaluation, which later births are compared with from now on."""
@@ -260,12 +300,12 @@ class CandidateQueue:
             self._scores.append(evaluation.short["score"])
         if evaluation.fingerprint and status not in (Status.EQUIVALENT, Status.PREDICTED):
             self._fingerprinted.append(evaluation.digest)
-            gradient = np.frombuffer(evaluation.fingerprint, dtype=np.float32)
-            self.fingerprints.append(gradient, evaluation.fitness)
+            self.fingerprints.append(_gradient(evaluation.fingerprint), evaluation.fitness)
         self.counts[status.value] += 1
         objectives = self.settings.search.objectives
         if status is Status.PREDICTED:
-            return Score(evaluation.short["predicted"], measured=False)
+            judged = evaluation.screen == JUDGE
+            return Score(evaluation.short.get("predicted", WORST_FITNESS), measured=False, superfluous=judged)
         if evaluation.fitness is None:
             return Score(WORST_FITNESS, measured=False, objectives=(WORST_FITNESS,) * len(objectives))
         values = tuple(evaluation.metrics[name] for name in objectives)
@@ -279,6 +319,14 @@ class CandidateQueue:
         return earlier is not None and len(evaluation.expression) >= len(earlier.expression)
 
 
+def _gradient(content: bytes) -> Gradient:
+    """A gradient's folded numbers, or none. Raises ValueError for any other number of bytes."""
+    found: Gradient = np.frombuffer(content, dtype=np.float32)
+    if len(found) not in (0, SKETCH * PROBES):
+        raise ValueError(f"a gradient of {len(content)} bytes")
+    return found
+
+
 def screen_rows(
     evaluations: Sequence[StoredEvaluation], stages: Mapping[str, tuple[int, float]]
 ) -> list[dict[str, Any]]:
@@ -286,7 +334,9 @@ def screen_rows(
     seconds it took."""
     turned_away = Counter(_turned_away_by(evaluation) for evaluation in evaluations)
     rows = []
-    for name in (*(screen for screen in SCREENS if screen != "duplicate"), "training"):
+    for name in (JUDGE, *(screen for screen in SCREENS if screen != "duplicate"), "training"):
+        if name == JUDGE and not (name in stages or turned_away[name]):
+            continue
         asked, seconds = stages.get(name, (0, 0.0))
         rows.append({"name": name, "asked": asked, "turned_away": turned_away[name], "seconds": seconds})
     return rows

@@ -82,7 +82,7 @@ def sentences(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, OSError) as error:
-        if type(error) is sqlite3.DatabaseError:  # pages that are none
+        if type(error) is sqlite3.DatabaseError or "malformed" in str(error):  # pages, or JSON, that are none
             raise _damaged(path, error) from None
         remedy = "check the disk's space and permissions"
         if "locked" in str(error):

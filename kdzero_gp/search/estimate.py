@@ -51,7 +51,7 @@ def estimate(database: Database, settings: RunSettings, methods: int, workers: i
     seconds = {
         "published methods": methods * len(plan.zoo_factors) * proxy,
         "births": births * (share + PROBE_SHARE) * proxy,
-        "heat": plan.in_heat * race,
+        "heat": (plan.in_heat + (methods if plan.zoo_heat else 0)) * race,
         "race": raced * plan.race_seeds * race,
         "pruning": (plan.prune + 1 + 2 * CHECKED) * plan.race_seeds * race if plan.prune else 0.0,
         "confirmation": FINALISTS * plan.fresh_seeds * race,

@@ -68,7 +68,7 @@ def _facts(folder: Path, database: Database, settings: RunSettings, entry: Compe
     start = "a new" if plan.race_from_scratch else "the warm"
     facts: dict[str, Any] = {
         "kind": f"published method {entry.name}" if entry.kind == "zoo" else entry.kind,
-        "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
+        "pair": settings.described,
         "recipe": f"searched with {plan.proxy.summary} from a student of {plan.warm.epochs:g} epochs; raced with "
         f"{plan.race.summary} from {start} student",
         "fitness": f"{entry.fitness:.6g} ({ALONE_TEXT}: 1)" if entry.fitness is not None else "none",

@@ -11,6 +11,7 @@ from kdzero_gp.errors import RunError
 from kdzero_gp.evolution import Birth, Grammar
 from kdzero_gp.language_model import ModelSettings, Reply
 from kdzero_gp.language_model.correspondence import Correspondence, connected
+from kdzero_gp.language_model.judge import ModelJudge
 from kdzero_gp.language_model.prompting import Prompts
 from kdzero_gp.language_model.proposer import ModelProposer
 from kdzero_gp.search.rows import Status, StoredEvaluation, StoredReply
@@ -74,6 +75,11 @@ def model_proposer(
     return proposer
 
 
+def model_judge(settings: RunSettings, proposer: ModelProposer | None) -> ModelJudge | None:
+    """Who compares candidates for ``--judge model``: the proposer's model."""
+    return ModelJudge(proposer) if settings.judge == "model" and proposer is not None else None
+
+
 def tell(guest: Any, birth: Birth, evaluation: StoredEvaluation | None) -> None:
     """Tell a guest of a settled birth."""
     if evaluation is None or birth.duplicate_of is not None:
@@ -91,6 +97,7 @@ def account_line(account: Mapping[str, Any]) -> str:
     parts = [
         f"language model: {account['calls']:.0f} calls, {account['tokens']:,.0f} tokens{money}",
         f"{account['born']} of the {account['births']} births that it was asked for" + (f" ({fates})" if fates else ""),
+        f"{account['less_fit']} of {account['judged']} children judged less fit" if "judged" in account else "",
         f"useless: {useless}" if useless else "",
         f"asked no more, since {account['stopped']}" if account["stopped"] else "",
     ]

@@ -77,6 +77,8 @@ OPTIONS = (
            "teacher_taps", form="pairs", metavar="NAME=LAYER"),
     Option("--student", "As --teacher.", "student", always=True),
     Option("--student-weights", "Weights that the student starts from, as --teacher-weights.", "student_weights"),
+    Option("--inherit-head", "The student starts with those weights of the teacher's neck and head that fit it; for "
+           "networks with a backbone.", "inherit_head", form="flag"),
     Option("--student-mean", "As --teacher-mean, of the student's [default: known of --student-weights, or the "
            "images' own].", "student_mean", metavar="NUMBERS"),
     Option("--student-std", "Their deviation.", "student_std", metavar="NUMBERS"),
@@ -136,8 +138,9 @@ OPTIONS = (
     Option("--weight", "Share of a metric in the fitness: of cross_entropy, calibrated, error, sharpness_gap or "
            "cka_gap for images to classes; error is what accuracy, mean IoU or AP lack to 1.", "plan.weights", float,
            "pairs", "NAME=SHARE"),
-    Option("--judge", "none, or surrogate: while fewer than 20 were trained, a candidate that it finds less fit than "
-           "one drawn of them is not (ρ of the paper's Algorithm 1).", "judge", metavar="none|surrogate"),
+    Option("--judge", "Who compares a child with a random one of the population while fewer than 20 were trained: the "
+           "less fit is not trained (ρ of the paper's Algorithm 1). model asks that of --llm-url, in both orders.",
+           "judge", metavar="none|surrogate|model"),
     Option("--llm-url", "Ask a language model for births, too: the URL of a server with /chat/completions, before that "
            "part, for example http://127.0.0.1:8080/v1.", "llm.url"),
     Option("--llm-model", "The model's name there.", "llm.model"),

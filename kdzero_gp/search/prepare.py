@@ -35,7 +35,7 @@ from kdzero_gp.models.contract import AsTaught, InputContract
 from kdzero_gp.models.outputs import check_outputs, check_trainable
 from kdzero_gp.models.split import find_cut, halves
 from kdzero_gp.models.taps import Tapped
-from kdzero_gp.models.weights import load_weights, save_weights
+from kdzero_gp.models.weights import inherited, load_weights, save_weights
 from kdzero_gp.objects import is_own
 from kdzero_gp.progress import Progress
 from kdzero_gp.proxy.students import student_builder
@@ -92,6 +92,9 @@ def prepare(folder: Path, settings: RunSettings, device: torch.device, progress:
         # after the student, whose name or taps may be wrong, since training a teacher can take hours
         preparation = _Preparation(folder, settings, dataset, task.family, device, precision, progress)
         teacher, measures, statistics = preparation.teacher(example, student)
+        if settings.inherit_head:
+            spec["head"] = {name: t.to("cpu") for name, t in inherited(student.network, teacher.network).items()}
+            student.network.load_state_dict(spec["head"], strict=False)
         progress.note(
             f"student {settings.student}: {count_parameters(student):,} parameters; "
             f"teacher {settings.teacher}: {count_parameters(teacher):,}"

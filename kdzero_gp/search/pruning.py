@@ -75,10 +75,9 @@ class Pruning:
             mean, half = self.cost
             before, left = (terms_text(entry.expression) for entry in (self.before, self.taken_back or self.after))
             which = "taken back since that" if self.taken_back else "which"
-            lines.append(
-                f"pruned from {before} to {left}, {which} changes validation {measure.label} by "
-                f"{measure.difference(-mean, half)}{unit} on {len(self.seeds)} other seeds"
-            )
+            cost = f"changes validation {measure.label} by {measure.difference(-mean, half)}{unit}"
+            told = "was not checked" if math.isnan(mean) else cost
+            lines.append(f"pruned from {before} to {left}, {which} {told} on {len(self.seeds)} other seeds")
         for text, (mean, half) in self.contributions.items():
             lines.append(
                 f"without {text} validation {measure.label} changes by {measure.difference(-mean, half)}{unit}"
@@ -209,7 +208,9 @@ class _Ablation:
         best = min(free, key=lambda cut: (cut.cost[0], len(cut.entry.expression)))
         smaller = parse(best.entry.expression, self.knowledge)
         if of_terms:
-            self.contributions = {}
+            # in the larger sum, until another turn finds them anew: there may be no budget left for one
+            several = len(terms(smaller)) > 1
+            self.contributions = {t: v for t, v in self.contributions.items() if several and t != best.removed}
         else:
             self._rename(smaller)
         self.cuts.append(best)

@@ -92,7 +92,8 @@ def best_of(table: Iterable[RaceResult], kind: str) -> RaceResult | None:
 
 def entries(database: Database, settings: RunSettings) -> list[Competitor]:
     """The competitors: the best of the search by the heat, or without one the fittest; the published methods at their
-    tuned magnitude; and cross-entropy alone. For each that failed in the race the next one is taken."""
+    tuned magnitude, where not all race the best of their heat and ``kd``; and cross-entropy alone. For each that failed
+    in the race the next one is taken."""
     failed = {measurement.name for measurement in database.measurements(RACE) if measurement.reason}
     evolved: list[Competitor] = []
     for entry in _by_heat(database, settings) or _fittest(database, settings):
@@ -100,9 +101,11 @@ def entries(database: Database, settings: RunSettings) -> list[Competitor]:
         if standing == settings.plan.race_top or len(evolved) == MOST_TRIED * settings.plan.race_top:
             break
         evolved.append(entry)
-    tuned = sorted(tuned_zoo(database).values(), key=lambda entry: (entry.fitness is None, entry.fitness, entry.name))
+    published = tuned_zoo(database)
+    tuned = sorted(published.values(), key=lambda entry: (entry.fitness is None, entry.fitness, entry.name))
     if settings.plan.race_zoo is not None:
-        tuned = [e for index, e in enumerate(tuned) if index < settings.plan.race_zoo or e.name == "kd"]
+        by_heat = [published[row.name] for row in _ran_heat(database, settings) if row.name in published]
+        tuned = [e for index, e in enumerate(by_heat or tuned) if index < settings.plan.race_zoo or e.name == "kd"]
     return [*evolved, *tuned, Competitor(ALONE, "baseline", fitness=1.0)]
 
 
@@ -121,16 +124,23 @@ def _fittest(database: Database, settings: RunSettings, by_neighbours: bool = Fa
 
 
 def heat(database: Database, settings: RunSettings) -> list[Competitor]:
-    """Who runs the heat: the fittest of the search, as many as the plan says; nobody where all of them race."""
+    """Who runs the heat: the fittest of the search, as many as the plan says (nobody where all of them race), and the
+    published methods where it says so."""
     count = settings.plan.in_heat
-    return list(islice(_fittest(database, settings, by_neighbours=True), count)) if count else []
+    fittest = list(islice(_fittest(database, settings, by_neighbours=True), count)) if count else []
+    return [*fittest, *(tuned_zoo(database).values() if settings.plan.zoo_heat else ())]
 
 
 def _by_heat(database: Database, settings: RunSettings) -> list[Competitor]:
-    """The distillers of the heat, the best first; those that failed are left out."""
-    ran = [row for row in database.measurements(HEAT) if not row.reason and settings.plan.heat]
-    ran.sort(key=lambda row: settings.family.order(row.metrics))
+    """The distillers of the heat, the best first."""
+    ran = _ran_heat(database, settings) if settings.plan.heat else []
     return [Competitor.of(e) for row in ran if (e := database.evaluation(row.name)) is not None]
+
+
+def _ran_heat(database: Database, settings: RunSettings) -> list[StoredMeasurement]:
+    """The trainings of the heat, the best first; those that failed are left out."""
+    ran = [row for row in database.measurements(HEAT) if not row.reason]
+    return sorted(ran, key=lambda row: settings.family.order(row.metrics))
 
 
 def diverse(evaluations: Iterable[StoredEvaluation]) -> Iterator[StoredEvaluation]:

@@ -15,7 +15,8 @@ class Status(str, Enum):
     """What became of a distiller that was not born before. Set once, where the verdict is made.
 
     ``TRAINED``: its proxy ended with metrics. ``EQUIVALENT``: it has the gradient of an earlier distiller, and that
-    one's result, good or bad. ``PREDICTED``: it was not trained, since the surrogate's fitness is enough.
+    one's result, good or bad. ``PREDICTED``: it was not trained, since the surrogate's fitness is
+    enough, or since a judge found it less fit than one of the population.
     ``REJECTED``: a screen turned it away, before its training or early in it. ``FAILED``: its training diverged,
     destroyed the student, took too long or broke.
     """

@@ -37,7 +37,7 @@ from kdzero_gp.search.connection import LOCK
 from kdzero_gp.search.estimate import Estimate, estimate, megabytes
 from kdzero_gp.search.export import export_entry
 from kdzero_gp.search.extension import extend
-from kdzero_gp.search.model import ACCOUNT, model_proposer, must_be_askable, tell
+from kdzero_gp.search.model import ACCOUNT, model_judge, model_proposer, must_be_askable, tell
 from kdzero_gp.search.pictures import Pictures
 from kdzero_gp.search.prepare import PROXY_TASK, TEACHER, prepare
 from kdzero_gp.search.pruning import Pruning, pruning
@@ -370,13 +370,17 @@ class Work:
 
     def _evolve(self) -> None:
         settings = self.settings.search
+        guest = self.guest()
         self.judge = CandidateQueue(
             self.settings, self.database, self.executor, self.baseline, self.short_baseline, self._source,
-            self.bench.steps("proxy"),
+            self.bench.steps("proxy"), model_judge(self.settings, guest),
         )  # fmt: skip
         if self.workers > (most := settings.under_way):
             self.progress.note(f"--lanes {settings.lanes} keeps at most {most} of {self.workers} workers busy")
-        self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), self._keep_birth, self.guest())
+        if len(self.database.births()) < settings.births:
+            self._tell_of_missing_key()
+        self.search = Search(self.grammar, settings, self.judge.start, self._seeds(), self._keep_birth, guest)
+        self.judge.population_of = self.search.population_of
         self._begin("births", settings.births)
         last = 0
         for generation in self.search.run():
@@ -385,6 +389,12 @@ class Work:
         self.progress.end()
         if last < settings.generations:
             self.progress.note(f"stopped after {settings.patience} generations without a better distiller")
+
+    def _tell_of_missing_key(self) -> None:
+        try:
+            must_be_askable(self.settings.llm)
+        except SettingError as error:
+            self.progress.note(f"the search goes on without the language model until it can be asked: {error}")
 
     def _record(self) -> dict[str, list[float]]:
         """How the children with each operation did: trials, wins, and how often it is drawn now."""

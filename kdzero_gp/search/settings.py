@@ -21,7 +21,7 @@ from kdzero_gp.proxy.fitness import check_weights
 from kdzero_gp.proxy.screens import SCREENS
 from kdzero_gp.tasks.plan import DIGITS, PROXY_TRAINS, SearchPlan
 
-JUDGES = ("none", "surrogate")
+JUDGES = ("none", "surrogate", "model")
 MAGNITUDE_MODES = ("relative", "absolute")
 # What several objectives can be besides the family's metrics: milliseconds of a step, MiB that the loss keeps for a
 # batch.
@@ -36,8 +36,8 @@ class RunSettings(NamedPair):
 
     ``knowledge``: what distillers can be made of; nothing stands for logits, emb and feat, as far as both networks have
     them, and what is named by a tap. ``precision`` (such as ``bfloat16,channels-last``) and ``threads``: None lets the
-    run choose. ``image_size`` (``32`` or ``48x64``): None takes what the data have. ``judge``: who compares a candidate
-    with another one while the surrogate is blind. ``llm``: a language model's part.
+    run choose. ``image_size`` (``32`` or ``48x64``): None takes what the data have. ``judge``: who compares a child
+    with one of the population while the surrogate is blind. ``llm``: a language model's part.
     """
 
     knowledge: tuple[str, ...] = ()
@@ -69,6 +69,8 @@ class RunSettings(NamedPair):
         if self.image_size is not None:
             parse_size(self.image_size)
         checks = [
+            (self.judge != "model" or self.llm.asked,
+             "--judge model has no effect without --llm-url; add it, or leave --judge out"),
             (self.threads is None or self.threads >= 1, f"--threads must be at least 1, got {self.threads}"),
             (plan.race_seeds >= 1, f"--race-seeds must be at least 1, got {plan.race_seeds}"),
             (plan.fresh_seeds >= 0, f"--fresh-seeds must be at least 0, got {plan.fresh_seeds}"),

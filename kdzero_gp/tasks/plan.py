@@ -28,10 +28,11 @@ class SearchPlan:
     """A task's defaults. ``images`` and ``validation_images`` bound what a proxy trains and is measured on (None:
     all). ``zoo_factors`` are the magnitudes among which every published method is tuned. ``heat``: how many of the
     fittest train once before ``race_top`` of them race (0: the fittest race). ``race_zoo``: how many
-    published methods race besides ``kd`` (None: all). ``race_seeds`` choose the winner, ``fresh_seeds`` others confirm
-    it. ``prune``: with how many smaller ones the winner is compared at most (0: none). ``teacher_recipe``: how a
-    teacher is trained when no weights are given (None: weights are needed). ``baseline_seeds``: over how many proxy
-    trainings by cross-entropy alone the baseline of fitness is averaged. ``weights``: the shares of the metrics in it,
+    published methods race besides ``kd`` (None: all); ``zoo_heat``: they run a heat, too, which decides that in place
+    of the proxy. ``race_seeds`` choose the winner, ``fresh_seeds`` others confirm it. ``prune``: with how many smaller
+    ones the winner is compared at most (0: none). ``teacher_recipe``: how a teacher is trained when no weights are
+    given (None: weights are needed). ``baseline_seeds``: over how many proxy trainings by cross-entropy alone the
+    baseline of fitness is averaged. ``weights``: the shares of the metrics in it,
     scaled to sum to 1. ``surrogate_share``: how many of the latest candidates, by the fitness predicted for them, are
     worth a training. After the share ``short`` of a proxy's steps, a candidate whose gaps are more than
     ``short_bound`` times those of cross-entropy alone is stopped. ``proxy_trains``: the ``whole`` student, or
@@ -60,6 +61,7 @@ class SearchPlan:
     heat: int = 0
     race_top: int = 10
     race_zoo: int | None = None
+    zoo_heat: bool = False
     prune: int = 24
     zoo_factors: tuple[float, ...] = (0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
     baseline_seeds: int = 5
@@ -96,7 +98,8 @@ DIGITS = replace(
 # (experiments/proxy_choice). Judged by the cross-entropy at the best temperature: as it is it ranks confident students
 # last, and with the gaps evolution closes these instead of learning (experiments/cifar100). Early gaps tell less than
 # on digits, so the bound on them is wide (experiments/screens). Races train whole students, but from the warm one too,
-# since from scratch they would take hours on a CPU.
+# since from scratch they would take hours on a CPU. Published methods run a heat: the last stage alone cannot tell what
+# a loss on feature maps does to the stages below.
 CIFAR = SearchPlan(
     teacher="resnet56",
     student="resnet20",
@@ -110,17 +113,18 @@ CIFAR = SearchPlan(
     validation_images=2000,
     race_from_scratch=False,
     race_seeds=2,
-    fresh_seeds=3,
+    fresh_seeds=5,
     race_top=3,
     race_zoo=2,
+    zoo_heat=True,
     prune=0,
-    zoo_factors=(1.0,),
+    zoo_factors=(1.0, 3.0, 10.0),
     baseline_seeds=2,
 )
 # Other images can be large: half as many, twice as often.
 FOLDER = replace(
     CIFAR, teacher_recipe=annealed(30, 0.1), images=4000,
-    proxy=replace(CIFAR.proxy, epochs=4), race_seeds=3, fresh_seeds=5, race_zoo=4, prune=12,
+    proxy=replace(CIFAR.proxy, epochs=4), race_seeds=3, race_zoo=4, prune=12,
     zoo_factors=(1.0, 10.0),
 )  # fmt: skip
 
@@ -147,6 +151,7 @@ PIXELS = SearchPlan(
     race_seeds=3,
     race_top=3,
     race_zoo=4,
+    zoo_heat=True,
     fresh_seeds=3,
     zoo_factors=(1.0, 10.0),
     baseline_seeds=3,

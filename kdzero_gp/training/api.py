@@ -49,7 +49,8 @@ class Pair(NamedPair):
     def settings(self, seed: int = 0) -> Settings:
         """The settings of a training of the student alone. Raises SettingError for an impossible recipe."""
         recipe = load_recipe(self.recipe, self.task, self.student, self.changes)
-        own = {name: value for name, value in self.names.items() if not name.startswith("teacher")}
+        asks = self.inherit_head
+        own = {name: value for name, value in self.names.items() if asks or not name.startswith("teacher")}
         return Settings(**own, recipe=recipe, seed=seed, validate=self.validate, backbone=self.backbone)
 
     def taught(self, seed: int = 0) -> Settings:
@@ -60,8 +61,10 @@ class Pair(NamedPair):
         self, distiller: Distiller, seed: int = 0, magnitude: str | None = None, factor: float = 1.0
     ) -> Settings:
         """The settings of a training with a distiller."""
+        found = self.taught(seed)
+        recipe = replace(found.recipe, distillation=distiller.distillation or found.recipe.distillation)
         return replace(
-            self.taught(seed), distiller=distiller.name, source=distiller.source,
+            found, distiller=distiller.name, source=distiller.source, recipe=recipe,
             magnitude=magnitude or distiller.magnitude, factor=factor, shadow=self.shadow,
         )  # fmt: skip
 

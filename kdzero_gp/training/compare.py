@@ -311,12 +311,14 @@ def _best(found: dict[float, TrainingResult], family: TaskFamily) -> float | Non
 
 
 def table(
-    trained: dict[str, dict[int, TrainingResult]], factors: dict[str, float | None], measure: Measure
-) -> list[ComparisonRow]:
-    """The rows, the best mean on test images first; what has no numbers comes last."""
+    trained: dict[str, dict[int, TrainingResult]], factors: dict[str, float | None], measure: Measure,
+    images: str = "test",
+) -> list[ComparisonRow]:  # fmt: skip
+    """The rows, the best mean on ``images`` (test, validation) first; what has no numbers comes last. Intervals and
+    differences are of these images, and test images are not looked at for others."""
     kd = trained.get(REFERENCE, {})
-    rows = [_row(name, factors.get(name), found, kd, measure.name) for name, found in trained.items()]
-    return sorted(rows, key=lambda row: measure.key(row.test))
+    rows = [_row(name, factors.get(name), found, kd, measure.name, images) for name, found in trained.items()]
+    return sorted(rows, key=lambda row: measure.key(row.test if images == "test" else row.validation))
 
 
 def _row(
@@ -325,24 +327,25 @@ def _row(
     found: dict[int, TrainingResult],
     kd: dict[int, TrainingResult],
     measure: str,
+    images: str,
 ) -> ComparisonRow:
     bad = [result.reason for result in found.values() if result.reason]
     if bad or not found:
         reason = bad[0] if bad else "no factor of the grid could be trained"
         return ComparisonRow(name, factor, len(found), reason=reason)
-    tests = [result.test[measure] for result in found.values()]
+    values = {seed: getattr(result, images)[measure] for seed, result in found.items()}
     validation = [result.validation[measure] for result in found.values() if result.validation]
     paired = [
-        result.test[measure] - kd[seed].test[measure]
-        for seed, result in found.items()
+        value - getattr(kd[seed], images)[measure]
+        for seed, value in values.items()
         if name != REFERENCE and seed in kd and not kd[seed].reason
     ]
-    (test, half), (difference, difference_half) = mean_interval(tests), mean_interval(paired)
+    (mean, half), (difference, difference_half) = mean_interval([*values.values()]), mean_interval(paired)
     return ComparisonRow(
         name=name,
         factor=factor,
         seeds=len(found),
-        test=test,
+        test=mean if images == "test" else math.nan,
         interval=half,
         validation=mean_interval(validation)[0],
         difference=difference,

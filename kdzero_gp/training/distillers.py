@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, PYRAMID, Know
 from kdzero_gp.compiler.rendering import facts_source, magnitudes_source, terms_in_words
 from kdzero_gp.compiler.shapes import pair_shapes
 from kdzero_gp.compiler.zoo import parse_for_some_pair
+from kdzero_gp.engine.recipe import DISTILLATION
 from kdzero_gp.errors import KdzeroError, SettingError, meant
 from kdzero_gp.training.settings import Settings
 
@@ -28,27 +29,49 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Distiller:
-    """A distiller by name, as the text of a module with a class ``Distiller``, and how its magnitudes are meant."""
+    """A distiller by name, as the text of a module with a class ``Distiller``, and how its magnitudes are meant.
+    ``distillation``: its own course over a training (see ``Recipe``); '' takes the recipe's."""
 
     name: str
     source: str
     magnitude: str
+    distillation: str = ""
+
+    @property
+    def is_published(self) -> bool:
+        """Whether it is one of the zoo, with whatever course."""
+        return split_course(self.name)[0] in zoo
 
 
 @dataclass(frozen=True)
 class NamedDistiller:
     """An expression that somebody else looked up, such as the winner of a run, with its final magnitudes and the
-    ``shares`` of the gradient that they gave its terms."""
+    ``shares`` of the gradient that they gave its terms; ``distillation`` as a ``Distiller`` has it."""
 
     name: str
     expression: Expression
     magnitudes: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
+    distillation: str = ""
+
+    def along(self, course: str) -> NamedDistiller:
+        """The same with a course of its own, which its name says ('': as it is)."""
+        return replace(self, name=f"{self.name}@{course}", distillation=course) if course else self
+
+
+def split_course(text: str) -> tuple[str, str]:
+    """A distiller as it is named, and its course over a training, which stands behind an ``@`` ('': none).
+
+    >>> split_course("zoo:kd@early"), split_course("runs@home/distiller.py")
+    (('zoo:kd', 'early'), ('runs@home/distiller.py', ''))
+    """
+    what, _, course = text.rpartition("@")
+    return (what, course) if course in DISTILLATION else (text, "")
 
 
 def must_be_there(what: str | Path | Expression | NamedDistiller) -> None:
     """Raise SettingError for a name, a file or a text that is no distiller's for any pair."""
-    text = str(what)
+    text, _ = split_course(str(what))
     if isinstance(what, Expression | NamedDistiller) or text.removeprefix("zoo:") in zoo:
         return
     if text.startswith("zoo:"):
@@ -75,14 +98,18 @@ def resolve(
 
     A file that ``export`` wrote and a run's winner have final numbers (``absolute``); a published method
     (``zoo:kd``, or ``kd``) keeps the ratio of its terms (``joint``); the terms of an expression are each ``relative``
-    to the cross-entropy. Raises SettingError for what is none of these, or does not fit the pair.
+    to the cross-entropy. Behind each there may be a course over the training, such as ``zoo:kd@early``. Raises
+    SettingError for what is none of these, or does not fit the pair.
     """
     if isinstance(what, NamedDistiller):
-        found = _compiled(what.name, what.expression, student, teacher, knowledge, what.magnitudes, what.shares)
-        return Distiller(what.name, found, "absolute" if what.magnitudes else "relative")
+        source = _compiled(what.name, what.expression, student, teacher, knowledge, what.magnitudes, what.shares)
+        return Distiller(what.name, source, "absolute" if what.magnitudes else "relative", what.distillation)
     if isinstance(what, Expression):
         return Distiller(str(what), _compiled(str(what), what, student, teacher, knowledge), "relative")
-    text = str(what)
+    text, course = split_course(str(what))
+    if course:
+        found = resolve(text, student, teacher, knowledge)
+        return replace(found, name=f"{found.name}@{course}", distillation=course)
     if text.removeprefix("zoo:") in zoo:
         name = text.removeprefix("zoo:")
         return Distiller(name, _compiled(name, zoo[name], student, teacher, knowledge), "joint")
@@ -185,7 +212,7 @@ def head_of(
     """What the head of a training's distiller says besides its expression: pair, recipe, and what each term weighs."""
     recipe = settings.recipe
     facts = {
-        "pair": f"teacher {settings.teacher}, student {settings.student}, task {settings.task}",
+        "pair": settings.described,
         "recipe": f"trained with {recipe.summary}, seed {settings.seed}",
     }
     if settings.shadow:

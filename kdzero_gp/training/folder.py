@@ -114,7 +114,7 @@ def _differences(known: Any, asked: Mapping[str, Any], prefix: str = "") -> Iter
     """The settings that differ, by their full names, with both values as far as they differ."""
     known = known if isinstance(known, Mapping) else {}
     for name, value in asked.items():
-        before = known.get(name)
+        before = known.get(name, False if value is False else None)  # an earlier version's had no such switch
         if isinstance(value, Mapping) and isinstance(before, Mapping):
             yield from _differences(before, value, f"{prefix}{name}.")
         elif value != before:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kdzero_gp.compiler import Expression, zoo
+from kdzero_gp.compiler import Expression
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.families import Measure
@@ -33,16 +33,16 @@ from kdzero_gp.training.verdict import REFERENCE, Verdict, judge
 SHARES = (1 / 9, 1 / 3, 1.0)
 # At least so many go on besides kd and cross-entropy alone, which always do.
 LEAST_KEPT = 2
-# The seeds of the confirmation, apart from those that choose.
-FRESH_SEED = 2_000_000
+# The seeds of the confirmation, apart from those that choose, here and in searches (search.seeds): a thousand a seed.
+FRESH_SEED = 8_000_000
 RESULT, ROWS = "halving.json", "halving.csv"
 Trained = dict[str, dict[int, TrainingResult]]
 
 
 @dataclass(frozen=True)
 class RungResult:
-    """Trainings of one length. ``rows`` is their table by test images, with paired intervals to ``kd``; who goes on
-    (``kept``) is chosen by validation images. ``agreement``: Spearman's rank correlation with the rung before, and
+    """Trainings of one length. ``rows`` is their table by validation images, which choose who goes on (``kept``), with
+    paired intervals to ``kd``. ``agreement``: Spearman's rank correlation with the rung before, and
     ``with_proxy`` with the proxy's fitness (NaN without), over ``shared`` and ``with_fitness`` distillers."""
 
     epochs: float
@@ -96,8 +96,9 @@ def halve(
 
     Magnitudes are tuned as ``compare`` does, with trainings of the first rung's length. Then all train for the first of
     ``shares`` of the recipe's epochs on ``seeds`` seeds; the better half by validation images goes on to the next,
-    ``kd`` and cross-entropy alone always. Of the last rung the best published method and the best other one train again
-    on ``fresh_seeds`` seeds that chose nothing, and test images say which of them to use (see ``Verdict``).
+    ``kd``, the best other published method and cross-entropy alone always. Of the last rung the best published method
+    and the best other one train again on ``fresh_seeds`` seeds that chose nothing, and test images say which of them
+    to use (see ``Verdict``); who fails on one of these is not confirmed.
 
     Writes into ``out``: ``halving.json``, ``halving.csv`` (one line a training), ``student.safetensors`` (of the
     winner's fresh trainings the best by validation images) and ``distiller.py``. ``fitness``: the proxies' by name,
@@ -164,8 +165,10 @@ class _Halving(Comparing):
         ties = self._scores(trained, self.family.breaks_ties)
         names = [n for n in sorted(scores, key=lambda n: (scores[n], ties[n])) if n != CROSS_ENTROPY]
         count = len(names) if last else max(LEAST_KEPT, math.ceil(len(names) / 2))
-        kept = [name for name in names if name in names[:count] or name == REFERENCE]
-        rows = table(trained, self.factors, self.family.deciding)
+        others = {d.name for d in self.distillers if d.is_published and d.name != REFERENCE}
+        published = next((name for name in names if name in others), "")
+        kept = [name for name in names if name in (*names[:count], REFERENCE, published)]
+        rows = table(trained, self.factors, self.family.deciding, "validation")
         shared, known = [n for n in names if n in earlier], [n for n in names if n in fitness]
         return RungResult(
             self.pair.settings().recipe.epochs * share, seeds, tuple(rows), tuple(kept),
@@ -186,20 +189,20 @@ class _Halving(Comparing):
         """The best published method, the best other one, ``kd`` and cross-entropy alone on seeds that chose nothing."""
         scores, ties = self._scores(last), self._scores(last, self.family.breaks_ties)
         order = sorted((d for d in alive if d.name in scores), key=lambda d: (scores[d.name], ties[d.name]))
-        published = next((d.name for d in order if d.name in zoo), "")
-        evolved = next((d.name for d in order if d.name not in zoo), "")
+        published = next((d.name for d in order if d.is_published), "")
+        evolved = next((d.name for d in order if not d.is_published), "")
         chosen = [d for d in order if d.name in (published, evolved, REFERENCE)]
         if not chosen:
             raise RunError("no distiller finished its trainings; give others, or a recipe with a lower --lr")
-        numbers = [FRESH_SEED + self.seed + index for index in range(fresh_seeds)]
+        numbers = fresh_numbers(self.seed, fresh_seeds)
         fresh = self._all("fresh seeds", chosen, numbers, self.factors)
         self._note_rows("fresh seeds", self.pair.settings().recipe.epochs, fresh)
         deciding = self.family.deciding
         samples = {
-            name: {seed: result.test[deciding.name] for seed, result in of_seed.items() if not result.reason}
+            name: {seed: result.test[deciding.name] for seed, result in of_seed.items()}
             for name, of_seed in fresh.items()
+            if not any(result.reason for result in of_seed.values())  # who failed once is not confirmed
         }
-        samples = {name: of_seed for name, of_seed in samples.items() if of_seed}
         if not any(d.name in samples for d in chosen):
             raise RunError("no distiller finished its trainings on fresh seeds; give others, or a lower --lr")
         return fresh, judge(
@@ -240,6 +243,11 @@ class _Halving(Comparing):
         atomic_write(self.folder / RESULT, json.dumps(whole, indent=1, ensure_ascii=False))
         files.write_log(self.folder, self.lines, ROWS)
         (self.folder / files.TEACHER).unlink(missing_ok=True)
+
+
+def fresh_numbers(seed: int, count: int) -> list[int]:
+    """The seeds of a confirmation."""
+    return [FRESH_SEED + 1000 * seed + index for index in range(count)]
 
 
 def _spearman(one: Sequence[float], other: Sequence[float]) -> float:

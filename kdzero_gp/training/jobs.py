@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kdzero_gp.data.account import DataAccount
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.errors import SettingError
 from kdzero_gp.training.run import run
 from kdzero_gp.training.settings import Settings, TrainingResult
 from kdzero_gp.workers.dispatch import Dispatcher, Lost
@@ -31,19 +31,20 @@ def results(jobs: Sequence[Job], machine: Machine, workers: int) -> Iterator[tup
     """The results of jobs with their positions, each as soon as it is there. They do not depend on ``workers``.
 
     A training that cannot be measured or whose loss is no longer finite gives a result with a reason; other errors
-    end them all. A training whose process dies is gone on with in another. Raises RunError when that dies, too.
+    end them all. A training whose process dies is gone on with in another; where that dies, too, while others come to
+    their end, this is the reason, which is not kept in its folder: the next call tries it again. Raises RunError where
+    none comes to its end.
     """
     if workers == 1 or len(jobs) < 2:
         for index, job in enumerate(jobs):
             yield index, _run(job, machine)
         return
-    with contextlib.closing(Dispatcher(LocalEngine(_trainer, (machine,)), min(workers, len(jobs)))) as dispatcher:
+    made = Dispatcher(LocalEngine(_trainer, (machine,)), min(workers, len(jobs)), copies=False)
+    with contextlib.closing(made) as dispatcher:
         for index, result in dispatcher.map(jobs):
             if isinstance(result, Lost):
-                raise RunError(
-                    "a training process died twice, perhaps for lack of memory; give the same command with fewer "
-                    "--workers"
-                )
+                how = f"the training {result.reason}; the same command with fewer --workers tries it again"
+                result = TrainingResult(reason=how)
             yield index, result
 
 

@@ -36,7 +36,7 @@ from kdzero_gp.models import names
 from kdzero_gp.models.contract import AsTaught
 from kdzero_gp.models.digest import content_digest
 from kdzero_gp.models.outputs import check_outputs, check_trainable
-from kdzero_gp.models.weights import load_backbone, load_weights, save_weights
+from kdzero_gp.models.weights import inherited, load_backbone, load_weights, save_weights
 from kdzero_gp.progress import Progress
 from kdzero_gp.threads import SMALLEST_SIZE, default_threads
 from kdzero_gp.training import folder as files
@@ -108,7 +108,8 @@ def _must_be_the_same(settings: Settings, folder: Path, account: DataAccount | N
 
 def weights_content(settings: Settings) -> str | None:
     """What tells whether the teacher's weights are the same; None without any."""
-    return content_digest(settings.teacher_weights) if settings.source and settings.teacher_weights else None
+    asked = settings.source or settings.inherit_head
+    return content_digest(settings.teacher_weights) if asked and settings.teacher_weights else None
 
 
 def share(settings: Settings, sources: Iterable[str], path: Path, machine: Machine, progress: Progress) -> str:
@@ -140,6 +141,9 @@ class Opened:
             load_weights(student.network, settings.student_weights)
         if settings.backbone is not None:
             load_backbone(student.network, settings.backbone)
+        if settings.inherit_head:
+            teacher = _trained_teacher(settings, self.batches).network
+            student.network.load_state_dict(inherited(student.network, teacher), strict=False)
         self.student = student.to(self.device)
         check_trainable(self.student.network)
         if machine.precision is not None:
@@ -360,9 +364,15 @@ class _RunningTraining:
 
 def load_teacher(settings: Settings, opened: Opened) -> Any:
     """The teacher of a training with its weights, tapped, on the device. Raises ModelError."""
+    network = _trained_teacher(settings, opened.batches)
+    return network.to(opened.device).to(memory_format=opened.precision.memory_format).eval()
+
+
+def _trained_teacher(settings: Settings, batches: Batches) -> Any:
+    """The same, where it was made. Raises ModelError."""
     with torch.random.fork_rng([]):
         torch.manual_seed(LOOKING)
-        network = open_teacher(settings, opened.batches)
+        network = open_teacher(settings, batches)
     if settings.teacher_weights is not None:
         load_weights(network.network, settings.teacher_weights)
     elif settings.teacher.partition(":")[0] in (*names(), "timm", "torchvision"):  # a user's own may bring them
@@ -370,7 +380,7 @@ def load_teacher(settings: Settings, opened: Opened) -> Any:
             f"the teacher {settings.teacher} has no weights; give --teacher-weights, for example those of "
             f"kdzero-gp train --model {settings.teacher}"
         )
-    return network.to(opened.device).to(memory_format=opened.precision.memory_format).eval()
+    return network
 
 
 def check_answers(network: Any, settings: Settings, opened: Opened) -> tuple[str, ...]:

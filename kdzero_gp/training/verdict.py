@@ -18,10 +18,11 @@ Samples = Mapping[str, Mapping[int, float]]
 @dataclass(frozen=True)
 class Verdict:
     """What fresh seeds say, by the names of distillers. ``winner`` is the one to use: ``kd``, unless the best published
-    method, or the evolved distiller, is ahead by more than the interval; a tie goes to the simpler. ``differences``:
-    the evolved distiller's lead over a rival, a mean with the half-width of its paired 95 % interval, positive where
-    it is better; ``gain``: the winner's over ``kd``. ``alone`` is what cross-entropy alone is called, ``images`` are
-    those that report (test, validation); ``chosen_on`` is how many other seeds chose."""
+    method, or the evolved distiller, is ahead by more than the interval (of fewer than three seeds there is none, and
+    any lead counts); a tie goes to the simpler. ``differences``: the evolved distiller's lead over a rival, a mean with
+    the half-width of its paired 95 % interval, positive where it is better; ``gain``: the winner's over ``kd``, and
+    ``over_alone`` over cross-entropy alone, which ``alone`` names. ``images`` are those that report (test, validation);
+    ``chosen_on`` is how many other seeds chose."""
 
     winner: str
     evolved: str
@@ -33,10 +34,23 @@ class Verdict:
     images: str
     alone: str
     gain: tuple[float, float] = (math.nan, math.nan)
+    over_alone: tuple[float, float] = (math.nan, math.nan)
 
     @property
-    def lines(self) -> tuple[str, str, str]:
-        """Three lines."""
+    def lines(self) -> tuple[str, ...]:
+        """Three lines; one more where the teacher is of no use."""
+        mean, half = self.over_alone
+        if not mean < 0 or abs(mean) <= half:
+            return self._said
+        unit = f" {self.measure.difference_unit}".rstrip()
+        behind = self.measure.text(-mean, half) if half == half else self.measure.text(-mean)
+        return *self._said, (
+            f"but {self.winner if self.winner != self.evolved else 'it'} is behind {ALONE_TEXT} by {behind}{unit}: the "
+            "teacher does not help this student; look at its measures and images, or at the magnitudes (--factors)"
+        )
+
+    @property
+    def _said(self) -> tuple[str, str, str]:
         name = "the evolved distiller" if self.winner == self.evolved else self.winner
         seeds = "1 seed" if self.chosen_on == 1 else f"{self.chosen_on} seeds"
         chosen = f"chosen on {seeds} by validation {self.measure.label}"
@@ -86,10 +100,10 @@ def judge(
         winner = published
     rivals = [name for name in samples if name != evolved]
     differences = {name: lead(samples[evolved], samples[name], measure) for name in rivals if evolved in samples}
-    seeds = max(len(of_seed) for of_seed in samples.values())
-    gain = lead(samples[winner], samples.get(REFERENCE, {}), measure)
+    seeds = len(set.intersection(*(set(of_seed) for of_seed in samples.values())))
+    gain, over_alone = (lead(samples[winner], samples.get(name, {}), measure) for name in (REFERENCE, alone))
     evolved = evolved if evolved in samples else ""
-    return Verdict(winner, evolved, published, differences, seeds, chosen_on, measure, images, alone, gain)
+    return Verdict(winner, evolved, published, differences, seeds, chosen_on, measure, images, alone, gain, over_alone)
 
 
 def lead(one: Mapping[int, float], other: Mapping[int, float], measure: Measure) -> tuple[float, float]:

@@ -7,6 +7,7 @@ dies, hangs or runs out of memory is replaced, and its request is tried once mor
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections import defaultdict, deque
@@ -20,6 +21,9 @@ from kdzero_gp.workers.engine import Engine, Event, News
 # How long news are waited for at a time. The dispatcher's own clock advances by no more than this from look to look, so
 # that a program that was stopped, or was busy otherwise, finds no time-outs of its own making.
 LOOK = 0.5
+# All workers are looked at so often, for what hangs or is overdue, and not at each answer: of these there are thousands
+# a second.
+ROUND = 0.1
 # A request is tried so often when only machines fail; then something is wrong with them.
 MOST_TRIES = 5
 # So many workers in a row that die while they start: the machine cannot have so many.
@@ -43,6 +47,8 @@ class Lost:
 
 @dataclass(eq=False)
 class _Job:
+    """A request: ``copies`` workers are trying it, ``tried`` are or were."""
+
     key: Any
     request: Any
     over: bool = False
@@ -50,6 +56,7 @@ class _Job:
     losses: list[str] = field(default_factory=list)
     suspicions: int = 0
     first_loss: float = 0.0
+    copies: int = 0
 
     @property
     def kind(self) -> tuple[Any, ...]:
@@ -66,14 +73,18 @@ class _Try:
 
 
 class Dispatcher:
-    """``workers`` workers of an engine. Each request is stopped after ``timeout`` seconds."""
+    """``workers`` workers of an engine. Each request is stopped after ``timeout`` seconds. Without ``copies`` no two
+    workers are asked the same at once: for requests that write files."""
 
-    def __init__(self, engine: Engine, workers: int, timeout: float | None = None):
-        self.engine, self.timeout = engine, timeout
+    def __init__(self, engine: Engine, workers: int, timeout: float | None = None, copies: bool = True):
+        self.engine, self.timeout, self._copied = engine, timeout, copies
         self._alive = set(range(workers))
-        self._idle: set[int] = set()
+        self._idle: dict[int, None] = {}  # the latest last
         self._running: dict[int, _Try] = {}
         self._queue: deque[_Job] = deque()
+        # what takes so long that others should be asked for it: before the queue, or if there is nothing else to do
+        self._urgent: deque[_Job] = deque()
+        self._spare: deque[_Job] = deque()
         # requests that failed twice, until it is known that workers can answer others
         self._suspects: list[_Job] = []
         self._arrivals: deque[tuple[Any, Any]] = deque()
@@ -82,7 +93,7 @@ class Dispatcher:
         self._control: _Job | None = None
         self._last_answer = -1.0
         self._start_losses = 0
-        self._clock, self._looked = 0.0, time.monotonic()
+        self._clock, self._looked, self._round = 0.0, time.monotonic(), 0.0
         self._ready_at = 0.0
         for worker in range(workers):
             engine.start(worker)
@@ -125,11 +136,9 @@ class Dispatcher:
         self._looked = now
         for event in events:
             self._hear(event)
-        for worker in [*self._running]:
-            self._check(worker)
-        for worker in self._alive - self._idle - set(self._running):
-            if self.engine.silent(worker):
-                self._start_lost(worker, "hung")
+        if self._clock - self._round >= ROUND:
+            self._round = self._clock
+            self._look_at_all()
         if self._queue and not self._idle and not self._running and self._clock - self._ready_at > START_SECONDS:
             raise RunError(
                 f"no worker was ready within {START_SECONDS:.0f} s; look at the machines, or give fewer --workers"
@@ -140,7 +149,7 @@ class Dispatcher:
         worker = event.worker
         if event.news is News.READY:
             self._start_losses, self._ready_at = 0, self._clock
-            self._idle.add(worker)
+            self._idle[worker] = None
         elif event.news is News.RAISED:
             raise event.value
         elif event.news is News.ANSWER:
@@ -150,13 +159,14 @@ class Dispatcher:
         elif worker in self._running:
             self._lose(worker, f"ended its worker, which {event.value}", suspicious=event.news is not News.GONE)
         else:
-            self._idle.discard(worker)
+            self._idle.pop(worker, None)
             self._start_lost(worker, event.value)
 
     def _take(self, worker: int, answer: Any) -> None:
         ended = self._running.pop(worker)
         job = ended.job
-        self._idle.add(worker)
+        job.copies -= 1
+        self._idle[worker] = None
         self._last_answer = self._ready_at = self._clock
         self._durations[job.kind].append(self._clock - ended.since)
         if job is self._control:
@@ -170,18 +180,37 @@ class Dispatcher:
             self._blame(suspect)
         self._suspects.clear()
 
-    def _check(self, worker: int) -> None:
-        """Give up a try that takes too long or of which nothing is heard."""
-        if self.engine.silent(worker):
-            self._lose(worker, "was on a worker that hung", suspicious=False)
-        elif self.timeout is not None and self._clock - self._running[worker].since > self.timeout:
-            self._lose(worker, f"took longer than {self.timeout:g} s")
+    def _look_at_all(self) -> None:
+        """Give up what takes too long or of which nothing is heard."""
+        for worker in self._alive - self._idle.keys() - self._running.keys():
+            if self.engine.silent(worker):
+                self._start_lost(worker, "hung")
+        for worker, one in [*self._running.items()]:
+            if self.engine.silent(worker):
+                self._lose(worker, "was on a worker that hung", suspicious=False)
+            elif self.timeout is not None and self._clock - one.since > self.timeout:
+                self._lose(worker, f"took longer than {self.timeout:g} s")
+        if self._copied:
+            self._find_slow()
+
+    def _find_slow(self) -> None:
+        """Find what others should be asked for, too."""
+        usual = {
+            kind: statistics.median(known) for kind, known in self._durations.items() if len(known) >= LEAST_LATEST
+        }
+        for waiting, factor in ((self._urgent, URGENT_FACTOR), (self._spare, BACKUP_FACTOR)):
+            waiting.clear()
+            for one in self._running.values() if usual else ():
+                least = max(factor * usual.get(one.job.kind, math.inf), BACKUP_SECONDS)
+                if self._clock - one.since > least and one.job.copies == 1:
+                    waiting.append(one.job)
 
     def _lose(self, worker: int, what: str, suspicious: bool = True) -> None:
         """A try that ended without an answer."""
         job = self._running.pop(worker).job
+        job.copies -= 1
         self._replace(worker)
-        if job.over or self._copies(job):
+        if job.over or job.copies:
             return
         job.first_loss = job.first_loss if job.losses else self._clock
         job.losses.append(what)
@@ -205,7 +234,7 @@ class Dispatcher:
         self._arrivals.append((job.key, Lost(how, self.timeout if self.timeout and "took longer" in last else 0.0)))
 
     def _replace(self, worker: int) -> None:
-        self._idle.discard(worker)
+        self._idle.pop(worker, None)
         self.engine.stop(worker)
         self.engine.start(worker)
 
@@ -228,46 +257,40 @@ class Dispatcher:
     def _hand_out(self) -> None:
         if self._suspects and not (self._queue or self._running) and self._control is None:
             self._ask_what_is_known()
-        self._back_up(URGENT_FACTOR)
-        for job in [*self._queue]:
-            if not self._idle:
-                return
-            worker = self._place_for(job)
-            if worker is not None:
-                self._queue.remove(job)
-                self._send(worker, job)
+        self._give(self._urgent, 1)
+        self._give(self._queue, 0)
         if not self._queue:
-            self._back_up(BACKUP_FACTOR)
+            self._give(self._spare, 1)
+
+    def _give(self, waiting: deque[_Job], copies: int) -> None:
+        """Ask idle workers for what waits and is tried by so many others; whoever answers first gives the same."""
+        later = []
+        while waiting and self._idle:
+            job = waiting.popleft()
+            if job.over or job.copies != copies:
+                continue
+            worker = self._place_for(job)
+            if worker is None:
+                later.append(job)
+            else:
+                self._send(worker, job)
+        waiting.extendleft(reversed(later))
 
     def _place_for(self, job: _Job) -> int | None:
         """An idle worker that did not fail at this request, if possible on another machine; any, where all did."""
-        fresh = self._alive - job.tried
-        idle = sorted(self._idle & fresh) if fresh else sorted(self._idle)
-        if not idle:
-            return None
+        if not job.tried:
+            return next(reversed(self._idle))
+        fresh = not self._alive <= job.tried
+        idle = [worker for worker in self._idle if not (fresh and worker in job.tried)]
         before = {self.engine.place(worker) for worker in job.tried}
-        return min(idle, key=lambda worker: (self.engine.place(worker) in before, worker))
+        return min(idle, key=lambda worker: self.engine.place(worker) in before, default=None)
 
     def _send(self, worker: int, job: _Job) -> None:
-        self._idle.discard(worker)
+        del self._idle[worker]
         self._running[worker] = _Try(job, self._clock)
         job.tried.add(worker)
+        job.copies += 1
         self.engine.send(worker, job.request)
-
-    def _back_up(self, factor: float) -> None:
-        """Ask others for what takes unusually long; whoever answers first gives the same."""
-        for one in [*self._running.values()] if self._idle else ():
-            known = self._durations[one.job.kind]
-            if not self._idle or one.job.over or self._copies(one.job) > 1 or len(known) < LEAST_LATEST:
-                continue
-            usual = max(factor * statistics.median(known), BACKUP_SECONDS)
-            worker = self._place_for(one.job)
-            if self._clock - one.since > usual and worker is not None:
-                self._send(worker, one.job)
-
-    def _copies(self, job: _Job) -> int:
-        """On how many workers a request is being tried."""
-        return sum(one.job is job for one in self._running.values())
 
     def _ask_what_is_known(self) -> None:
         """Where nothing but suspects is left: can workers answer what they answered before?"""

@@ -27,10 +27,10 @@ _ALIVE = "alive"
 
 
 class _Worker:
-    """A process, this end of its pipe, and the seconds in which it was listened to and said nothing."""
+    """A process, this end of its pipe, and when something was heard of it, in seconds of listening."""
 
-    def __init__(self, process: Any, pipe: connection.Connection):
-        self.process, self.pipe, self.silence = process, pipe, SILENCE - PATIENCE
+    def __init__(self, process: Any, pipe: connection.Connection, heard: float):
+        self.process, self.pipe, self.heard = process, pipe, heard
 
 
 class LocalEngine:
@@ -41,7 +41,7 @@ class LocalEngine:
         self._context = QuietContext()
         self._objects = objects.packed()
         self._workers: dict[int, _Worker] = {}
-        self._heard = time.monotonic()
+        self._looked, self._listened = time.monotonic(), 0.0
         # also where nobody closes it: the interpreter would wait for its children
         self._end = weakref.finalize(self, _end, self._workers, self._objects)
 
@@ -55,7 +55,7 @@ class LocalEngine:
         except OSError as error:
             raise RunError(f"no worker process can be started: {error.strerror}; give fewer --workers") from None
         theirs.close()
-        self._workers[worker] = _Worker(process, ours)
+        self._workers[worker] = _Worker(process, ours, self._listened + PATIENCE - SILENCE)
 
     def send(self, worker: int, request: Any) -> None:
         with contextlib.suppress(OSError):  # it died, which is heard next
@@ -69,19 +69,17 @@ class LocalEngine:
             known.pipe.close()
 
     def events(self, seconds: float) -> list[Event]:
-        waiting = [end for known in self._workers.values() for end in (known.pipe, known.process.sentinel)]
-        if waiting:
-            connection.wait(waiting, seconds)
+        ends = {end: who for who, known in self._workers.items() for end in (known.pipe, known.process.sentinel)}
+        ready = connection.wait([*ends], seconds) if ends else []
         # time in which this process did not listen, since it was stopped, say, is nobody's silence
         now = time.monotonic()
-        listened, self._heard = min(now - self._heard, seconds + BEAT), now
+        self._listened, self._looked = self._listened + min(now - self._looked, seconds + BEAT), now
         found: list[Event] = []
-        for worker, known in list(self._workers.items()):
-            known.silence += listened
+        for worker in dict.fromkeys(ends[end] for end in ready):
+            known = self._workers[worker]
             dead = not known.process.is_alive()
             found += self._read(worker, known)
             if dead:
-                found += self._read(worker, known)
                 found.append(Event(worker, News.LOST, ended(known.process.exitcode)))
                 self.stop(worker)
         return found
@@ -91,12 +89,12 @@ class LocalEngine:
         with contextlib.suppress(EOFError, OSError):
             while known.pipe.poll():
                 said = known.pipe.recv()
-                known.silence = 0.0
+                known.heard = self._listened
                 if said != _ALIVE:
                     yield Event(worker, *said)
 
     def silent(self, worker: int) -> bool:
-        return worker in self._workers and self._workers[worker].silence > SILENCE
+        return worker in self._workers and self._listened - self._workers[worker].heard > SILENCE
 
     def place(self, worker: int) -> str:
         return "here"

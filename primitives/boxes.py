@@ -275,14 +275,31 @@ def attended_background(teacher: Tensor, labels: Tensor) -> Tensor:
 # --- weights of anchors -------------------------------------------------------------------------------------
 
 
-def overlaps_of_objects(given: Tensor, labels: Tensor) -> Tensor:
-    """Intersection over union of boxes N×4×M with those of objects N×G×5, N×G×M; 0 with what is none."""
+def areas_with(given: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of boxes N×4×M and N×G×5: the areas N×G×M that each pair shares, and those of both, N×1×M and N×G×1."""
     given, truth = given[:, :, None], labels[:, :, :4].transpose(1, 2)[:, :, :, None]
     both = torch.minimum(given[:, 2:], truth[:, 2:]) - torch.maximum(given[:, :2], truth[:, :2])
-    area = both.clamp(min=0).prod(dim=1)
-    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1) for boxes in (given, truth)]
-    share = area / (areas[0] + areas[1] - area).clamp(min=1e-12)
-    return share * (labels[:, :, 4] >= 0)[:, :, None]
+    one, other = ((boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=1) for boxes in (given, truth))
+    return both.clamp(min=0).prod(dim=1), one, other
+
+
+def overlaps_of_objects(given: Tensor, labels: Tensor) -> Tensor:
+    """Intersection over union of boxes N×4×M with those of objects N×G×5, N×G×M; 0 with what is none."""
+    both, one, other = areas_with(given, labels)
+    return both / (one + other - both).clamp(min=1e-12) * (labels[:, :, 4] >= 0)[:, :, None]
+
+
+def region_classes(proposals: Tensor, labels: Tensor) -> Tensor:
+    """For each proposal 1 + the class of the object that it overlaps most, by half or more, or 0 for the background.
+
+    Proposals N×4×P and boxes N×G×5 to N×P; −1, no label, where there is no proposal, or half of it is in a crowd.
+    """
+    overlap, matched = overlaps_of_objects(proposals, labels).max(dim=1)
+    both, one, _ = areas_with(proposals, labels)
+    number = labels[:, :, 4].gather(1, matched)
+    crowd = ((labels[:, :, 4] < -1)[:, :, None] & (2 * both >= one)).any(dim=1)
+    found = torch.where(overlap >= 0.5, number + 1, torch.where(crowd, -1, 0))
+    return found.masked_fill(proposals[:, 2] <= proposals[:, 0], -1).long()
 
 
 @weight(

@@ -4,7 +4,7 @@ catalogue page and the contract tests."""
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -41,8 +41,8 @@ PAPER_CONSTANTS = {TEMPERATURE: PAPER_TEMPERATURES, MAGNITUDE: PAPER_MAGNITUDES}
 NEEDS = ("student_logits", "teacher_logits", "labels")
 # A weight may need the student's tensor beside the teacher's; a weighing the anchors that hold an object, 1 or 0 each.
 OF_STUDENT, POSITIVES = "student", "positives"
-# … which follow from this knowledge and the labels.
-GRID = "grid"
+# … which follow from this knowledge and the labels; and so do the labels of a detector's regions.
+GRID, PROPOSALS = "grid", "proposals"
 
 
 # For which pairs an operation is that is not for all: those with a label for each place, and detectors.
@@ -120,12 +120,20 @@ class Operation:
             listed = ", ".join(allowed) or "nothing"
             raise ValueError(f"{self.name} needs {', '.join(self.needs)}; a {self.role} may need {listed}")
 
-    def serves(self, kind: str) -> bool:
-        """Whether it is for pairs of this kind: ``images`` (one label each), ``maps`` or ``boxes``, which have no
-        labels that other operations could index."""
+    def serves(self, kind: str, knowledge: Container[str] = (GRID, PROPOSALS)) -> bool:
+        """Whether it is for pairs of this kind, ``images`` (one label each), ``maps`` or ``boxes`` (of whose labels
+        other transforms could index those of regions alone), and of this knowledge."""
+        if not all(name in knowledge for name in self.reads(kind)):
+            return False
         if self.dense:
             return kind in self.dense
-        return kind not in BOXES or not self.needs
+        return kind not in BOXES or not self.needs or self.role == "transform"
+
+    def reads(self, kind: str) -> tuple[str, ...]:
+        """The knowledge that it needs besides its arguments, for pairs of this kind."""
+        if POSITIVES in self.needs:
+            return (GRID,)
+        return (PROPOSALS,) if kind in BOXES and self.role == "transform" and self.needs and not self.dense else ()
 
     @cached_property
     def compares_distributions(self) -> bool:
@@ -255,7 +263,9 @@ def combination(overloads: Mapping[tuple[ValueType, ...], ValueType], **facts: A
 def weight(types: Mapping[ValueType, ValueType] | None = None, **facts: Any) -> Declarer:
     """Declare a function (the teacher's logits N×K×H×W, or what else ``types`` begin with, and labels) -> weights
     N×H×W, or N×M of anchors, ≥ 0 and 0 without a label."""
-    overloads = {(given,): made for given, made in (types or {MAP_LOGITS: WEIGHT}).items()}
+    overloads: dict[tuple[ValueType, ...], ValueType] = {
+        (given,): made for given, made in (types or {MAP_LOGITS: WEIGHT}).items()
+    }
     return _declarer("weight", overloads, None, **({"needs": ("labels",), "dense": MAPS} | facts))
 
 

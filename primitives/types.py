@@ -36,6 +36,7 @@ RANKS = {
     "anchors": Rank("N×C×M anchors", {}, classes=True),
     "boxes": Rank("N×4×M boxes", {}),
     "grid": Rank("N×4×M grid", {}),
+    "proposals": Rank("N×4×M proposals", {}),
 }
 
 

@@ -15,6 +15,7 @@ from kdzero_gp.errors import ExpressionTypeError
 from kdzero_gp.evolution.grammar import Grammar
 from kdzero_gp.families.detection import DETECTION
 from primitives import BOXES, CATALOGUE, MAPS
+from primitives.boxes import region_classes
 
 sys.path.append(str(Path(__file__).parent.parent / "experiments" / "detection"))
 import detector_trees
@@ -22,6 +23,7 @@ import detector_trees
 SIZES = {3: (6, 8), 4: (3, 4), 5: (2, 2)}
 SHAPES = {f"fpn{level}": (4, *size) for level, size in SIZES.items()}
 SHAPES |= {"logits": (3, 12), "deltas": (4, 12), "boxes": (4, 12), "grid": (4, 12)}
+REGIONS = SHAPES | {"proposals": (4, 12), "regions": (5, 12), "region_logits": (4, 12)}
 # image 0 has three objects, of which two overlap, and a crowd; image 1 has one object; image 2 is empty
 TRUTH = torch.tensor(
     [
@@ -403,6 +405,99 @@ def test_the_zoo_equals_its_independent_formula(formula, batch):
         if name in entry.text:
             pair = (torch.autograd.grad(value, student[name], retain_graph=True)[0] for value in (given, expected))
             torch.testing.assert_close(*pair)
+
+
+def class_of(box, rows):
+    """Of a proposal 1 + the class of its object, 0 without one, −1 where it is none or half of it is in a crowd."""
+    if box[2] <= box[0]:
+        return -1
+    objects = [(float(box_iou(box[None], row[None, :4])), int(row[4])) for row in rows if row[4] >= 0]
+    best, number = max(objects, key=lambda one: one[0], default=(0.0, 0))
+    if best >= 0.5:
+        return number + 1
+    for row in rows[rows[:, 4] < -1]:
+        inner = [min(box[2], row[2]) - max(box[0], row[0]), min(box[3], row[3]) - max(box[1], row[1])]
+        if max(inner[0], 0) * max(inner[1], 0) * 2 >= (box[2] - box[0]) * (box[3] - box[1]):
+            return -1
+    return 0
+
+
+@pytest.fixture
+def regions(batch):
+    """The batch of two stages: proposals near objects, far, in a crowd, and none."""
+    student, teacher, truth = batch
+    generator = torch.Generator().manual_seed(11)
+    proposals = boxes_of(generator)
+    proposals[:, :, 0] = truth[:, 0, :4] + 0.01
+    proposals[0, :, 1] = torch.tensor([0.7, 0.0, 0.9, 0.1])
+    proposals[0, :, 2] = truth[0, 1, :4]
+    proposals[1, :, 9:] = 0.0
+    for side, wide in ((student, 5), (teacher, 5)):
+        side["proposals"] = proposals
+        side["regions"] = torch.randn(3, wide, 12, generator=generator, dtype=torch.float64)
+        side["region_logits"] = torch.randn(3, 4, 12, generator=generator, dtype=torch.float64)
+    student["region_logits"].requires_grad_()
+    student["regions"].requires_grad_()
+    return student, teacher, truth
+
+
+def test_proposals_have_the_classes_of_their_objects_and_background(regions):
+    _, teacher, truth = regions
+    given = region_classes(teacher["proposals"], truth)
+    wanted = [[class_of(box, rows) for box in boxes.T] for boxes, rows in zip(teacher["proposals"], truth, strict=True)]
+    assert given.tolist() == wanted
+    assert {-1, 0, 1, 2} <= set(wanted[0]) and wanted[1][9:] == [-1, -1, -1] and set(wanted[2]) == {-1, 0}
+
+
+def dkd_regions(s, t, truth):
+    """KL of (p_y, 1 − p_y) plus 0.25 times KL of the other classes among themselves, the mean over proposals."""
+    total = []
+    for n in range(3):
+        losses = []
+        for m in range(12):
+            y = class_of(t["proposals"][n, :, m], truth[n])
+            if y < 0:
+                continue
+            p, q = (side["region_logits"][n, :, m].softmax(0) for side in (t, s))
+            others = [k for k in range(4) if k != y]
+            two = [torch.stack([side[y], side[others].sum()]) for side in (p, q)]
+            rest = [side[others] / side[others].sum() for side in (p, q)]
+            kl = [(a * (a / b).log()).sum() for a, b in (two, rest)]
+            losses.append(kl[0] + 0.25 * kl[1])
+        total.append(sum(losses) / len(losses))
+    return sum(total) / 3
+
+
+def test_the_zoo_s_method_for_regions_equals_its_independent_formula(regions):
+    student, teacher, truth = regions
+    entry = kdzero_gp.zoo.entries["dkd_regions"]
+    distiller = kdzero_gp.compile(entry.text, REGIONS, REGIONS, knowledge=DETECTION.knowledge).double()
+    given, expected = distiller(student, teacher, truth), dkd_regions(student, teacher, truth)
+    torch.testing.assert_close(given, expected)
+    leaf = student["region_logits"]
+    gradients = [torch.autograd.grad(value, leaf, retain_graph=True)[0] for value in (given, expected)]
+    torch.testing.assert_close(*gradients)
+    empty = torch.zeros(3, 4, 12, dtype=torch.float64)
+    nothing = distiller(student | {"proposals": empty}, teacher | {"proposals": empty}, truth)
+    assert nothing.item() == 0
+    # what crosses to another process or a file is the same distiller
+    source = kdzero_gp.compiler.source_of(entry.expression, REGIONS, REGIONS, knowledge=DETECTION.knowledge)
+    torch.testing.assert_close(kdzero_gp.compiler.load_source(source)(student, teacher, truth), expected)
+
+
+def test_regions_are_tokens_and_need_proposals_where_labels_are_read(regions):
+    student, teacher, truth = regions
+    types = dict(pair_shapes(REGIONS, REGIONS, DETECTION.knowledge).types)
+    known = {operation.name for operation, _, _ in Grammar("open", types).rules}
+    assert {"target", "nontarget", "softmax_C", "bce_at"} <= known and not known & {"conf", "class_centres"}
+    del types["proposals"]
+    assert not {o.name for o, _, _ in Grammar("open", types).rules} & {"target", "nontarget"}
+    with pytest.raises(ExpressionTypeError, match="this pair has no knowledge 'proposals'"):
+        kdzero_gp.parse("times(no(kl(target(region_logits, 1))), 1)", types)
+    other = REGIONS | {"regions": (9, 12)}
+    distiller = kdzero_gp.compile("times(no(l2(regions)), 1)", REGIONS, other, knowledge=DETECTION.knowledge).double()
+    wide = teacher | {"regions": torch.randn(3, 9, 12, dtype=torch.float64)}
+    assert distiller(student, wide, truth).isfinite()
 
 
 # --- the space ----------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from kdzero_gp.errors import DataError, ModelError
 from kdzero_gp.families.boxes import detections
 from kdzero_gp.families.detection import DETECTION
 from kdzero_gp.families.precision import average_precision
+from kdzero_gp.models.contract import Conversion, InputContract
 from kdzero_gp.models.detection import as_detector, fasterrcnn, fcos, retinanet
 from kdzero_gp.models.levels import named_levels
 from kdzero_gp.models.pyramids import SmallStages, pyramid
@@ -186,7 +187,8 @@ def test_losses_of_two_stages_equal_torchvisions_where_it_draws_everything(monke
     anchors = model.rpn.anchor_generator(ImageList(images, sizes), levels)
     wanted, boxes = model.rpn.assign_targets_to_anchors(anchors, listed)
     expected = sum(model.rpn.compute_loss(objectness, deltas, wanted, model.rpn.box_coder.encode(boxes, anchors)))
-    proposals = [rows[rows[:, 2] > rows[:, 0]] for rows in outputs["proposals"].transpose(1, 2)]
+    given = (outputs["proposals"].transpose(1, 2) * torch.tensor([128, 96, 128, 96])).unbind()
+    proposals = [rows[rows[:, 2] > rows[:, 0]] for rows in given]
     truth = [one["boxes"] for one in listed]
     matched, number = model.roi_heads.assign_targets_to_proposals(proposals, truth, [o["labels"] + 1 for o in listed])
     boxes = [t[m] if len(t) else torch.zeros(len(m), 4) for t, m in zip(truth, matched, strict=True)]
@@ -255,6 +257,36 @@ def test_one_pass_serves_both_modes_and_levels_are_named_by_stride():
     assert set(tapped.train()(images)) == set(tapped.eval()(images)) >= {"logits", "deltas", "boxes", "size"}
     with pytest.raises(ModelError, match="tells 3 classes apart and the data have 5"):
         DETECTION.tap(DETECTION.build("fcos_small_4", 3, 3), torch.randn(2, 3, 64, 96), None, 5)
+
+
+def test_a_two_stage_detector_answers_at_another_one_s_proposals():
+    torch.manual_seed(1)
+    student, teacher = (as_detector(fasterrcnn(pyramid(SmallStages(width), 16), 3)).eval() for width in (4, 6))
+    images, _, _ = batch(2)
+    with torch.no_grad():
+        own, asked = teacher(images), student(images)["proposals"]
+        answered = teacher(images, asked)
+        again = teacher(images, own["proposals"])
+    assert torch.equal(answered["proposals"], asked) and not torch.equal(answered["proposals"], own["proposals"])
+    assert not torch.allclose(answered["region_logits"], own["region_logits"])
+    for name in ("regions", "region_logits", "region_deltas"):
+        assert answered[name].shape[2] == asked.shape[2]
+        torch.testing.assert_close(again[name], own[name], rtol=1e-4, atol=1e-4)
+    for name in ("objectness", "boxes", "fpn3"):
+        torch.testing.assert_close(answered[name], own[name])
+    swapped = teacher(images, asked.flip(2))
+    torch.testing.assert_close(swapped["region_logits"].flip(2), answered["region_logits"], rtol=1e-4, atol=1e-5)
+
+
+def test_a_teacher_with_classes_in_another_order_is_read_in_that_of_the_data():
+    contracts = (InputContract(classes=names) for names in (("a", "b", "c"), ("c", "a", "b")))
+    conversion = Conversion(*contracts)
+    said = {"region_logits": torch.tensor([[[9.0], [3.0], [1.0], [2.0]]]), "boxes": torch.ones(1, 4, 1)}
+    said |= {"region_deltas": torch.arange(12.0).view(1, 12, 1)}
+    ordered = conversion.ordered(said)
+    assert ordered["region_logits"].flatten().tolist() == [9, 1, 2, 3]
+    assert ordered["region_deltas"].flatten().tolist() == [4, 5, 6, 7, 8, 9, 10, 11, 0, 1, 2, 3]
+    assert torch.equal(ordered["boxes"], said["boxes"])
 
 
 @pytest.mark.parametrize(

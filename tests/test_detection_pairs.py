@@ -1,13 +1,17 @@
 """Small pairs of detectors end to end, from files to a distilled student, by the real command line."""
 
 import json
+import math
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from commands import command
 from drawn_boxes import write_coco, write_voc
+from kdzero_gp.engine import checks
 from kdzero_gp.families.detection import DETECTION
+from kdzero_gp.models.weights import save_weights
 
 FEW = ("--precision", "float32", "--threads", "1", "--batch-size", "4", "--epochs", "1")
 
@@ -87,3 +91,33 @@ def test_a_detector_is_distilled_with_a_shadow_head(shadow, tmp_path, voc, weigh
     assert found["test"]["detection_loss"] > 0
     names = load_file(tmp_path / "student.safetensors").keys()
     assert names == DETECTION.build("fcos_small_4", 3, 3).state_dict().keys(), "nothing of the shadow is kept"
+
+
+@pytest.fixture
+def untrained(tmp_path, monkeypatch):
+    """The weights of a Faster R-CNN with a MobileNetV2 that was never trained, accepted as a teacher."""
+    monkeypatch.setattr(checks, "BETTER_LOSS", math.inf)
+    torch.manual_seed(0)
+    save_weights(DETECTION.build("fasterrcnn_mobilenet_v2", 2, 3), tmp_path / "teacher.safetensors")
+    return "--teacher", "fasterrcnn_mobilenet_v2", "--teacher-weights", tmp_path / "teacher.safetensors"
+
+
+def test_regions_are_distilled_from_a_live_teacher(untrained, voc, tmp_path):
+    data = ("--task", "detection", "--data", str(voc), "--image-size", "64", "--student", "fasterrcnn_small_4")
+    told = run("distill", *data, *untrained, "--distiller", "zoo:dkd_regions", "--out", tmp_path / "student",
+               *FEW, "--epochs", "2")  # fmt: skip
+    assert "asked on every batch, since its region_logits are of the student's proposals and cannot be kept" in told
+    assert not (tmp_path / "student" / "teacher.pt").exists()
+    found = json.loads((tmp_path / "student" / "result.json").read_text())
+    assert found["test"]["detection_loss"] > 0 and all(math.isfinite(m) and m > 0 for m in found["magnitudes"])
+
+
+def test_a_pair_of_two_stages_is_searched_without_regions(untrained, voc, tmp_path, inline_workers):
+    search = ("evolve", "--task", "tiny_detection:TINY_TWO_STAGES", "--data", str(voc), "--image-size", "64",
+              *untrained, "--generations", "1", "--pop", "2", "--workers", "1", "--race-seeds", "1",
+              "--fresh-seeds", "0", "--prune", "0", "--precision", "float32", "--threads", "1")  # fmt: skip
+    run(*search, "--out", tmp_path / "run")
+    shown = json.loads(command("show", tmp_path / "run", "--json")[1])
+    assert shown["finished"] and shown["counts"]["trained"] >= 1, shown["reasons"]
+    code, _, errors = command(*search, "--knowledge", "region_logits", "--out", tmp_path / "other")
+    assert code == 2 and "its region_logits are of the student's proposals; leave region_logits out" in errors

@@ -16,7 +16,7 @@ from kdzero_gp.compiler import pair_shapes
 from kdzero_gp.engine.machine import Machine
 from kdzero_gp.errors import RunError, SettingError
 from kdzero_gp.evolution import Grammar, SearchSettings, Slot
-from kdzero_gp.language_model import ModelSettings
+from kdzero_gp.language_model import ModelSettings, gbnf, read_answer
 from kdzero_gp.language_model import correspondence as correspondence_module
 from kdzero_gp.language_model.prompting import Prompts, Situation, compare
 from kdzero_gp.progress import Progress
@@ -25,7 +25,7 @@ from kdzero_gp.search.model import ACCOUNT, account_line
 from kdzero_gp.search.run import Work
 from kdzero_gp.search.settings import RunSettings
 from kdzero_gp.search.storage import Database
-from primitives import LOSS
+from primitives import CATALOGUE, LOSS
 from strategies import KNOWLEDGE
 from test_candidates import BASELINE, Workers
 from test_language_model import _dripping, _half_closed
@@ -460,9 +460,22 @@ def test_the_prompt_is_the_one_that_is_kept():
     assert found == GOLDEN.with_suffix(".txt").read_text(encoding="utf-8")
 
 
-def test_a_new_operation_appears_by_itself():
+def test_the_operations_that_can_be_used_appear():
     grammar = Grammar("open", {"logits": KNOWLEDGE["logits"]})
     text = Prompts(grammar, SHAPES, SHAPES).propose(Situation())[0]["content"]
     for operation in {operation.name for operation, _, _ in grammar.rules}:
         assert f"- {operation}(" in text
     assert "(feat)" not in text and "- emb:" not in text
+
+
+def test_a_new_operation_appears_by_itself(monkeypatch):
+    def wavy(student, teacher):
+        """mean |sin s - sin t|."""
+
+    declared = {**CATALOGUE.operations, "wavy": replace(CATALOGUE["l1"], name="wavy", function=wavy)}
+    monkeypatch.setattr(CATALOGUE, "operations", declared)
+    grammar = Grammar("open", KNOWLEDGE)
+    text = Prompts(grammar, SHAPES, SHAPES).propose(Situation())[0]["content"]
+    line = next(line for line in text.splitlines() if line.startswith("- wavy(x): "))
+    assert line.endswith(" = mean |sin s - sin t|") and '"wavy(" ' in gbnf(grammar, 5)
+    assert len(read_answer("times(no(wavy(logits)), 1)", grammar).distillers) == 1

@@ -32,6 +32,7 @@ def cut(whole, folder):
 
 def test_a_search_under_ray_has_the_rows_of_one_here_and_each_goes_on_with_the_other(tmp_path, monkeypatch):
     monkeypatch.setitem(tasks.TASKS, "digits", quick_digits())
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # another cluster is nobody's business
     with inline():
         said("evolve", *words_of(SEARCH), "--workers", 1, "--out", tmp_path / "here")
     said("evolve", *words_of(SEARCH), *RAY, "--out", tmp_path / "ray")

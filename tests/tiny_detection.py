@@ -27,6 +27,12 @@ TINY = replace(
 )  # fmt: skip
 
 
+TINY_TWO_STAGES = replace(
+    TINY, name="tiny-two-stages",
+    plan=replace(TINY.plan, teacher="fasterrcnn_mobilenet_v2", student="fasterrcnn_small_4", race_zoo=0),
+)  # fmt: skip
+
+
 class Own(nn.Module):
     """One level at stride 8, three square anchors, by hand."""
 

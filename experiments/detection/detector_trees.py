@@ -31,7 +31,8 @@ CLASSES = 3
 def _shapes(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], anchors: int) -> Shapes:
     levels: Shapes = {f"fpn{3 + n}": (c, *size) for n, (c, size) in enumerate(zip(channels, sizes, strict=True))}
     of_anchors = dict.fromkeys(("deltas", "boxes", "grid"), (4, anchors))
-    return levels | {"logits": (CLASSES, anchors)} | of_anchors
+    regions: Shapes = {"proposals": (4, 7), "regions": (channels[0], 7), "region_logits": (CLASSES + 1, 7)}
+    return levels | {"logits": (CLASSES, anchors)} | of_anchors | regions
 
 
 # student, teacher: equal; other channels; other numbers of anchors (no scores in common); odd sides; one place
@@ -47,7 +48,7 @@ PAIRS: tuple[tuple[Shapes, Shapes], ...] = (
 def batch(shapes: Shapes, count: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Random outputs of one network; boxes are in order and reach beyond the image."""
     outputs = {name: 2.0 * torch.randn(count, *shape, generator=generator) for name, shape in shapes.items()}
-    for name in ("boxes", "grid"):
+    for name in ("boxes", "grid", "proposals"):
         corner = torch.rand(count, 2, shapes[name][1], generator=generator) * 1.2 - 0.1
         outputs[name] = torch.cat([corner, corner + 0.3 * torch.rand(corner.shape, generator=generator)], dim=1)
     return outputs

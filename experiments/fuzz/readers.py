@@ -24,12 +24,13 @@ from kdzero_gp.models.weights import load_weights, save_weights
 from kdzero_gp.proxy.task import ProxyTask
 from kdzero_gp.search.config import CONFIG, config_text, read_config
 from kdzero_gp.search.settings import RunSettings
-from kdzero_gp.search.storage import DATABASE
+from kdzero_gp.search.storage import DATABASE, Database, StoredReply
 from kdzero_gp.training import folder as training
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 from synthetic import synthetic_run
 from test_evolution import grammar_of
+from test_same_run import Workers, search
 
 BOXES = {
     "images": [{"id": 1, "file_name": "1.png", "width": 8, "height": 8}],
@@ -96,10 +97,14 @@ def look(folder, what=None):
     return [part() for name, part in parts.items() if what in (None, name)]
 
 
-def _database(content, folder, chance):
+def _placed(content, folder):
     for rest in ("-wal", "-shm", "-journal"):
         (folder / (DATABASE + rest)).unlink(missing_ok=True)
     (folder / DATABASE).write_bytes(content)
+
+
+def _database(content, folder, chance):
+    _placed(content, folder)
     what = chance.choice(("settings", "counts", "top", "race", "screens", "drawn", "verdict"))
     return lambda folder: look(folder, what), folder
 
@@ -111,9 +116,14 @@ def _bytes_of_database(corpus, folder, chance):
 def _values_of_database(corpus, folder, chance):
     """A sound database in which one value is hostile, or a JSON text holds other values."""
     found = _database(chance.choice(corpus), folder, chance)
+    _change_value(folder, ("facts", "births", "evaluations", "measurements"), chance)
+    return found
+
+
+def _change_value(folder, tables, chance):
     with sqlite3.connect(folder / DATABASE) as database:
         database.execute("PRAGMA synchronous=OFF")
-        table = chance.choice(("facts", "births", "evaluations", "measurements"))
+        table = chance.choice(tables)
         column = chance.choice([row[1] for row in database.execute(f"PRAGMA table_info({table})")])
         count = database.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
         where = f"rowid = (SELECT rowid FROM {table} LIMIT 1 OFFSET {chance.randrange(max(1, count))})"
@@ -124,7 +134,35 @@ def _values_of_database(corpus, folder, chance):
         with contextlib.suppress(sqlite3.Error):
             database.execute(f"UPDATE {table} SET {column} = ? WHERE {where}", (other,))
     database.close()
-    return found
+
+
+def _resume(corpus, folder, chance):
+    """A search that was interrupted, in whose database one value is hostile, is gone on with to its end."""
+    _placed(chance.choice(corpus), folder)
+    _change_value(folder, ("births", "evaluations", "answers", "answers", "costs", "replies"), chance)
+    return go_on, folder
+
+
+def go_on(folder):
+    """A whole search on answers that are made up, and what is read of its costs and replies."""
+    search(folder, Workers(1, 0), 5, births=12)
+    with Database.read(folder) as database:
+        return database.costs("evaluation"), database.stages(), database.step_times(), database.reply("asked", 0)
+
+
+def _interrupted(folder, answers):
+    """The bytes of a search's database after so many answers."""
+    folder.mkdir()
+    search(folder, Workers(3, answers, answers), 5, births=12)
+    with Database.open(folder) as database:
+        database.add_reply(StoredReply("asked", 0, "1. l2(logits)", "", 1, 10, 20))
+    with sqlite3.connect(folder / DATABASE) as database:
+        database.execute("PRAGMA journal_mode=DELETE")
+        assert all(
+            database.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in ("evaluations", "answers")
+        )
+    database.close()
+    return (folder / DATABASE).read_bytes()
 
 
 def _run(folder, births, raced):
@@ -184,6 +222,7 @@ def readers(folder):
     recipes = [(base / f"{name}.toml").read_bytes() for name in names()]
     config = config_text(RunSettings(teacher="digits_cnn_32", student="digits_cnn_4")).replace("\n# ", "\n").encode()
     databases = [_run(folder / "run", 8, True), _run(folder / "unraced", 24, False)]
+    begun = [_interrupted(folder / str(answers), answers) for answers in (10, 12, 16)]
     settings, result, checkpoint = _trained(folder)
     (folder / "any.pt").write_bytes(b"")
     expressions, grammar = [str(one) for one in zoo.values()], grammar_of()
@@ -207,6 +246,7 @@ def readers(folder):
         "checkpoints": (_File(_in_folder(_checkpoint), training.CHECKPOINT), [checkpoint], 0.02),
         "databases": (_bytes_of_database, databases, 0.015),
         "values in databases": (_values_of_database, databases, 0.015),
+        "resume": (_resume, begun, 0.02),
     }  # fmt: skip
 
 

@@ -19,8 +19,11 @@ import sys
 import tempfile
 import time
 import traceback
+import typing
 import warnings
 from pathlib import Path
+
+import cattrs
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -31,6 +34,8 @@ from kdzero_gp.errors import KdzeroError  # noqa: E402
 # What code from a file would cause. ``exec`` is also raised by modules that are imported late, whose code has a file,
 # and by cattrs, which makes readers of our own classes.
 OURS = ("<cattrs generated", "<frozen", "<__array_function__")
+# They evaluate the annotations of our own classes, and make readers of them, when one is read for the first time.
+ANNOTATIONS = (typing.__file__, str(Path(cattrs.__file__).parent))
 FORBIDDEN = ("exec", "os.system", "os.exec", "os.posix_spawn", "os.fork", "subprocess.Popen", "socket.connect",
              "ctypes.dlopen", "shutil.rmtree")  # fmt: skip
 # Seconds of a reading that is tried once more.
@@ -58,6 +63,8 @@ class Watched:
         frames = traceback.extract_stack()[-7:-1]
         if event == "exec" and any(frame.filename.startswith("<frozen importlib") for frame in frames):
             return  # a module of an installed package, imported late, makes its named tuples
+        if event == "exec" and frames[-1].filename.startswith(ANNOTATIONS):
+            return
         callers = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames]
         self.seen.append(f"{event} {str(arguments)[:100]} from {' → '.join(callers)}")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kdzero_gp.analysis.run import StoredRun
+from kdzero_gp.analysis.several import Runs
 from kdzero_gp.api.given import given
 from kdzero_gp.api.search import MACHINE, Run, must_have_networks, next_folder, texts_of
 from kdzero_gp.api.shown import shown
@@ -33,7 +34,7 @@ def suggest(
     count: int = 5,
     goal: str = "",
     step_time: float | None = None,
-    run: StoredRun | str | Path | None = None,
+    run: StoredRun | str | Path | Sequence[StoredRun | str | Path] | None = None,
     family: str = "classification",
     out: str | Path | None = None,
     task: str | None = None,
@@ -45,7 +46,8 @@ def suggest(
     """Suggest ``count`` distillers for a pair, each with a paragraph of reasons and as a file that needs only torch.
 
     Pair and data are given as for ``evolve``; or a ``run`` of the pair, from which its best, and variations that its
-    surrogate finds promising, are taken, too. ``goal``: what is wanted, in words, for a language model (``llm_url``,
+    surrogate finds promising, are taken, too; or several, of which the first one's student, teacher and surrogate are
+    used. ``goal``: what is wanted, in words, for a language model (``llm_url``,
     ``llm_model``, …, as in ``evolve``); without one the zoo and the run suggest. ``knowledge`` says what may be used,
     ``loss_memory`` (MiB) and ``step_time`` (milliseconds) what it may cost. Every candidate is screened and trained
     once by the pair's proxy. Raises KdzeroError.
@@ -53,10 +55,14 @@ def suggest(
     Example: ``kdzero_gp.suggest(task="digits", goal="robust to a weak teacher")[0].reason``.
     """
     machine = Machine.taken_from(options, *MACHINE)
+    runs = [run] if isinstance(run, StoredRun | str | Path) else list(run or ())
+    folders = tuple(Path(one.folder if isinstance(one, StoredRun) else one) for one in runs)
     with shown(verbose, progress) as told:
-        if run is not None:
-            settings = _of_run(run, options, (teacher, student, train, task))
-            chosen = run.given if isinstance(run, Run) else given()
+        if runs:
+            settings = _of_run(runs[0], options, (teacher, student, train, task))
+            chosen = runs[0].given if isinstance(runs[0], Run) else given()
+            for note in Runs(folders).notes:
+                told.note(note)
         else:
             chosen = given(teacher, student, train, validation, test, family=family, task=task, classes=classes)
             named = {name: getattr(chosen, name) for name in ("task", "data", "teacher", "student")}
@@ -64,8 +70,7 @@ def suggest(
                 settings = settings_from(texts_of(options) | named)
         must_have_networks(settings)
         folder = Path(out) if out is not None else next_folder(settings.task, "suggestions")
-        source = run.folder if isinstance(run, StoredRun) else run
-        wish = Wish(count, goal, step_time, None if source is None else Path(source))
+        wish = Wish(count, goal, step_time, folders)
         told.note(f"folder: {folder}")
         with chosen.known():
             return suggested(folder, settings, wish, machine, told)

@@ -224,11 +224,14 @@ def _written(expression: Expression) -> tuple[float, ...]:
 
 
 # Shapes for an expression exported without a pair: a ResNet-56 teacher and a ResNet-20 student on CIFAR-100; two
-# segmenters of 19 classes on 512×512 pixels; two FCOS of COCO's 80 classes on these.
+# segmenters of 19 classes on 512×512 pixels; two detectors of COCO's 80 classes on these, with FCOS's points and Faster
+# R-CNN's regions.
 _EXAMPLES: dict[str, dict[str, tuple[int, ...]]] = {
     "cifar100": {"logits": (100,), "emb": (64,), "feat": (64, 8, 8)},
     "segmentation": {"logits": (19, 128, 128), "feat": (128, 64, 64)},
-    "detection": {"logits": (80, 5456), "deltas": (4, 5456), "boxes": (4, 5456)}
+    "detection": {"logits": (80, 5456)}
+    | dict.fromkeys(("deltas", "boxes", "grid"), (4, 5456))
+    | {"proposals": (4, 256), "regions": (1024, 256), "region_logits": (81, 256)}
     | {f"fpn{level}": (256, 512 >> level, 512 >> level) for level in (3, 4, 5)},
 }
 

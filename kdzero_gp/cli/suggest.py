@@ -28,7 +28,9 @@ SHARED = (
     "--run",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="An earlier run of the pair, whose best and whose surrogate suggest, too; in place of task and pair.",
+    multiple=True,
+    help="An earlier run of the pair, whose best and whose surrogate suggest, too; in place of task and pair. "
+    "Repeated: the best of all of them.",
 )
 @click.option("--goal", default="", metavar="TEXT", help="What is wanted, in words, for the language model.")
 @click.option("--count", type=int, default=5, show_default=True, help="How many distillers.")
@@ -44,7 +46,7 @@ def suggest(as_json: bool, **options: Any) -> None:
     from kdzero_gp.api.suggest import suggest as suggested
     from kdzero_gp.progress import Progress
 
-    if options["run"] is None and options["task"] is None:
+    if not options["run"] and options["task"] is None:
         options["task"] = DEFAULT_TASK
     data = data_of(options)
     teacher, student = options.pop("teacher"), options.pop("student")

@@ -8,7 +8,7 @@ from functools import lru_cache
 from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.compiler.knowledge import CLASSIFICATION_KNOWLEDGE, kind_of_pair, spec_of
 from kdzero_gp.errors import ExpressionError, ExpressionTypeError
-from primitives import CATALOGUE, CONSTANTS, GRID, LEVEL, LOSS, POSITIVES, Operation, PairType, ValueType
+from primitives import CATALOGUE, CONSTANTS, LEVEL, LOSS, Operation, PairType, ValueType
 
 KnowledgeTypes = Mapping[str, PairType]
 
@@ -55,8 +55,8 @@ def _type_of_call(node: Expression, knowledge: KnowledgeTypes | None) -> ValueTy
     check_arity(operation, len(node.arguments))
     if knowledge is not None and not operation.serves(kind := kind_of_pair(knowledge)):
         raise ExpressionTypeError(f"{node.name} is {_for(operation)}, and this one labels {kind}")
-    if knowledge is not None and POSITIVES in operation.needs:
-        knowledge_type(GRID, knowledge)
+    for name in operation.reads(kind_of_pair(knowledge)) if knowledge is not None else ():
+        knowledge_type(name, knowledge)
     given: list[ValueType] = []
     for index, argument in enumerate(node.arguments):
         if isinstance(argument, Expression):

@@ -44,8 +44,8 @@ class KnowledgeSpec:
         return " or ".join({1: "C", 2: "C×M", 3: "C×H×W"}[size] for size in self.sizes)
 
 
-AT_ANCHORS = ("anchors", "boxes", "grid")
-"""Ranks with a column for each anchor of a detector."""
+AT_ANCHORS = ("anchors", "boxes", "grid", "proposals")
+"""Ranks with a column for each anchor, or proposal, of a detector."""
 # rank of a knowledge -> its sizes per sample
 SIZES = {rank: len(re.findall("×", RANKS[rank].text)) for rank in ("matrix", "tokens", "map", *AT_ANCHORS)}
 

@@ -18,6 +18,7 @@ from kdzero_gp.compiler.lowering import Program, Step, written
 from kdzero_gp.compiler.shapes import Adapter
 from kdzero_gp.errors import ShapeError
 from primitives import CATALOGUE, labelled
+from primitives.boxes import region_classes
 
 # Where one network's knowledge is read: the layer, the keys into its output, and what brings it into form.
 LayerForms = Mapping[str, tuple[str, tuple[Any, ...], Callable[..., Any] | None]]
@@ -43,6 +44,7 @@ def _catalogue_sources() -> dict[Callable[..., Any], str]:
             if function is not None:
                 functions |= dict.fromkeys(_needs(function))
     functions |= dict.fromkeys(f for f in vars(labelled).values() if isinstance(f, FunctionType))
+    functions |= dict.fromkeys(_needs(region_classes))
     return {function: _source_of_function(function) for function in functions} | {
         written: inspect.getsource(written) for written in (*_CALIBRATION, standalone.Reader)
     }

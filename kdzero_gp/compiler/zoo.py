@@ -16,7 +16,7 @@ from kdzero_gp.compiler.checking import fits
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.parsing import parse
 from kdzero_gp.errors import ExpressionError
-from primitives import BOXES, GRID, MAP_LOGITS, MAPS, PairType
+from primitives import BOXES, GRID, MAP_LOGITS, MAPS, PROPOSALS, PairType
 
 # The levels that detectors have in common: strides 8, 16 and 32.
 LEVELS = (3, 4, 5)
@@ -44,6 +44,9 @@ USUAL: dict[tuple[str, ...], dict[str, PairType] | None] = {
         "deltas": PairType("anchors"),
         "boxes": PairType("boxes"),
         GRID: PairType("grid"),
+        PROPOSALS: PairType("proposals"),
+        "regions": PairType("tokens"),
+        "region_logits": PairType("tokens", "logits"),
     }
     | {f"fpn{level}": PairType("map") for level in LEVELS},
 }
@@ -153,6 +156,11 @@ _ENTRIES = (
              "Wang et al. 2024, arXiv:2306.11369 (CrossKD)", dense=BOXES,
              differs="on the student's own outputs, without the teacher's head on its features; anchors that are "
                      "neither positive nor negative count; RetinaNet's assignment for every detector"),
+    ZooEntry("dkd_regions", "add(times(no(kl(target(region_logits, 1))), 1), "
+                            "times(no(kl(nontarget(region_logits, 1))), 0.25))",
+             "target class and other classes apart, at the student's proposals in two stages",
+             "Zhao et al. 2022, arXiv:2203.08679 (DKD), its implementation for detectors (mdistiller)", dense=BOXES,
+             differs="all proposals of an image, not a sample of them with the true boxes among them"),
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ def knowledge_words(name: str) -> str:
     """
     letters, number = re.fullmatch(r"(.*?)(\d*)", name).groups()  # type: ignore[union-attr]
     if not number:
-        return {"emb": "embedding", "feat": "last feature map"}.get(name, name)
+        return {"emb": "embedding", "feat": "last feature map"}.get(name, name.replace("_", " "))
     return f"{_NUMBERED.get(letters, letters)} {number}"
 
 

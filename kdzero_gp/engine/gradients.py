@@ -105,7 +105,7 @@ class Prober:
         for number, (outputs, batch) in enumerate(zip(self.outputs, self.batches, strict=True)):
             torch.manual_seed(number)
             labels = self.family.labels(batch.labels)
-            targets = teacher.fresh_targets(batch, batch.images, labels)
+            targets = teacher.fresh_targets(batch, batch.images, labels, outputs)
             with _counted() as kept:
                 terms = list(distiller.terms(outputs, targets, labels))
             memory = max(memory, kept.bytes / 2**20)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -56,7 +56,7 @@ class Precision:
             return tensor.to(device)
         return tensor.to(device=device, memory_format=self.memory_format)
 
-    def forward(self, student: nn.Module, images: Inputs) -> Outputs:
+    def forward(self, student: Callable[[Inputs], Outputs], images: Inputs) -> Outputs:
         """A network's outputs in float32."""
         if self.name == "float32":
             return student(images)

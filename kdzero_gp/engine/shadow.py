@@ -30,11 +30,11 @@ class _Shadowed(Teacher):
     def trained(self) -> list[nn.Module]:
         return [*self.teacher.trained, self.head]
 
-    def outputs(self, batch: Batch, images: Inputs) -> Outputs:
-        return self.teacher.outputs(batch, images)
+    def outputs(self, batch: Batch, images: Inputs, student: Outputs) -> Outputs:
+        return self.teacher.outputs(batch, images, student)
 
-    def targets(self, batch: Batch, images: Inputs, labels: Tensor) -> Outputs:
-        return self.teacher.targets(batch, images, labels)
+    def targets(self, batch: Batch, images: Inputs, labels: Tensor, student: Outputs) -> Outputs:
+        return self.teacher.targets(batch, images, labels, student)
 
 
 class ShadowOnTeacher(_Shadowed):
@@ -51,11 +51,11 @@ class ShadowOnTeacher(_Shadowed):
     def loss(self, student: Outputs, batch: Batch, images: Inputs, labels: Tensor) -> Tensor:
         """The whole as one number."""
         family, indexed = self.family, self.family.labels(labels)
-        said = self.teacher.outputs(batch, images)
+        said = self.teacher.outputs(batch, images, student)
         shadow = self.head(said)
         with torch.no_grad():
             proxy = self.distiller.prepare({**said, "logits": shadow.detach()}, indexed)
-        targets = self.teacher.targets(batch, images, indexed)
+        targets = self.teacher.targets(batch, images, indexed, student)
         taught = (self.distiller.loss(student, part, indexed) for part in (targets, proxy))
         still = {name: tensor.detach() for name, tensor in student.items()}
         learnt = family.own_loss({**still, "logits": shadow}, labels) + family.mimic(shadow, still["logits"])

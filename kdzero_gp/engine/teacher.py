@@ -17,6 +17,7 @@ from kdzero_gp.engine.outputs import Outputs, Precision
 from kdzero_gp.families import TaskFamily
 from kdzero_gp.files import atomic_write
 from kdzero_gp.models.taps import Tapped
+from primitives import PROPOSALS
 
 # What a teacher says of all images is kept when it takes at most this much of the disk.
 KEPT_BYTES = 4 << 30
@@ -40,23 +41,24 @@ class Teacher:
         """What is trained beside the student: the distiller's adapters."""
         return [self.distiller]
 
-    def outputs(self, batch: Batch, images: Inputs) -> Outputs:
-        """The teacher's outputs on a batch whose images may have been mixed."""
+    def outputs(self, batch: Batch, images: Inputs, student: Outputs) -> Outputs:
+        """The teacher's outputs on a batch whose images may have been mixed, given the student's."""
         raise NotImplementedError
 
     @torch.no_grad()
-    def fresh_targets(self, batch: Batch, images: Inputs, labels: Tensor) -> Outputs:
+    def fresh_targets(self, batch: Batch, images: Inputs, labels: Tensor, student: Outputs) -> Outputs:
         """The distiller's targets for a batch, computed now; ``labels`` as its label operations index them."""
-        return self.distiller.prepare(self.outputs(batch, images), labels)  # type: ignore[no-any-return]
+        return self.distiller.prepare(self.outputs(batch, images, student), labels)  # type: ignore[no-any-return]
 
-    def targets(self, batch: Batch, images: Inputs, labels: Tensor) -> Outputs:
+    def targets(self, batch: Batch, images: Inputs, labels: Tensor, student: Outputs) -> Outputs:
         """The distiller's targets for a batch, in a training."""
-        return self.fresh_targets(batch, images, labels)
+        return self.fresh_targets(batch, images, labels, student)
 
     def loss(self, student: Outputs, batch: Batch, images: Inputs, labels: Tensor) -> Tensor:
         """The distiller's loss of a student's outputs on a batch."""
         indexed = self.family.labels(labels)
-        return self.distiller.loss(student, self.targets(batch, images, indexed), indexed)  # type: ignore[no-any-return]
+        targets = self.targets(batch, images, indexed, student)
+        return self.distiller.loss(student, targets, indexed)  # type: ignore[no-any-return]
 
 
 class LiveTeacher(Teacher):
@@ -66,9 +68,11 @@ class LiveTeacher(Teacher):
         super().__init__(distiller, family)
         self.network = network.eval().requires_grad_(False)
         self.batches, self.precision = batches, precision
+        self.at_student = set(family.at_student) & set(distiller.KNOWLEDGE)
 
-    def outputs(self, batch: Batch, images: Inputs) -> Outputs:
-        return ask(self.network, images, self.batches, self.precision)
+    def outputs(self, batch: Batch, images: Inputs, student: Outputs) -> Outputs:
+        about = (student[PROPOSALS],) if self.at_student else ()
+        return ask(self.network, images, self.batches, self.precision, *about)
 
 
 class KeptTeacher(Teacher):
@@ -79,12 +83,12 @@ class KeptTeacher(Teacher):
         super().__init__(distiller, family)
         self.kept, self.labels = kept, labels
 
-    def outputs(self, batch: Batch, images: Inputs) -> Outputs:
+    def outputs(self, batch: Batch, images: Inputs, student: Outputs) -> Outputs:
         return {name: tensor[batch.form, batch.indices].float() for name, tensor in self.kept.items()}
 
-    def targets(self, batch: Batch, images: Inputs, labels: Tensor) -> Outputs:
+    def targets(self, batch: Batch, images: Inputs, labels: Tensor, student: Outputs) -> Outputs:
         if self.ready is None:
-            return super().targets(batch, images, labels)
+            return super().targets(batch, images, labels, student)
         places = batch.indices + batch.form * len(self.labels)
         return {name: tensor[places] for name, tensor in self.ready.items()}
 
@@ -115,10 +119,11 @@ class KeptTeacher(Teacher):
 
 
 @torch.no_grad()
-def ask(network: Tapped, images: Inputs, batches: Batches, precision: Precision) -> Outputs:
-    """What a teacher says of normalised images, at its own image size, in float32."""
+def ask(network: Tapped, images: Inputs, batches: Batches, precision: Precision, *about: Tensor) -> Outputs:
+    """What a teacher says of normalised images, at its own image size, in float32; ``about``: the student's proposals,
+    where it is asked about these."""
     seen = resized(images, batches.recipe.teacher_image_size)
-    return precision.forward(network, precision.place(seen, images.device))
+    return precision.forward(lambda seen: network(seen, *about), precision.place(seen, images.device))
 
 
 def keep(network: Tapped, names: Collection[str], batches: Batches, precision: Precision, path: Path) -> bool:

@@ -17,7 +17,7 @@ from kdzero_gp.compiler.checking import KnowledgeTypes
 from kdzero_gp.compiler.expression import Expression
 from kdzero_gp.compiler.knowledge import kind_of_pair
 from kdzero_gp.errors import ExpressionTypeError, GrammarError
-from primitives import CATALOGUE, CONSTANTS, GRID, LEVEL, LOSS, PAPER_CONSTANTS, POSITIVES, Operation, ValueType
+from primitives import CATALOGUE, CONSTANTS, LEVEL, LOSS, PAPER_CONSTANTS, Operation, ValueType
 
 SPACES = ("open", "kdzero")
 # The paper's template has three transforms.
@@ -96,8 +96,7 @@ class Grammar:
 
     def _operations(self) -> list[Operation]:
         kind = kind_of_pair(self.knowledge)
-        fitting = [o for o in CATALOGUE if o.searchable and o.serves(kind)]
-        fitting = [o for o in fitting if POSITIVES not in o.needs or GRID in self.knowledge]
+        fitting = [o for o in CATALOGUE if o.searchable and o.serves(kind, self.knowledge)]
         if self.space == "open":
             return fitting
         return [*(o for o in fitting if o.paper and not o.division), *(o for o in CATALOGUE if o.division)]

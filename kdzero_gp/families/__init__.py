@@ -92,7 +92,8 @@ class TaskFamily(ABC):
     """One kind of task.
 
     ``knowledge`` says what networks may expose, by name or pattern, and ``usual`` which of it distillers are made of
-    where nobody asks for more. ``measures`` are what a student is measured by; ``decides`` names the one that ranks
+    where nobody asks for more. ``at_student``: what a teacher says of the student's proposals, so that it cannot be
+    kept. ``measures`` are what a student is measured by; ``decides`` names the one that ranks
     races and picks the best epoch, and ``breaks_ties`` the one that orders equals. ``metrics`` are what fitness may
     weigh: measures, gaps to the teacher (``…_gap``), and ``error``, what the deciding measure, a share, lacks to 1, all
     lower for better; ``loss`` names the student's own loss among them, the first that fitness is about. ``of_class``:
@@ -103,6 +104,7 @@ class TaskFamily(ABC):
     of_class: Measure | None = None
     knowledge: Mapping[str, KnowledgeSpec]
     usual: tuple[str, ...]
+    at_student: tuple[str, ...] = ()
     measures: tuple[Measure, ...]
     decides: str
     breaks_ties: str

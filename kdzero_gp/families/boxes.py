@@ -14,7 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdzero_gp.data.boxes import FIRST_CROWD
-from kdzero_gp.models.geometry import SCALES, decode_deltas, decode_distances, encode_deltas, overlaps, sides
+from kdzero_gp.models.geometry import (
+    SCALES,
+    corner_scale,
+    decode_deltas,
+    decode_distances,
+    encode_deltas,
+    overlaps,
+    sides,
+)
 
 Outputs = Mapping[str, Tensor]
 
@@ -53,11 +61,6 @@ class Truth:
     def at(self, matched: Tensor) -> tuple[Tensor, Tensor]:
         """Boxes N×4×M and classes N×M of the matched rows N×M."""
         return self.boxes.gather(2, matched[:, None].expand(-1, 4, -1)), self.number.gather(1, matched)
-
-
-def corner_scale(size: Tensor) -> Tensor:
-    """What turns shares of images of ``size`` N×1×2 into pixels, N×1×4."""
-    return size.flip(2).repeat(1, 1, 2)
 
 
 def detection_loss(outputs: Outputs, targets: Tensor) -> Tensor:
@@ -193,13 +196,18 @@ def two_stage_loss(outputs: Outputs, targets: Tensor) -> Tensor:
     return first + _region_loss(outputs, truth)
 
 
+def proposals_in_pixels(outputs: Outputs) -> Tensor:
+    """The proposals of a first stage N×4×P in pixels."""
+    return outputs["proposals"].float() * corner_scale(outputs["size"].float()).transpose(1, 2)
+
+
 def _smooth(given: Tensor, wanted: Tensor) -> Tensor:
     return F.smooth_l1_loss(given, wanted, beta=BETA, reduction="none").sum(dim=1)
 
 
 def _region_loss(outputs: Outputs, truth: Truth) -> Tensor:
     """The loss of the second stage."""
-    proposals, logits = outputs["proposals"], outputs["region_logits"]
+    proposals, logits = proposals_in_pixels(outputs), outputs["region_logits"]
     there = proposals[:, 2] > proposals[:, 0]
     places = _or(proposals, torch.tensor([0.0, 0.0, 1.0, 1.0], device=proposals.device)[:, None], there)
     overlap, _ = overlaps(truth.boxes, places)
@@ -207,8 +215,7 @@ def _region_loss(outputs: Outputs, truth: Truth) -> Tensor:
     positive = (best >= POSITIVE) & there
     counted = there & (positive | ~_covered(truth, places))
     boxes, number = truth.at(matched)
-    all_logits = torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1)
-    classes = F.cross_entropy(all_logits, torch.where(positive, number + 1, 0), reduction="none")
+    classes = F.cross_entropy(logits, torch.where(positive, number + 1, 0), reduction="none")
     each = outputs["region_deltas"].unflatten(1, (-1, 4))
     own = each.gather(1, number[:, None, None].expand(-1, 1, 4, -1))[:, 0]
     scale = torch.tensor(SCALES, device=logits.device)[:, None]
@@ -235,9 +242,8 @@ SAME = {"proposals": 0.5, "anchors": 0.5, "points": 0.6, "priors": 0.45}
 def scores(outputs: Outputs) -> Tensor:
     """How sure a detector is of each class at each anchor, N×K×M in [0, 1]."""
     if "proposals" in outputs:
-        logits = outputs["region_logits"].float()
         there = outputs["proposals"][:, 2:3] > outputs["proposals"][:, :1]
-        return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1).softmax(dim=1)[:, 1:] * there
+        return outputs["region_logits"].float().softmax(dim=1)[:, 1:] * there
     logits = outputs["logits"].float()
     if "priors" in outputs:
         return torch.cat([torch.zeros_like(logits[:, :1]), logits], dim=1).softmax(dim=1)[:, 1:]
@@ -252,7 +258,7 @@ def _boxes_of_each(outputs: Outputs, classes: int) -> Tensor:
     if "proposals" not in outputs:
         return outputs["boxes"].float().clamp(0, 1).transpose(1, 2) * scale
     each = outputs["region_deltas"].float().unflatten(1, (classes, 4))
-    boxes = decode_deltas(each, outputs["proposals"][:, None].expand_as(each)).transpose(2, 3).flatten(1, 2)
+    boxes = decode_deltas(each, proposals_in_pixels(outputs)[:, None].expand_as(each)).transpose(2, 3).flatten(1, 2)
     return torch.minimum(boxes.clamp(min=0), scale)
 
 

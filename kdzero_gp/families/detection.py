@@ -14,9 +14,10 @@ from kdzero_gp.data.augmentation import Geometry, cropped
 from kdzero_gp.data.boxes import NOTHING
 from kdzero_gp.families import Measure, Outputs, TaskFamily
 from kdzero_gp.families.agreement import linear_cka
-from kdzero_gp.families.boxes import corner_scale, detection_loss, detections
+from kdzero_gp.families.boxes import detection_loss, detections, scores
 from kdzero_gp.families.precision import average_precision, evaluator
 from kdzero_gp.models.detection import TappedDetector, build
+from kdzero_gp.models.geometry import corner_scale
 
 LEVEL = re.compile(r"fpn\d+")
 SURE_SCORES = 100
@@ -38,7 +39,11 @@ class Detection(TaskFamily):
         "boxes": KnowledgeSpec(("boxes",), adapted=False),
         "grid": KnowledgeSpec(("grid",), adapted=False),
         "fpn*": KnowledgeSpec(("map",)),
+        "proposals": KnowledgeSpec(("proposals",), adapted=False),
+        "regions": KnowledgeSpec(("tokens",)),
+        "region_logits": KnowledgeSpec(("tokens",), "logits", adapted=False),
     }
+    at_student = ("regions", "region_logits")
     usual = ("logits", "objectness", "deltas", "boxes", "grid", "fpn3", "fpn4", "fpn5")
     measures = (
         Measure("ap", "AP", "%"),
@@ -112,7 +117,7 @@ class Detection(TaskFamily):
         losses: list[Tensor] = []
         classes = 0
         for outputs, targets in batches:
-            classes = outputs["region_logits" if "proposals" in outputs else "logits"].shape[1]
+            classes = scores(outputs).shape[1]
             found += [one.cpu() for one in detections(outputs)]
             boxes = targets[..., :4] * corner_scale(outputs["size"])
             truth += list(torch.cat([boxes, targets[..., 4:]], dim=2).cpu())

@@ -141,9 +141,9 @@ class AsTaught(nn.Module):
         """The network itself."""
         return self.tapped.network  # type: ignore[no-any-return]
 
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """The knowledge of images N×C×H×W."""
-        outputs: dict[str, Tensor] = self.tapped(self.conversion(images))
+    def forward(self, images: Tensor, *more: Tensor) -> dict[str, Tensor]:
+        """The knowledge of images N×C×H×W; ``more``: what else the network is asked about."""
+        outputs: dict[str, Tensor] = self.tapped(self.conversion(images), *more)
         return self.conversion.ordered(outputs)
 
     def untap(self) -> nn.Module:
@@ -190,10 +190,17 @@ class Conversion(nn.Module):
         return images if self.size is None else resized(images, self.size)
 
     def ordered(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Outputs whose logits are in the seen order of classes."""
+        """Outputs whose logits are in the seen order of classes; of regions behind the background, and with four deltas
+        of each class."""
         if self.order is None:
             return outputs
-        return {**outputs, "logits": outputs["logits"].index_select(1, self.order)}
+        order, four = self.order, torch.arange(4, device=self.order.device)
+        places = {
+            "logits": order,
+            "region_logits": torch.cat([torch.zeros_like(order[:1]), order + 1]),
+            "region_deltas": (4 * order[:, None] + four).flatten(),
+        }
+        return {n: t.index_select(1, places[n]) if n in places else t for n, t in outputs.items()}
 
     def _channels(self, seen: InputContract, own: InputContract) -> int | None:
         if own.channels == seen.channels or own.channels is None or seen.channels is None:

@@ -146,19 +146,19 @@ class TappedDetector(nn.Module):
         with discovery.left_as_found(self.network, example.device):
             self.network.to(example.device).eval()
             outputs = self.network(example)
-        given = outputs["logits" if "logits" in outputs else "region_logits"].shape[1]
+        given = outputs["logits"].shape[1] if "logits" in outputs else outputs["region_logits"].shape[1] - 1
         if given != classes:
             raise ModelError(
                 f"{type(network).__name__} tells {given} classes apart and the data have {classes}; build it for "
                 f"{classes}"
             )
         self.shapes = {name: tuple(tensor.shape[1:]) for name, tensor in outputs.items()}
-        known = ("logits", "objectness", "deltas", "boxes", "grid")
+        known = ("logits", "objectness", "deltas", "boxes", "grid", "proposals", "regions", "region_logits")
         self.taps = {name: "" for name in outputs if name.startswith(PYRAMID) or name in known}
 
-    def forward(self, images: Tensor) -> Outputs:
-        """All that the detector says."""
-        return self.network(images)  # type: ignore[no-any-return]
+    def forward(self, images: Tensor, *proposals: Tensor) -> Outputs:
+        """All that the detector says; a second stage of these ``proposals`` where they are given."""
+        return self.network(images, *proposals)  # type: ignore[no-any-return]
 
     def untap(self) -> nn.Module:
         """The network."""

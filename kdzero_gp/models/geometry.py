@@ -47,6 +47,11 @@ def decode_distances(distances: Tensor, points: Tensor) -> Tensor:
     return torch.stack([x - left * width, y - top * height, x + right * width, y + bottom * height], dim=-2)
 
 
+def corner_scale(size: Tensor) -> Tensor:
+    """What turns shares of images of ``size`` N×1×2 (height and width) into pixels, N×1×4."""
+    return size.flip(2).repeat(1, 1, 2)
+
+
 def overlaps(boxes: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     """Intersection over union, and over the area of the second, of boxes N×4×G and N×4×M: N×G×M each."""
     left, top, right, bottom = (boxes[:, side, :, None] for side in range(4))

@@ -62,7 +62,8 @@ def must_lead_to_the_teacher(prober: Prober, teacher: Teacher, classes: int) -> 
     moved = {name: tensor.detach().clone().requires_grad_() for name, tensor in used.items()}
     others = {name: tensor.detach() for name, tensor in outputs.items() if name not in used}
     labels = family.labels(batch.labels)
-    targets, taught = teacher.fresh_targets(batch, batch.images, labels), teacher.outputs(batch, batch.images)
+    targets = teacher.fresh_targets(batch, batch.images, labels, outputs)
+    taught = teacher.outputs(batch, batch.images, outputs)
 
     def disagreements(student: Mapping[str, Tensor]) -> dict[str, float]:
         return {n: family.disagreement(n, t.detach().float(), taught[n]) for n, t in student.items()}

@@ -106,6 +106,11 @@ class RunSettings(NamedPair):
         tapped = [name for name in (*self.teacher_taps, *self.student_taps) if name not in usual]
         asked = list(dict.fromkeys(self.knowledge or tapped))
         for name in asked:
+            if name in self.family.at_student:
+                raise SettingError(
+                    f"a search keeps what the teacher says, and its {name} are of the student's proposals; leave "
+                    f"{name} out, and give distillers of it to distill or compare"
+                )
             for role, exposed in (("teacher", teacher), ("student", student)):
                 if name not in exposed:
                     raise SettingError(

@@ -1,4 +1,4 @@
-"""Distillers for a pair without a search: from the zoo, an earlier run, its surrogate and a language model, all of them
+"""Distillers for a pair without a search: from the zoo, earlier runs, their surrogate and a language model, all of them
 screened and trained once by the pair's proxy, ranked, and written by the compiler."""
 
 from __future__ import annotations
@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import islice, zip_longest
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -19,7 +19,7 @@ import kdzero_gp.compiler as language
 from kdzero_gp.compiler import Expression, canonical, digest, pair_shapes, zoo
 from kdzero_gp.draw import describe
 from kdzero_gp.engine.machine import Machine
-from kdzero_gp.errors import RunError, SettingError
+from kdzero_gp.errors import ExpressionError, RunError, SettingError
 from kdzero_gp.evolution import Birth, Grammar, Score
 from kdzero_gp.evolution.variation import MUTATIONS, within_limits
 from kdzero_gp.files import atomic_write
@@ -40,7 +40,7 @@ from kdzero_gp.search.storage import Database, Status, StoredBirth, StoredEvalua
 from kdzero_gp.version import __version__
 
 SUGGESTIONS = "suggestions.json"
-# Of an earlier run: its best, and variations of these of which the surrogate takes the most promising.
+# Of each earlier run its best; of all of them variations of which the surrogate takes the most promising.
 FROM_RUN, PARENTS, VARIATIONS, PREDICTED = 10, 10, 60, 10
 MODEL_CALLS = 3
 
@@ -48,12 +48,13 @@ MODEL_CALLS = 3
 @dataclass(frozen=True)
 class Wish:
     """What is wanted besides the pair: ``count`` distillers, a ``goal`` in words for a language model, the most
-    milliseconds of a training step (``step_time``; None: any), and an earlier ``run`` of the pair to learn from."""
+    milliseconds of a training step (``step_time``; None: any), and the folders of earlier ``runs`` of the pair to
+    learn from; the student, its teacher and the surrogate are the first one's."""
 
     count: int = 5
     goal: str = ""
     step_time: float | None = None
-    run: Path | None = None
+    runs: tuple[Path, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises SettingError for values that make no sense."""
@@ -87,12 +88,12 @@ def suggest(
     must_be_askable(settings.llm)
     if is_own(settings.student):
         find(settings.student)  # says how to give it, before workers ask for it
-    earlier = None if wish.run is None else _earlier(wish.run)
+    earlier = _earlier(wish.runs) if wish.runs else None
     folder.mkdir(parents=True, exist_ok=True)
-    if wish.run is not None:
+    for run in wish.runs[:1]:
         for name in (TEACHER, PROXY_TASK):
-            if (wish.run / name).exists():
-                shutil.copy(wish.run / name, folder / name)
+            if (run / name).exists():
+                shutil.copy(run / name, folder / name)
     facts = {"settings": settings.as_dict(), "versions": {"kdzero_gp": __version__}}
     with Database.create(folder, facts) as database:
         work = _Suggesting(folder, database, settings, machine, progress or Progress())
@@ -102,8 +103,8 @@ def suggest(
 
 @dataclass(frozen=True)
 class _Earlier:
-    """What an earlier run knows: its best distillers, those that were turned away, and the gradients of the trained
-    with their fitness."""
+    """What earlier runs know: their best distillers by turns, those that were turned away, and of the first, whose
+    student is used, the gradients of the trained with their fitness."""
 
     best: list[StoredEvaluation]
     turned_away: list[StoredEvaluation]
@@ -111,15 +112,19 @@ class _Earlier:
     fitness: Any
 
 
-def _earlier(folder: Path) -> _Earlier:
-    with Database.read(folder) as database:
-        settings = RunSettings.from_dict(database.fact("settings"))
-        best = [ranked.evaluation for ranked in ranking(database, settings)]
-        evaluations = database.evaluations()
-    known = [e for e in evaluations if e.fingerprint and e.status is Status.TRAINED]
-    turned_away = [e for e in evaluations if e.status in (Status.REJECTED, Status.FAILED)]
+def _earlier(folders: Sequence[Path]) -> _Earlier:
+    best, evaluations = [], []
+    for folder in folders:
+        with Database.read(folder) as database:
+            settings = RunSettings.from_dict(database.fact("settings"))
+            best.append([ranked.evaluation for ranked in ranking(database, settings)])
+            evaluations.append(database.evaluations())
+    by_turns = {e.digest: e for place in zip_longest(*best) for e in place if e is not None}
+    known = [e for e in evaluations[0] if e.fingerprint and e.status is Status.TRAINED]
+    turned_away = [e for found in evaluations for e in found if e.status in (Status.REJECTED, Status.FAILED)]
     gradients = [np.frombuffer(e.fingerprint, dtype=np.float32).astype(np.float64) for e in known]
-    return _Earlier(best, turned_away, np.array(gradients), np.array([float(e.fitness or 0.0) for e in known]))
+    fitness = np.array([float(e.fitness or 0.0) for e in known])
+    return _Earlier(list(by_turns.values()), turned_away, np.array(gradients), fitness)
 
 
 class _Suggesting(Work):
@@ -172,8 +177,11 @@ class _Suggesting(Work):
                 yield name, expression if text is None else language.parse(text, self.shapes.types)
 
     def _parsed(self, evaluation: StoredEvaluation) -> Expression | None:
-        """An earlier run's distiller, if it is made of what is allowed."""
-        expression = language.parse(evaluation.expression, self.shapes.types)
+        """An earlier run's distiller, if it is made of what is allowed, and of what the first run has."""
+        try:
+            expression = language.parse(evaluation.expression, self.shapes.types)
+        except ExpressionError:
+            return None
         return expression if self.grammar.contains(expression) else None
 
     def _best(self) -> list[Expression]:
@@ -181,11 +189,11 @@ class _Suggesting(Work):
         return [one for one in map(self._parsed, self.earlier.best) if one is not None]
 
     def _of_run(self) -> Iterator[tuple[str, Expression]]:
-        for expression in self._best()[:FROM_RUN]:
-            yield "the earlier run", expression
+        for expression in self._best()[: FROM_RUN * len(self.wish.runs)]:
+            yield "an earlier run", expression
 
     def _by_surrogate(self) -> Iterator[tuple[str, Expression]]:
-        """Variations of the earlier run's best that its surrogate finds the most promising."""
+        """Variations of the earlier runs' best that the first one's surrogate finds the most promising."""
         assert self.earlier is not None
         generator, parents = Random(self.settings.search.seed), self._best()[:PARENTS]
         drawn: dict[str, Expression] = {}
@@ -218,13 +226,17 @@ class _Suggesting(Work):
         assert proposer is not None
         proposer.goal = self.wish.goal
         if self.earlier is not None:
-            for e in (*self.earlier.turned_away, *self.earlier.best[:FROM_RUN]):
+            allowed = [e for e in self.earlier.best if self._parsed(e) is not None]
+            turned_away = [e for e in self.earlier.turned_away if self._parsed(e) is not None]
+            for e in (*turned_away, *allowed[:FROM_RUN]):
                 proposer.settled("", e.expression, e.fitness, e.reason, False)
         for call in range(MODEL_CALLS):
             for expression in proposer.call(call):
                 yield "the language model", expression
         for reason, count in proposer.useless.items():
             self.progress.note(f"of the language model's answers {count} useless: {reason}")
+        if proposer.correspondence.stopped:
+            self.progress.note(f"the language model was asked no more, since {proposer.correspondence.stopped}")
 
     # --- verdicts -------------------------------------------------------------------------------------------
 
@@ -241,7 +253,7 @@ class _Suggesting(Work):
         for number, (source, expression) in enumerate(candidates):
             name = digest(expression)
             self.sources[name] = source
-            operator = {"the language model": "model", "the earlier run": "run", "the surrogate": "surrogate"}
+            operator = {"the language model": "model", "an earlier run": "run", "the surrogate": "surrogate"}
             birth = Birth(number, 0, operator.get(source, "zoo"), (), expression, name)
             waiting.append(queue.start(birth).score)
             self.database.add_births([StoredBirth(number, 0, birth.operator, (), str(expression), name, None)])
@@ -297,6 +309,6 @@ class _Suggesting(Work):
 
 
 _SOURCES = {
-    "published": "from the published methods", "of run": "from the earlier run",
+    "published": "from the published methods", "of run": "from earlier runs",
     "by surrogate": "that the surrogate finds promising", "of model": "from the language model",
 }  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import cached_property, reduce
 from pathlib import Path
@@ -406,7 +406,14 @@ def _check_teacher(network: Any, settings: Settings, opened: Opened, progress: P
     return measures
 
 
-def _keep(network: Any, wanted: Collection[str], opened: Opened, path: Path, progress: Progress) -> bool:
+def _keep(network: Any, wanted: set[str], opened: Opened, path: Path, progress: Progress) -> bool:
+    at_student = sorted(wanted & set(opened.family.at_student))
+    if at_student:
+        progress.note(
+            f"the teacher is asked on every batch, since its {at_student[0]} are of the student's proposals and cannot "
+            "be kept"
+        )
+        return False
     if not path.exists() and opened.batches.cacheable:
         progress.note("asking the teacher about all images once: the recipe gives each image few forms")
     return keep(network, wanted, opened.batches, opened.precision, path)

@@ -73,7 +73,7 @@ def connect(address: str | None, workers: int | None, device: str, share: int = 
     if address is None:
         options |= {"num_cpus": max(workers or 1, cores()), "include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     try:
-        ray.init(address=address, **options)
+        ray.init(address=address or "local", **options)  # not another that this machine happens to run
     except Exception as error:
         first = " ".join(str(error).split())[:300] or type(error).__name__
         where = f"the Ray cluster {address} cannot be used" if address else "no Ray cluster can be started here"
@@ -116,7 +116,8 @@ def _look_at_machines(ray: Any) -> None:
         try:
             said = ray.get(ref) if ref in told else ""
         except ray.exceptions.RayError as error:
-            said = f"the machine {name} of the Ray cluster cannot be used ({_first_line(error)})"
+            why = _first_line(getattr(error, "cause", None) or error)
+            said = f"the machine {name} of the Ray cluster cannot be used ({why})"
         if said:
             raise RunError(f"{said}; install the same on all machines")
 

@@ -81,18 +81,6 @@ def test_a_pair_is_distilled_and_measured(name, tmp_path, request, weights_of):
     assert {"ap", "ap50", "detection_loss"} <= found["test"].keys() and found["test"]["detection_loss"] > 0
 
 
-@pytest.mark.parametrize("shadow", ["teacher", "student"])
-def test_a_detector_is_distilled_with_a_shadow_head(shadow, tmp_path, voc, weights_of):
-    data = ("--task", "detection", "--data", str(voc), "--image-size", "64")
-    teacher = ("--teacher", "fcos_small_4", "--teacher-weights", weights_of("fcos_small_4", data))
-    run("distill", *data, *teacher, "--student", "fcos_small_4", "--distiller", "zoo:crosskd", "--shadow", shadow,
-        "--out", tmp_path, *FEW)  # fmt: skip
-    found = json.loads((tmp_path / "result.json").read_text())
-    assert found["test"]["detection_loss"] > 0
-    names = load_file(tmp_path / "student.safetensors").keys()
-    assert names == DETECTION.build("fcos_small_4", 3, 3).state_dict().keys(), "nothing of the shadow is kept"
-
-
 @pytest.fixture
 def untrained(tmp_path, monkeypatch):
     """The weights of a Faster R-CNN with a MobileNetV2 that was never trained, accepted as a teacher."""
@@ -121,3 +109,15 @@ def test_a_pair_of_two_stages_is_searched_without_regions(untrained, voc, tmp_pa
     assert shown["finished"] and shown["counts"]["trained"] >= 1, shown["reasons"]
     code, _, errors = command(*search, "--knowledge", "region_logits", "--out", tmp_path / "other")
     assert code == 2 and "its region_logits are of the student's proposals; leave region_logits out" in errors
+
+
+@pytest.mark.parametrize("shadow", ["teacher", "student"])
+def test_a_detector_is_distilled_with_a_shadow_head(shadow, tmp_path, voc, weights_of):
+    data = ("--task", "detection", "--data", str(voc), "--image-size", "64")
+    teacher = ("--teacher", "fcos_small_4", "--teacher-weights", weights_of("fcos_small_4", data))
+    run("distill", *data, *teacher, "--student", "fcos_small_4", "--distiller", "zoo:crosskd", "--shadow", shadow,
+        "--out", tmp_path, *FEW)  # fmt: skip
+    found = json.loads((tmp_path / "result.json").read_text())
+    assert found["test"]["detection_loss"] > 0
+    names = load_file(tmp_path / "student.safetensors").keys()
+    assert names == DETECTION.build("fcos_small_4", 3, 3).state_dict().keys(), "nothing of the shadow is kept"

@@ -160,7 +160,7 @@ def test_disagreement_of_maps_is_zero_without_a_label(batch):
     assert not given.requires_grad and (given[labels < 0] == 0).all()
     for n, i, j in (labels >= 0).nonzero().tolist():
         p, q = (side["logits"][n, :, i, j].softmax(0) for side in (teacher, student))
-        assert given[n, i, j].item() == pytest.approx(float((p - q).abs().max()))
+        assert given[n, i, j].item() == pytest.approx(float((p - q).detach().abs().max()))
 
 
 def test_disagreement_of_maps_of_two_sizes_is_that_of_what_is_compared():
@@ -170,7 +170,7 @@ def test_disagreement_of_maps_of_two_sizes_is_that_of_what_is_compared():
     distiller = kdzero_gp.compile(text, *shapes, knowledge=SEGMENTATION.knowledge)
     same = {"logits": sides[0]["logits"].repeat_interleave(2, 2).repeat_interleave(2, 3)}
     distiller_of_equal = kdzero_gp.compile(text, shapes[1], shapes[1], knowledge=SEGMENTATION.knowledge)
-    labels = torch.randint(-1, 4, (2, 6, 6))
+    labels = torch.randint(4, (2, 6, 6))  # places without one are left out at either size
     torch.testing.assert_close(distiller(*sides, labels), distiller_of_equal(same, sides[1], labels))
 
 

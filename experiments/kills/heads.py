@@ -1,9 +1,9 @@
 """Is anything lost when the head of a cluster of several machines is killed, with all that it knows?
 
 A head without room for workers and two nodes with one processor each, all processes of this machine. A search
-(``made_up.py``) is begun on it; at a random moment the head's process (``gcs_server``) is killed with SIGKILL. The driver
-has to end with a sentence of its own; the search is resumed on a new cluster, until it is finished, and its rows are
-compared with those of an undisturbed one. Counts are added to ``result.json``, as ``run.py`` does.
+(``made_up.py``) is begun on it; at a random moment the head's process (``gcs_server``) is killed with SIGKILL. The
+driver has to end with a sentence of its own; the search is resumed on a new cluster, until it is finished, and its rows
+are compared with those of an undisturbed one. Counts are added to ``result.json``, as ``run.py`` does.
 
     python experiments/kills/heads.py --cycles 10 --work /tmp/kills
 """

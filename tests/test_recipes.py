@@ -46,7 +46,14 @@ def test_the_recipes_are_those_of_the_supplements_section_f():
     assert load_recipe("coco", "detection", "torchvision:retinanet_resnet50_fpn").learning_rate == 0.01
     cityscapes = load_recipe("cityscapes", "segmentation")
     assert (cityscapes.crop, cityscapes.crop_size, cityscapes.batch_size) == ("window", 512, 8)
-    assert cityscapes.schedule == "poly" and round(cityscapes.epochs * 371) == 39994
+    assert cityscapes.schedule == "poly" and cityscapes.steps(371) == cityscapes.steps(45) == 40_000
+    assert cityscapes.passes(371) == pytest.approx(cityscapes.epochs, abs=0.02) and cityscapes.passes(400) == 100
+    assert cityscapes.rate(39_999, 45) < 1e-4 < cityscapes.rate(30_000, 45)
+    assert "40,000 iterations" in cityscapes.summary and Recipe.from_dict(cityscapes.as_dict()) == cityscapes
+    few = load_recipe("cityscapes", "segmentation", changes={"epochs": 2})
+    assert few.steps(45) == 90 and "iterations" not in few.as_dict()
+    changed = load_recipe("cityscapes", "segmentation", changes={"iterations": 7})
+    assert changed.steps(45) == 7
 
 
 @pytest.mark.parametrize("student", ["mobilenet_v2", "shufflenet_v1", "timm:mobilenetv3_small_050"])

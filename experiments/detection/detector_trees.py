@@ -3,7 +3,8 @@
     python experiments/detection/detector_trees.py --trees 5000 --out detector_trees.json
 
 Pairs of other strides, channels, anchors and image sizes; batches with an empty image, without any box, with crowds,
-and with boxes at the border or smaller than a place. Prints how many raised or gave a number that is not finite.
+and with boxes at the border or smaller than a place. One-stage students have their own loss, too. Prints how
+many raised or gave a number that is not finite.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from random_trees import main
 
 Shapes = dict[str, tuple[int, ...]]
 CLASSES = 3
+# Pixels of an image's side, which anchors are given in.
+SIDE = 64
 
 
 def _shapes(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], anchors: int) -> Shapes:
@@ -35,13 +38,23 @@ def _shapes(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], ancho
     return levels | {"logits": (CLASSES, anchors), "edges": (5, 4, anchors)} | of_anchors | regions
 
 
-# student, teacher: equal; other channels; other numbers of anchors (no scores in common); odd sides; one place
+def _two_stages(channels: tuple[int, ...], sizes: tuple[tuple[int, int], ...], anchors: int) -> Shapes:
+    """As of a Faster R-CNN, which has no scores of classes at anchors."""
+    shapes = _shapes(channels, sizes, anchors)
+    del shapes["logits"]
+    return shapes | {"objectness": (1, anchors)}
+
+
+# student, teacher: equal; other channels; other numbers of anchors (no scores in common); odd sides; one place; two
+# stages; another size of images
 PAIRS: tuple[tuple[Shapes, Shapes], ...] = (
     (_shapes((6, 6, 6), ((8, 10), (4, 5), (2, 3)), 105), _shapes((6, 6, 6), ((8, 10), (4, 5), (2, 3)), 105)),
     (_shapes((4, 4, 4), ((6, 6), (3, 3), (2, 2)), 49), _shapes((9, 9, 9), ((6, 6), (3, 3), (2, 2)), 49)),
     (_shapes((5, 5), ((6, 8), (3, 4)), 60), _shapes((7, 7), ((6, 8), (3, 4)), 540)),
     (_shapes((3, 8, 4), ((7, 5), (4, 3), (2, 2)), 51), _shapes((8, 3, 4), ((7, 5), (4, 3), (2, 2)), 51)),
     (_shapes((4, 4), ((1, 1), (1, 1)), 2), _shapes((6, 6), ((2, 1), (1, 1)), 2)),
+    (_two_stages((4, 4), ((6, 8), (3, 4)), 60), _two_stages((6, 6), ((6, 8), (3, 4)), 60)),
+    (_shapes((4, 6), ((8, 10), (4, 5)), 100), _shapes((6, 4), ((16, 20), (7, 9)), 383)),
 )
 
 
@@ -91,7 +104,11 @@ def outcome(expression: Expression, pair: int, seed: int) -> str:
         distiller = compile_distiller(expression, student_shapes, teacher_shapes, knowledge=DETECTION.knowledge)
         student = {name: t.requires_grad_() for name, t in batch(student_shapes, 3, generator).items()}
         teacher = batch(teacher_shapes, 3, generator)
-        loss = distiller(student, teacher, targets(("some", "one", "none")[seed % 3], 3, generator))
+        truth = targets(("some", "one", "none")[seed % 3], 3, generator)
+        loss = distiller(student, teacher, truth)
+        if "logits" in student:
+            own = {"logits": student["logits"], "deltas": student["deltas"], "anchors": SIDE * student["grid"].detach()}
+            loss = loss + DETECTION.own_loss(own | {"size": torch.full((3, 1, 2), float(SIDE))}, truth)
         loss.backward()
         gradients = [t.grad for t in student.values() if t.grad is not None]
     except Exception as error:

@@ -11,17 +11,7 @@ from kdzero_gp.compiler.expression import Expression, terms
 from kdzero_gp.compiler.knowledge import kind_of_pair
 from kdzero_gp.compiler.shapes import TRACED_BATCH, Adapter, PairShapes, Shape, adapters, agrees, result_shape
 from kdzero_gp.errors import ShapeError
-from primitives import (
-    BATCH,
-    CATALOGUE,
-    GRID,
-    MAP_LOGITS,
-    OF_STUDENT,
-    POSITIVES,
-    PROPOSALS,
-    Operation,
-    PairType,
-)
+from primitives import BATCH, CATALOGUE, GRID, MAP_LOGITS, OF_STUDENT, POSITIVES, PROPOSALS, Operation, PairType
 from primitives.boxes import region_classes
 from primitives.labelled import of_labelled_batch, of_labelled_places, of_labelled_samples, where_labelled
 from primitives.relations import at_places
@@ -204,11 +194,10 @@ class _Lowering:
         shapes = self.fits(node, way)
         assert shapes is not None
         extra = [repr(constant) for constant in constants]
-        labels = [self.labels_of(operation)] if operation.needs else []
         function = operation.function
-        if operation.labelled is not None and self.labelled_source(node.children[0], way) is not None:
-            function = operation.labelled
-            labels.append("labels")
+        labels = [self.labels_of(operation)] if operation.needs else []
+        if operation.labelled is not None and self.keeps_labelled(node.children[0], way):
+            function, labels = operation.labelled, ["labels"]
         teacher_in = below.teacher
         per_sample = below.per_sample and operation.per_sample and operation.noise is None
         if below.per_sample and not per_sample:
@@ -330,50 +319,47 @@ class _Lowering:
         if len(comparison.children) > 1:
             return losses  # weights are 0 where there is no label
         child = in_log_domain(CATALOGUE[comparison.name], comparison.children[0])
-        if not any(self.is_labelled(below) for below in child.walk()):
+        source = self.labelled_source(child)
+        if source is None:
             return losses
-        functions: list[tuple[Callable[..., Any], str]] = []
+        way = self.way_of(Expression(comparison.name, (child,)))
+        functions: list[Callable[..., Any]] = []
         if type_of(comparison, self.types) == BATCH:
-            functions.append((of_labelled_batch, "labels"))
+            functions.append(of_labelled_batch)
         else:
-            way = self.way_of(Expression(comparison.name, (child,)))
-            source = self.labelled_source(child, way)
-            if source is not None and getattr(type_of(child, self.types), "axis", "") != "HW":
-                functions.append((of_labelled_places, self.seen_labels(source, way)))
+            if self.keeps_labelled(child, way) and getattr(type_of(child, self.types), "axis", "") != "HW":
+                functions.append(of_labelled_places)
             if "labels" not in CATALOGUE[node.name].needs:
-                functions.append((of_labelled_samples, self.labels_in(child)))
-        for function, labels in functions:
+                functions.append(of_labelled_samples)
+        labels = self.seen_labels(source, way) if functions else ""
+        for function in functions:
             step = Step(self.unique(losses.replace("_losses", "_labelled")), (losses, labels), function)
             self.program.steps.append(step)
             losses = step.name
         return losses
 
-    def is_labelled(self, node: Expression) -> bool:
-        """Whether a value is such that its places without a label, or samples, say nothing of the student."""
-        if not node.arguments:
-            return self.types[node.name] == MAP_LOGITS
-        return "labels" in CATALOGUE[node.name].needs
+    def labelled_source(self, chain: Expression) -> Expression | None:
+        """The last of a chain at which a place without a label, or a sample, says nothing of the student."""
+        for node in chain.walk():
+            if "labels" in CATALOGUE[node.name].needs if node.arguments else self.types[node.name] == MAP_LOGITS:
+                return node
+        return None
 
-    def labelled_source(self, node: Expression, way: Adapter | None) -> Expression | None:
-        """The last of a chain at which a place without a label says nothing, if the places are still those."""
-        source = next((below for below in node.walk() if self.is_labelled(below)), None)
+    def keeps_labelled(self, node: Expression, way: Adapter | None) -> bool:
+        """Whether the places of a value are still those at which a label was seen."""
+        source = self.labelled_source(node)
         seen = source and self.fits(source.children[0] if source.arguments else source, way)
         shapes = self.fits(node, way)
         if not shapes or not seen or len(shapes[0]) < 3:
-            return None
-        return source if all(one[2:] == other[2:] for one, other in zip(shapes, seen, strict=True)) else None
-
-    def labels_in(self, chain: Expression) -> str:
-        """The variable of the labels that a chain's transforms index, as the later steps read it."""
-        user = next((node for node in chain.walk() if node.arguments and self.is_labelled(node)), None)
-        labels = "labels" if user is None else self.labels_of(CATALOGUE[user.name])
-        return labels if labels == "labels" else self.target(labels)
+            return False
+        return all(one[2:] == other[2:] for one, other in zip(shapes, seen, strict=True))
 
     def seen_labels(self, source: Expression, way: Adapter | None) -> str:
-        """The labels at the size of a map; as they are for other ranks."""
-        pair = self.pair(source, way)
+        """The labels at the size of the map that they are seen with; as they are for other ranks."""
+        pair = self.pair(source.children[0] if source.arguments else source, way)
         if len(pair.student_shape) != 4:
-            return self.labels_in(source)
+            labels = self.labels_of(CATALOGUE[source.name])
+            return labels if labels == "labels" else self.target(labels)
         step = Step(self.unique("labels_seen"), ("labels", pair.student), at_places)
         self.program.steps.append(step)
         return step.name

@@ -39,6 +39,8 @@ CONDITIONS = ("task", "student")
 @dataclass(frozen=True)
 class Recipe:
     """A training of ``epochs`` passes in batches of ``batch_size``; an incomplete last batch is left out.
+    ``iterations``, where they are not 0, are the steps of the whole training, whatever the number of images; ``epochs``
+    are then what that is on the data of the publication.
 
     The learning rate rises linearly over the ``warmup`` share of the steps and then stays but for ``decay`` at every
     epoch of ``milestones`` (``steps``), falls to 0 along a half ``cosine``, a line (``linear``) or a power of it
@@ -84,6 +86,7 @@ class Recipe:
     augment: str = ""
     mixup: float = 0.0
     cutmix: float = 0.0
+    iterations: int = 0
 
     def __post_init__(self) -> None:
         """Raises SettingError for numbers that make no sense."""
@@ -117,8 +120,9 @@ class Recipe:
         """
         clip = f", gradients clipped at {self.clip:g}" if self.clip else ""
         course = f", distillation {self.distillation}" if self.distillation != DISTILLATION[0] else ""
+        length = f"{self.iterations:,} iterations" if self.iterations else f"{self.epochs:g} epochs"
         return (
-            f"{self.epochs:g} epochs of {self.optimizer} (batch size {self.batch_size}, learning rate "
+            f"{length} of {self.optimizer} (batch size {self.batch_size}, learning rate "
             f"{self.learning_rate:g}, {self.schedule}, weight decay {self.weight_decay:g}{clip}{course})"
         )
 
@@ -149,7 +153,11 @@ class Recipe:
 
     def steps(self, steps_per_epoch: int) -> int:
         """Steps of the whole training; a last epoch may be a part of one."""
-        return max(1, round(self.epochs * steps_per_epoch))
+        return self.iterations or max(1, round(self.epochs * steps_per_epoch))
+
+    def passes(self, steps_per_epoch: int) -> float:
+        """How often the whole training sees each image."""
+        return self.iterations / steps_per_epoch if self.iterations else self.epochs
 
     def rate(self, step: int, steps_per_epoch: int) -> float:
         """The learning rate of a step, counted from 0 over the whole training."""
@@ -172,13 +180,14 @@ class Recipe:
         return {"constant": 1.0, "linear": 1.0 - done, "early": float(done < EARLY)}[self.distillation]
 
     def with_epochs(self, epochs: float) -> Recipe:
-        """The recipe in another number of epochs: its milestones stay at their share of the training."""
+        """The recipe in another number of epochs, and not of iterations: milestones stay at their share."""
         milestones = tuple(max(1, round(milestone * epochs / self.epochs)) for milestone in self.milestones)
-        return replace(self, epochs=epochs, milestones=milestones)
+        return replace(self, epochs=epochs, iterations=0, milestones=milestones)
 
     def as_dict(self) -> dict[str, Any]:
-        """The fields by name, as JSON keeps them."""
-        return asdict(self) | {"milestones": list(self.milestones)}
+        """The fields by name, as JSON keeps them; ``iterations`` only where there are some, as of old."""
+        named = asdict(self) | {"milestones": list(self.milestones)}
+        return {name: value for name, value in named.items() if name != "iterations" or value}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Recipe:
@@ -244,10 +253,13 @@ def load_recipe(
 
     The file's ``[[overrides]]`` apply where ``task`` and ``student`` match their patterns; ``changes`` come last. The
     user's own data are changed by their own transforms, and by what ``changes`` ask for, alone. A
-    change of ``epochs`` alone moves the milestones along. Raises SettingError for what is unknown.
+    change of ``epochs`` alone moves the milestones along, and takes the place of iterations. Raises SettingError for
+    what is unknown.
     """
     recipe = name if isinstance(name, Recipe) else _written(name, task, student)
     given = {key: _converted(key, value) for key, value in (changes or {}).items()}
+    if "epochs" in given:
+        given.setdefault("iterations", 0)
     if "epochs" in given and "milestones" not in given and given["epochs"] > 0:
         recipe = recipe.with_epochs(given.pop("epochs"))
     return replace(recipe, **given)

@@ -233,7 +233,7 @@ class _RunningTraining:
             wanted |= set(head.reads) if settings.shadow == "teacher" else set()
         path = self.shared if self.shared and self.shared.exists() else self.folder / files.TEACHER
         # a single epoch asks a live teacher no more often
-        repeated = path.exists() or self.recipe.epochs > 1
+        repeated = path.exists() or self.recipe.passes(opened.batches.steps) > 1
         teacher: Teacher
         if repeated and _keep(network, wanted, opened, path, self.progress):
             labels = torch.cat([labels for _, labels in opened.batches.evaluation("train")])
@@ -241,6 +241,11 @@ class _RunningTraining:
         else:
             teacher = LiveTeacher(distiller, self.family, network, opened.batches, opened.precision)
         return shadowed(teacher, head, settings.shadow)
+
+    @property
+    def passes(self) -> float:
+        """Epochs of the whole training."""
+        return self.recipe.passes(self.opened.batches.steps)
 
     def run(self, tensorboard: bool, chosen: dict[str, Any]) -> TrainingResult:
         """The training as a list of verbs."""
@@ -253,7 +258,7 @@ class _RunningTraining:
                 board.add(self._epoch(epoch))
             result = self._finish()
         except Diverged as reason:
-            result = TrainingResult(reason=str(reason), magnitudes=self.magnitudes, epochs=self.recipe.epochs)
+            result = TrainingResult(reason=str(reason), magnitudes=self.magnitudes, epochs=self.passes)
         finally:
             self.progress.end()
             board.close()
@@ -353,7 +358,7 @@ class _RunningTraining:
             last_validation=self.last,
             teacher=self.teacher_measures,
             best_epoch=self.best["epoch"],
-            epochs=self.recipe.epochs,
+            epochs=self.passes,
             parameters=parameters,
             magnitudes=self.magnitudes,
             step_milliseconds=1000.0 * self.spent["training"] / self.spent["steps"],

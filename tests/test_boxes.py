@@ -9,7 +9,7 @@ import torch
 from torchvision.ops import box_iou, generalized_box_iou
 
 import kdzero_gp
-from kdzero_gp.compiler import pair_shapes, rendering
+from kdzero_gp.compiler import pair_shapes, parse, rendering
 from kdzero_gp.draw import describe, to_latex
 from kdzero_gp.errors import ExpressionTypeError
 from kdzero_gp.evolution.grammar import Grammar
@@ -602,3 +602,11 @@ def test_random_trees_compile_and_train_a_step_on_odd_shapes():
         if (result := detector_trees.outcome(expression, pair, index)) != "fine"
     ]
     assert wrong == []
+
+
+def test_regions_have_the_plain_softmax_over_space():
+    """Labels of regions are no map."""
+    student, teacher = detector_trees.PAIRS[5]
+    text = "times(no(l2_rows(softmax_HW(nontarget(region_logits, 4), 2))), 0.5)"
+    expression = parse(text, pair_shapes(student, teacher, DETECTION.knowledge).types)
+    assert detector_trees.outcome(expression, 5, 964) == "fine"

@@ -196,7 +196,7 @@ class _Lowering:
         extra = [repr(constant) for constant in constants]
         function = operation.function
         labels = [self.labels_of(operation)] if operation.needs else []
-        if operation.labelled is not None and self.keeps_labelled(node.children[0], way):
+        if operation.labelled and len(shapes[0]) == 4 and self.keeps_labelled(node.children[0], way):
             function, labels = operation.labelled, ["labels"]
         teacher_in = below.teacher
         per_sample = below.per_sample and operation.per_sample and operation.noise is None

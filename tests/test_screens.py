@@ -69,6 +69,25 @@ def test_a_fingerprint_keeps_lengths_and_finds_the_first_row_within_the_toleranc
     assert prints.find(np.full_like(near, np.nan), 6) is None
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_the_cells_lose_no_equal_gradient(seed):
+    """Beside a search through all, with gradients as near to one another as equal ones may be, and nearly so."""
+    generator, prints = np.random.default_rng(seed), Fingerprints()
+    rows = generator.standard_normal((60, SKETCH * PROBES)) * np.exp(generator.normal(0, 2, (60, 1)))
+    rows[:, 4:] *= generator.choice([0.0, 0.01, 1.0], (60, 1))  # some lie nearly all in the axes of the cells
+    apart = generator.standard_normal(rows.shape)
+    apart *= np.linalg.norm(rows, axis=1, keepdims=True) / np.linalg.norm(apart, axis=1, keepdims=True)
+    others = rows + apart * SAME_GRADIENT * generator.choice([0.0, 0.9, 0.999, 1.001], (60, 1))
+    for row in rows.astype(np.float32):
+        prints.append(row, 0.5)
+    known, found = prints.first(60)[0], 0
+    for other in others.astype(np.float32):
+        close = np.flatnonzero(np.linalg.norm(known - other, axis=1) <= SAME_GRADIENT * float(np.linalg.norm(other)))
+        assert prints.find(other, 60) == (close[0] if len(close) else None)
+        found += len(close)
+    assert 30 < found < 60
+
+
 def test_the_folded_gradient_is_linear_in_the_magnitudes(bench):
     evaluator = evaluator_on(bench)
 

@@ -4,8 +4,9 @@ one that no other distiller had, and a few steps that bring the outputs nearer t
 from __future__ import annotations
 
 import copy
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ SCREENS = ("duplicate", "finite", "equivalence", "rejection", "surrogate", "shor
 PROBES = 2
 # Two distillers are one when their fingerprints differ by less than this share of their length.
 SAME_GRADIENT = 1e-2
+# They are looked for in cells of so many numbers of their direction and of their length. Equal ones differ by up to
+# twice that share in a direction and once in the logarithm of the length: 0.2 cells, and a margin for rounding.
+CELL_AXES, CELL, TOLERANCE = 4, 0.1, 0.25
 # Loss rejection: steps of descent on the outputs, each as long as this share of the outputs' deviation.
 REJECTION_STEPS = 3
 REJECTION_RATE = 0.1
@@ -95,10 +99,11 @@ class Fingerprints:
     """The gradients of a run's distillers, folded, and their fitness, in the order in which they were judged."""
 
     def __init__(self) -> None:
-        # a column for each distiller, so that one number of all of them lies side by side
-        self._gradients = np.zeros((SKETCH * PROBES, 0), dtype=np.float32)
+        self._gradients = np.zeros((0, SKETCH * PROBES), dtype=np.float32)
         self._fitness = np.zeros(0, dtype=np.float32)
         self._count = 0
+        # their places by cells of what two of them cannot differ much in, so that few are compared with a new one
+        self._cells: dict[tuple[int, ...], list[int]] = {}
 
     def __len__(self) -> int:
         return self._count
@@ -107,27 +112,34 @@ class Fingerprints:
         """Add a distiller's gradient and its fitness (None: rejected)."""
         if len(self) == len(self._fitness):  # twice the room, so that appending takes the same time on average
             room = max(64, len(self))
-            self._gradients = np.pad(self._gradients, ((0, 0), (0, room)))
+            self._gradients = np.pad(self._gradients, ((0, room), (0, 0)))
             self._fitness = np.pad(self._fitness, (0, room))
-        self._gradients[:, len(self)] = fingerprint
+        self._gradients[len(self)] = fingerprint
         self._fitness[len(self)] = math.nan if fitness is None else fitness
+        for cell in _cells(fingerprint, 0.0):
+            self._cells.setdefault(cell, []).append(len(self))
         self._count += 1
 
     def first(self, count: int) -> tuple[Array, Array]:
         """The first ``count`` distillers: gradients (count × width), and fitness (NaN: rejected)."""
         count = min(count, len(self))
-        return self._gradients[:, :count].T, self._fitness[:count]
+        return self._gradients[:count], self._fitness[:count]
 
     def find(self, fingerprint: Array, count: int) -> int | None:
         """The first of the first ``count`` distillers with the same gradient: ‖f − g‖ ≤ ``SAME_GRADIENT`` · ‖f‖."""
-        length = float(np.linalg.norm(fingerprint))
-        if not count or not math.isfinite(length) or length == 0:
-            return None
-        bound = SAME_GRADIENT * length
-        # no number of two vectors differs by more than the vectors do (the margin is for rounding), and few vectors
-        # have a number as large as this one's largest
-        most = int(np.abs(fingerprint).argmax())
-        found = np.flatnonzero(np.abs(self._gradients[most, :count] - fingerprint[most]) <= 1.01 * bound)
-        apart = np.linalg.norm(self._gradients[:, found] - fingerprint[:, None], axis=0)
-        close = found[apart <= bound]
+        near = [place for cell in _cells(fingerprint, TOLERANCE) for place in self._cells.get(cell, ())]
+        places = np.array(sorted(place for place in near if place < count), dtype=np.intp)
+        apart = np.linalg.norm(self._gradients[places] - fingerprint, axis=1)
+        close = places[apart <= SAME_GRADIENT * float(np.linalg.norm(fingerprint))]
         return int(close[0]) if len(close) else None
+
+
+def _cells(fingerprint: Array, tolerance: float) -> Iterable[tuple[int, ...]]:
+    """The cells in which a gradient lies that is so far from this one, in cells' widths: of the first numbers of its
+    direction, and of the logarithm of its length. None for one without a direction."""
+    length = float(np.linalg.norm(fingerprint))
+    if not math.isfinite(length) or length == 0:
+        return ()
+    place = [*(fingerprint[:CELL_AXES] / (length * CELL)).tolist(), math.log(length) / (CELL / 2)]
+    sides = ({math.floor(x - tolerance), math.floor(x + tolerance)} for x in place)
+    return itertools.product(*sides)

@@ -18,7 +18,7 @@ from primitives.types import ANCHOR_WEIGHT, MAP_LOGITS, WEIGHT, PairType, pairs
 # Below, 257 slots take sums of classes: label maps are 8-bit images; the last slot takes the places without a label.
 # (A constant of the module would not travel with the functions into an exported file.)
 def class_means(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of each class in its image, N×257×C, 0 of one that is absent; and the slot of each place, N×(H·W)."""
+    """The mean of each class in its image, N×257×C, 0 of an absent one; and the slot of each place, N×(H·W)."""
     at = at_places(labels, x)
     slots = torch.where(at >= 0, at.clamp(max=255), 256).flatten(1)
     rows = x.flatten(2).transpose(1, 2)
@@ -28,7 +28,7 @@ def class_means(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def centres(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """For each place the mean of its class in its image, N×C×H×W, 0 without a label; and which have one, N×1×H×W."""
+    """For each place the mean of its class in its image, N×C×H×W, or 0; and which have a label, N×1×H×W."""
     means, slots = class_means(x, labels)
     labelled = (slots < 256).view(len(x), 1, *x.shape[2:]).to(x.dtype)
     at = means.gather(1, slots[:, :, None].expand(-1, -1, x.shape[1]))

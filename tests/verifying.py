@@ -40,7 +40,9 @@ def _run(
         if step.function is None:
             value = torch.empty(step.shape, device="meta")
         else:
-            value = step.function(*arguments)
+            # a text among the arguments stands for knowledge, which the step gives in its own shape
+            here = torch.empty(step.shape, device="meta")
+            value = step.function(*(here if argument is None else argument for argument in arguments))
         if step.shape and value.shape != step.shape:
             raise ValueError(f"{step.name} = {step.text} has the shape {tuple(value.shape)}, declared {step.shape}")
         values[step.name] = value

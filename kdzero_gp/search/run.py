@@ -248,6 +248,7 @@ class Work:
         values = ", ".join(
             f"{measure.label} {measure.text(means[measure.name])} {measure.unit}".strip()
             for measure in self.settings.family.measures
+            if measure.name in means
         )
         self.progress.note(f"{ALONE_TEXT}: validation {values} after one proxy training")
 

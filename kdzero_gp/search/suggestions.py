@@ -297,13 +297,13 @@ class _Suggesting(Work):
         source = self.sources[e.digest]
         entry = zoo.entries.get(source)
         words = f"the published method {source} ({entry.reference})" if entry else source
-        deciding = self.settings.family.deciding
+        measure = self.settings.family.of_proxies
         against = "" if kd is None or source == "kd" else f", kd's is {kd:.3f}"
         return (
             f"{describe(canonical(language.parse(e.expression, self.shapes.types)), self.shapes.types)} "
             f"It comes from {words}. Its gradient reaches the student and leads to the teacher; one proxy training on "
             f"this pair gives it the fitness {e.fitness:.3f} (cross-entropy alone: 1{against}) and a validation "
-            f"{deciding.label} of {deciding.text(e.metrics[deciding.name])} {deciding.unit}; its loss keeps "
+            f"{measure.label} of {measure.text(e.metrics[measure.name])} {measure.unit}; its loss keeps "
             f"{e.metrics['memory']:.2f} MiB for a batch, a step took {milliseconds:.1f} ms."
         ).replace(" ;", ";")
 

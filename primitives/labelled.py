@@ -8,7 +8,7 @@ from primitives.relations import at_places
 
 
 def where_labelled(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
-    """The student's logits, and the teacher's where there is no label, so that nothing is learnt there: N×K×h×w."""
+    """The student's logits, and the teacher's where there is no label, so that nothing is learnt there."""
     if teacher.shape[2:] != student.shape[2:]:
         size = (student.shape[2], student.shape[3])
         teacher = F.interpolate(teacher, size, mode="bilinear", align_corners=False)

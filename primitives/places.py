@@ -18,7 +18,7 @@ from primitives.types import ANCHOR_WEIGHT, MAP_LOGITS, WEIGHT, PairType, pairs
 # Below, 257 slots take sums of classes: label maps are 8-bit images; the last slot takes the places without a label.
 # (A constant of the module would not travel with the functions into an exported file.)
 def class_means(x: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of each class in its image, N×257×C, 0 of an absent one; and the slot of each place, N×(H·W)."""
+    """The mean of each class in its image, N×257×C, 0 if absent; and the slot of each place, N×(H·W)."""
     at = at_places(labels, x)
     slots = torch.where(at >= 0, at.clamp(max=255), 256).flatten(1)
     rows = x.flatten(2).transpose(1, 2)

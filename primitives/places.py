@@ -94,7 +94,7 @@ def class_centres(x: Tensor, labels: Tensor) -> Tensor:
     source="Wang et al. 2020, ECCV (IFVD, prototypes): every class alike, whatever its area",
 )
 def prototypes(x: Tensor, labels: Tensor) -> Tensor:
-    """The mean of x over each class in its image: a column for each of 256 classes, 0 for those that are absent.
+    """The mean of x over each class in its image: a column for each of 256 classes, 0 for absent ones.
 
     N×C×H×W and label maps to N×C×256.
     """

@@ -74,7 +74,7 @@ def test_the_cells_lose_no_equal_gradient(seed):
     """Beside a search through all, with gradients as near to one another as equal ones may be, and nearly so."""
     generator, prints = np.random.default_rng(seed), Fingerprints()
     rows = generator.standard_normal((60, SKETCH * PROBES)) * np.exp(generator.normal(0, 2, (60, 1)))
-    rows[:, 4:] *= generator.choice([0.0, 0.01, 1.0], (60, 1))  # some lie nearly all in the axes of the cells
+    rows[:, 6:] *= generator.choice([0.0, 0.01, 1.0], (60, 1))  # some lie nearly all in the axes of the cells
     apart = generator.standard_normal(rows.shape)
     apart *= np.linalg.norm(rows, axis=1, keepdims=True) / np.linalg.norm(apart, axis=1, keepdims=True)
     others = rows + apart * SAME_GRADIENT * generator.choice([0.0, 0.9, 0.999, 1.001], (60, 1))

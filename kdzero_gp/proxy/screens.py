@@ -26,7 +26,7 @@ PROBES = 2
 SAME_GRADIENT = 1e-2
 # They are looked for in cells of so many numbers of their direction and of their length. Equal ones differ by up to
 # twice that share in a direction and once in the logarithm of the length: 0.2 cells, and a margin for rounding.
-CELL_AXES, CELL, TOLERANCE = 4, 0.1, 0.25
+CELL_AXES, CELL, TOLERANCE = 6, 0.1, 0.25
 # Loss rejection: steps of descent on the outputs, each as long as this share of the outputs' deviation.
 REJECTION_STEPS = 3
 REJECTION_RATE = 0.1
